@@ -1,0 +1,68 @@
+"""What rooms promise each other. Recipes, suites and scorers take these, never a class. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    import numpy
+
+
+@dataclass(frozen=True)
+class Translation:
+    """One hypothesis for one source text.
+
+    Attributes:
+        text: detokenised translation.
+        score: sum of token log-probabilities (natural log) divided by length ** length_penalty; what the search sorts by.
+        tokens: subword pieces, without the end-of-sentence symbol.
+        token_scores: log-probability of each token; one longer than `tokens` where the end-of-sentence symbol was produced.
+        finish_reason: "eos", or "length" where the length limit cut the output.
+        alignment: pairs (source piece, target piece), or None where the system gives none.
+        source_index: position of the source in the input, from 0.
+    """
+
+    text: str
+    score: float
+    tokens: list[str] = field(default_factory=list)
+    token_scores: list[float] = field(default_factory=list)
+    finish_reason: Literal["eos", "length"] = "eos"
+    alignment: list[tuple[int, int]] | None = None
+    source_index: int = 0
+
+
+@runtime_checkable
+class Translator(Protocol):
+    def translate(
+        self,
+        sources: Iterable[str],
+        settings: Any = None,
+        *,
+        target_language: str | None = None,
+        prefixes: Sequence[str] | None = None,
+    ) -> Iterator[list[Translation]]:
+        """Yield the n-best list of each source, best first, in the order of `sources`.
+
+        Args:
+            sources: texts, one sentence each.
+            settings: a `generation.decoding.DecodingSettings`; None stands for its defaults.
+            target_language: language code, for models of several target languages.
+            prefixes: text that the translation of each source must open with.
+        """
+        ...
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    def score(self, sources: Iterable[str], targets: Iterable[str]) -> Iterator[list[float]]:
+        """Yield the log-probability (natural log) of every target token, the end-of-sentence symbol included."""
+        ...
+
+
+@runtime_checkable
+class SentenceEncoder(Protocol):
+    def encode(self, texts: Sequence[str]) -> numpy.ndarray:
+        """Return sentence vectors of length 1, shape (len(texts), dimension)."""
+        ...

@@ -1,0 +1,276 @@
+"""Layers of the transformer. They work on flat tokens: rows of real tokens only, no padding.
+
+Shapes: B sequences, L positions of the longest, N real tokens of all, D model width, H heads, S source positions,
+T target positions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+
+@dataclass
+class SequenceLayout:
+    """Where the flat tokens lie in a padded batch.
+
+    Attributes:
+        batch_size: B.
+        max_length: L.
+        positions: place of each flat token in its own sequence, from 0, (N,).
+        flat_index: place of each flat token in the padded batch seen as B * L rows, (N,); None where nothing is padded.
+    """
+
+    batch_size: int
+    max_length: int
+    positions: torch.Tensor
+    flat_index: torch.Tensor | None
+
+    @classmethod
+    def from_mask(cls, mask: torch.Tensor | None, batch_size: int, max_length: int, past: int = 0, device=None):
+        """Layout of the last `max_length` positions of a batch.
+
+        Args:
+            mask: (B, past + L), true where there is a token; None where all are.
+            past: positions before these, already in the cache.
+        """
+        if mask is None or bool(mask.all()):
+            positions = torch.arange(past, past + max_length, device=device).repeat(batch_size)
+            return cls(batch_size, max_length, positions, None)
+        mask = mask.to(torch.bool)
+        flat_index = mask[:, -max_length:].reshape(-1).nonzero().squeeze(1)
+        positions = (mask.cumsum(1) - 1)[:, -max_length:].reshape(-1)[flat_index]
+        return cls(batch_size, max_length, positions, flat_index)
+
+    def pad(self, tokens: torch.Tensor) -> torch.Tensor:
+        """(N, ...) -> (B, L, ...), zeros where there is no token."""
+        shape = (self.batch_size, self.max_length, *tokens.shape[1:])
+        if self.flat_index is None:
+            return tokens.view(shape)
+        rows = tokens.new_zeros(self.batch_size * self.max_length, *tokens.shape[1:])
+        return rows.index_copy(0, self.flat_index, tokens).view(shape)
+
+    def flatten(self, padded: torch.Tensor) -> torch.Tensor:
+        """(B, L, ...) -> (N, ...)."""
+        rows = padded.reshape(self.batch_size * self.max_length, *padded.shape[2:])
+        return rows if self.flat_index is None else rows.index_select(0, self.flat_index)
+
+
+def sinusoidal_table(num_positions: int, dim: int) -> torch.Tensor:
+    """Sines in the first half, cosines in the second, (num_positions, dim): Vaswani et al. 2017, section 3.5, but for
+    the order of the columns."""
+    frequencies = torch.pow(10000.0, -torch.arange(0, dim, 2, dtype=torch.float64) / dim)
+    angles = torch.arange(num_positions, dtype=torch.float64)[:, None] * frequencies  # (positions, dim / 2)
+    return torch.cat([angles.sin(), angles.cos()], dim=1).float()
+
+
+def rotate(states: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+    """Rotary positions (Su et al. 2021, equation 34), the pairs being (i, i + dim / 2).
+
+    Args:
+        states: queries or keys, (N, H, D/H).
+        table: rows of `sinusoidal_table` at the positions of the tokens, (N, D/H).
+    """
+    sine, cosine = table[:, None].to(states.dtype).chunk(2, dim=-1)  # (N, 1, D/2H)
+    first, second = states.chunk(2, dim=-1)
+    return torch.cat([first * cosine - second * sine, second * cosine + first * sine], dim=-1)
+
+
+class Positions(nn.Module):
+    """Adds a vector for each position, learned or sinusoidal. Does nothing to the stream where positions are rotary."""
+
+    def __init__(self, config, num_heads: int):
+        super().__init__()
+        self.kind, self.num_positions = config.position_embedding, config.max_position_embeddings
+        self.table_dim = config.d_model // num_heads if self.kind == "rotary" else config.d_model
+        if self.kind == "learned":
+            self.weight = nn.Parameter(torch.empty(self.num_positions, config.d_model))
+        else:
+            self.register_buffer("table", self.make_table(), persistent=False)
+
+    def make_table(self) -> torch.Tensor:
+        return sinusoidal_table(self.num_positions, self.table_dim)
+
+    def forward(self, embeddings: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        if self.kind == "rotary":
+            return embeddings
+        table = self.weight if self.kind == "learned" else self.table
+        return embeddings + table[positions].to(embeddings.dtype)
+
+    def rotary_table(self, positions: torch.Tensor) -> torch.Tensor | None:
+        return self.table[positions] if self.kind == "rotary" else None
+
+
+def eager_attention(module, query, key, value, attention_mask, scaling, dropout=0.0, **kwargs):
+    """Softmax attention as two matrix products. On CPU and short sentences faster than the fused kernels.
+
+    Args:
+        query: (B, H, T, D/H).
+        key, value: (B, H, S, D/H).
+        attention_mask: added to the scores, (B or 1, 1, T, S), or None.
+
+    Returns:
+        output (B, T, H, D/H) and probabilities (B, H, T, S).
+    """
+    scores = torch.matmul(query * scaling, key.transpose(2, 3))
+    if attention_mask is not None:
+        scores = scores + attention_mask
+    probabilities = nn.functional.softmax(scores, dim=-1)
+    dropped = nn.functional.dropout(probabilities, dropout, module.training)
+    return torch.matmul(dropped, value).transpose(1, 2), probabilities
+
+
+class Attention(nn.Module):
+    """Multi-head attention (Vaswani et al. 2017, section 3.2.2): linear maps on flat tokens, padding only between
+    queries and keys."""
+
+    def __init__(self, config, num_heads: int, layer_idx: int, is_causal: bool = False):
+        super().__init__()
+        self.config, self.layer_idx, self.is_causal = config, layer_idx, is_causal
+        self.num_heads, self.head_dim = num_heads, config.d_model // num_heads
+        self.scaling = self.head_dim**-0.5
+        self.q_proj = nn.Linear(config.d_model, config.d_model)
+        self.k_proj = nn.Linear(config.d_model, config.d_model)
+        self.v_proj = nn.Linear(config.d_model, config.d_model)
+        self.out_proj = nn.Linear(config.d_model, config.d_model)
+
+    def split(self, states: torch.Tensor) -> torch.Tensor:
+        return states.view(-1, self.num_heads, self.head_dim)  # (N, H, D/H)
+
+    def forward(self, hidden, layout, mask, cache=None, rotary=None, memory=None, memory_layout=None):
+        """
+        Args:
+            hidden: (N, D).
+            layout: of the queries.
+            mask: as the attention implementation of the config wants it.
+            cache: an `EncoderDecoderCache`, or None.
+            rotary: table rows of the queries, (N, D/H); None where positions are not rotary.
+            memory: encoder states for cross-attention, flat; None for self-attention.
+            memory_layout: of the encoder states.
+
+        Returns:
+            output (N, D) and probabilities (B, H, T, S), None where the implementation does not give them.
+        """
+        query = self.split(self.q_proj(hidden))
+        if rotary is not None:
+            query = rotate(query, rotary)
+        query = layout.pad(query).transpose(1, 2)  # (B, H, T, D/H)
+        key, value = self.keys_and_values(hidden, layout, cache, rotary, memory, memory_layout)
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention)
+        output, probabilities = attend(
+            self,
+            query,
+            key,
+            value,
+            mask,
+            scaling=self.scaling,
+            dropout=self.config.attention_dropout if self.training else 0.0,
+        )
+        output = layout.flatten(output.reshape(layout.batch_size, layout.max_length, -1))  # (N, D)
+        return self.out_proj(output), probabilities
+
+    def keys_and_values(self, hidden, layout, cache, rotary, memory, memory_layout):
+        is_cross = memory_layout is not None
+        if is_cross and cache is not None and cache.is_updated.get(self.layer_idx):
+            stored = cache.cross_attention_cache.layers[self.layer_idx]
+            return stored.keys, stored.values
+        states, states_layout = (memory, memory_layout) if is_cross else (hidden, layout)
+        key, value = self.split(self.k_proj(states)), self.split(self.v_proj(states))
+        if rotary is not None:
+            key = rotate(key, rotary)
+        key = states_layout.pad(key).transpose(1, 2)  # (B, H, S, D/H)
+        value = states_layout.pad(value).transpose(1, 2)
+        if cache is None:
+            return key, value
+        if is_cross:
+            cache.is_updated[self.layer_idx] = True
+            return cache.cross_attention_cache.update(key, value, self.layer_idx)
+        return cache.self_attention_cache.update(key, value, self.layer_idx)
+
+
+class FeedForward(nn.Module):
+    """Position-wise feed-forward block; with "swiglu", `fc2(silu(gate(x)) * fc1(x))` (Shazeer 2020, equation 6)."""
+
+    def __init__(self, config, ffn_dim: int, layer_idx: int):
+        super().__init__()
+        self.layer_idx = layer_idx
+        self.activation, self.dropout = config.activation_function, config.activation_dropout
+        self.fc1 = nn.Linear(config.d_model, ffn_dim)
+        self.fc2 = nn.Linear(ffn_dim, config.d_model)
+        self.gate = nn.Linear(config.d_model, ffn_dim) if self.activation == "swiglu" else None
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        if self.gate is not None:
+            inner = nn.functional.silu(self.gate(hidden)) * self.fc1(hidden)
+        else:
+            inner = {"relu": nn.functional.relu, "gelu": nn.functional.gelu}[self.activation](self.fc1(hidden))
+        return self.fc2(nn.functional.dropout(inner, self.dropout, self.training))
+
+
+class TransformerLayer(GradientCheckpointingLayer):
+    """What encoder and decoder layers share: residual blocks with their layer norm before or after (Xiong et al. 2020).
+
+    "pre" is x + f(norm(x)), "post" is norm(x + f(x)).
+    """
+
+    def __init__(self, config, layer_idx: int):
+        super().__init__()
+        self.pre_norm, self.dropout, self.layer_idx = config.norm_position == "pre", config.dropout, layer_idx
+
+    def enter(self, hidden: torch.Tensor, norm: nn.LayerNorm) -> torch.Tensor:
+        return norm(hidden) if self.pre_norm else hidden
+
+    def leave(self, hidden: torch.Tensor, output: torch.Tensor, norm: nn.LayerNorm) -> torch.Tensor:
+        hidden = hidden + nn.functional.dropout(output, self.dropout, self.training)
+        return hidden if self.pre_norm else norm(hidden)
+
+
+class EncoderLayer(TransformerLayer):
+    def __init__(self, config, layer_idx: int):
+        super().__init__(config, layer_idx)
+        self.self_attn = Attention(config, config.encoder_attention_heads, layer_idx)
+        self.self_attn_layer_norm = nn.LayerNorm(config.d_model)
+        self.feed_forward = FeedForward(config, config.encoder_ffn_dim, layer_idx)
+        self.final_layer_norm = nn.LayerNorm(config.d_model)
+
+    def forward(self, hidden, layout, mask, rotary=None):
+        """(N, D) -> (N, D) and the attention probabilities."""
+        output, probabilities = self.self_attn(
+            self.enter(hidden, self.self_attn_layer_norm), layout, mask, rotary=rotary
+        )
+        hidden = self.leave(hidden, output, self.self_attn_layer_norm)
+        output = self.feed_forward(self.enter(hidden, self.final_layer_norm))
+        return self.leave(hidden, output, self.final_layer_norm), probabilities
+
+
+class DecoderLayer(TransformerLayer):
+    def __init__(self, config, layer_idx: int):
+        super().__init__(config, layer_idx)
+        self.self_attn = Attention(config, config.decoder_attention_heads, layer_idx, is_causal=True)
+        self.self_attn_layer_norm = nn.LayerNorm(config.d_model)
+        self.encoder_attn = Attention(config, config.decoder_attention_heads, layer_idx)
+        self.encoder_attn_layer_norm = nn.LayerNorm(config.d_model)
+        self.feed_forward = FeedForward(config, config.decoder_ffn_dim, layer_idx)
+        self.final_layer_norm = nn.LayerNorm(config.d_model)
+
+    def forward(self, hidden, memory, layout, mask, memory_layout, memory_mask, cache=None, rotary=None):
+        """(N, D) -> (N, D), self-attention and cross-attention probabilities."""
+        output, self_probabilities = self.self_attn(
+            self.enter(hidden, self.self_attn_layer_norm), layout, mask, cache, rotary
+        )
+        hidden = self.leave(hidden, output, self.self_attn_layer_norm)
+        output, cross_probabilities = self.encoder_attn(
+            self.enter(hidden, self.encoder_attn_layer_norm),
+            layout,
+            memory_mask,
+            cache,
+            memory=memory,
+            memory_layout=memory_layout,
+        )
+        hidden = self.leave(hidden, output, self.encoder_attn_layer_norm)
+        output = self.feed_forward(self.enter(hidden, self.final_layer_norm))
+        return self.leave(hidden, output, self.final_layer_norm), self_probabilities, cross_probabilities

@@ -1,0 +1,113 @@
+"""Label-smoothed cross-entropy over real target positions, without the full matrix of logits.
+
+Shapes: N real target tokens, D model width, V vocabulary, C rows of one chunk.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+# A logit this low has probability exactly 0 in float32 and still fits in float16.
+MASKED_LOGIT = -1e4
+
+# Rows of logits held at a time: 512 x 32,000 in float32 are 64 MB.
+CHUNK_ROWS = 512
+
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    """Sum of the loss, with the gradients already computed in the forward pass, chunk by chunk."""
+
+    @staticmethod
+    def forward(ctx, hidden, weight, labels, masked_id, smoothing, needs_gradient):
+        num_classes = weight.shape[0] - 1  # the masked entry takes no part
+        keep, share = 1.0 - smoothing, smoothing / num_classes
+        output_weight = weight.to(hidden.dtype)
+        loss = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        hidden_gradient = weight_gradient = None
+        if needs_gradient:
+            hidden_gradient = torch.empty(hidden.shape, dtype=torch.float32, device=hidden.device)
+            weight_gradient = torch.zeros(weight.shape, dtype=torch.float32, device=hidden.device)
+        for start in range(0, hidden.shape[0], CHUNK_ROWS):
+            rows = hidden[start : start + CHUNK_ROWS]
+            targets = labels[start : start + CHUNK_ROWS, None]
+            logits = (rows @ output_weight.t()).float()  # (C, V)
+            sum_of_logits = logits.sum(1) - logits[:, masked_id]
+            logits[:, masked_id] = MASKED_LOGIT
+            target_logits = logits.gather(1, targets).squeeze(1)
+            log_normaliser = logits.logsumexp(1)
+            # -(1 - e) log p(y) - e / (V - 1) * sum of log p, over all entries but the masked one
+            loss += (log_normaliser - keep * target_logits - share * sum_of_logits).sum()
+            if needs_gradient:
+                gradient = logits.sub_(log_normaliser[:, None]).exp_()
+                gradient.sub_(share)
+                gradient[:, masked_id] = 0.0
+                gradient.scatter_add_(1, targets, gradient.new_full((1, 1), -keep).expand_as(targets))
+                gradient = gradient.to(hidden.dtype)
+                hidden_gradient[start : start + CHUNK_ROWS] = gradient @ output_weight
+                if hidden.dtype == torch.float32:
+                    weight_gradient.addmm_(gradient.t(), rows)
+                else:
+                    weight_gradient += gradient.t() @ rows
+        ctx.dtypes = hidden.dtype, weight.dtype
+        ctx.save_for_backward(hidden_gradient, weight_gradient)
+        return loss
+
+    @staticmethod
+    def backward(ctx, loss_gradient):
+        hidden_gradient, weight_gradient = ctx.saved_tensors
+        hidden_dtype, weight_dtype = ctx.dtypes
+        return (
+            (hidden_gradient * loss_gradient).to(hidden_dtype),
+            (weight_gradient * loss_gradient).to(weight_dtype),
+            None,
+            None,
+            None,
+            None,
+        )
+
+
+def smoothed_cross_entropy(
+    hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, *, masked_id: int, smoothing: float = 0.0
+) -> torch.Tensor:
+    """Sum over tokens of the label-smoothed cross-entropy (Szegedy et al. 2016, section 7) of `hidden @ weight.T`.
+
+    The smoothing mass is spread over all vocabulary entries except `masked_id`, whose probability is 0. With
+    `smoothing` 0 this is plain cross-entropy.
+
+    Args:
+        hidden: decoder states, (N, D).
+        weight: output projection, (V, D).
+        labels: target ids, (N), none of them negative or `masked_id`.
+        masked_id: the padding entry.
+        smoothing: probability mass taken from the target, at least 0 and below 1.
+
+    Returns:
+        A float32 scalar, in nats.
+    """
+    device_type = hidden.device.type
+    if torch.is_autocast_enabled(device_type):
+        hidden = hidden.to(torch.get_autocast_dtype(device_type))
+    with torch.autocast(device_type, enabled=False):
+        needs_gradient = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
+        return _ChunkedCrossEntropy.apply(hidden, weight, labels, masked_id, smoothing, needs_gradient)
+
+
+def smoothed_cross_entropy_from_logits(logits: torch.Tensor, labels: torch.Tensor, smoothing: float = 0.0):
+    """Sum over tokens of the label-smoothed cross-entropy of given logits, for models of other families.
+
+    Args:
+        logits: (..., V).
+        labels: (...), -100 where there is no token.
+        smoothing: mass spread evenly over all V entries.
+
+    Returns:
+        A float32 scalar, in nats.
+    """
+    return nn.functional.cross_entropy(
+        logits.float().view(-1, logits.shape[-1]),
+        labels.reshape(-1),
+        ignore_index=-100,
+        label_smoothing=smoothing,
+        reduction="sum",
+    )

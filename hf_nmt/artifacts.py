@@ -1,0 +1,276 @@
+"""Files and folders that are whole or absent: written beside, then renamed; hashed, marked complete, locked."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import filelock
+import pydantic
+
+from hf_nmt.errors import NmtError
+
+COMPLETE = "COMPLETE"
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextlib.contextmanager
+def _refuse_failed_writes(path: Path, inside: Path | None = None) -> Iterator[None]:
+    """Turn a failed write into an NmtError with the path, the reason and what to do.
+
+    Args:
+        path: what was to be written.
+        inside: only errors about files in this folder are ours; None takes every OSError. A full disk always counts.
+    """
+    try:
+        yield
+    except Exception as error:
+        # Writers outside Python (safetensors, torch) tell a full disk by text only.
+        full = getattr(error, "errno", None) in _FULL or "No space left on device" in str(error)
+        name = getattr(error, "filename", None)
+        ours = inside is None or (isinstance(name, str | os.PathLike) and Path(name).is_relative_to(inside))
+        if full:
+            free = shutil.disk_usage(_existing_parent(path)).free / 2**20
+            raise NmtError(
+                f"{path} could not be written: the disk is full ({free:,.0f} MiB free). Free space or choose another "
+                "folder, then run again. Nothing half-written was kept."
+            ) from error
+        if isinstance(error, OSError) and ours:
+            raise NmtError(
+                f"{path} could not be written: {error.strerror or error}. Check the rights of "
+                f"{_existing_parent(path)} or choose another folder."
+            ) from error
+        raise
+
+
+def _existing_parent(path: Path) -> Path:
+    return next(parent for parent in path.absolute().parents if parent.exists())
+
+
+def _beside(path: Path) -> Path:
+    """A new hidden name in the folder of `path` that tells who writes it."""
+    return path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}.partial")
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove what killed processes of this machine left beside `path`."""
+    for leftover in path.parent.glob(f".{path.name}.{socket.gethostname()}-*-*.partial"):
+        pid = leftover.name.removesuffix(".partial").split("-")[-2]
+        try:
+            os.kill(int(pid), 0)
+        except ProcessLookupError:
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+        except (ValueError, OSError):
+            continue
+
+
+def _sync(path: Path) -> None:
+    """Ask for the file or folder to be on the disk before the next step."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path | str) -> Iterator[Path]:
+    """A name to write a file under; it becomes `path` when the block ends well, and is removed when it does not.
+
+    Raises:
+        NmtError: the file cannot be written; an older file at `path` is unharmed.
+    """
+    path = Path(path)
+    partial = _beside(path)
+    with _refuse_failed_writes(path, inside=path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(path)
+        try:
+            yield partial
+            _sync(partial)
+            os.replace(partial, path)
+            _sync(path.parent)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def write_text(path: Path | str, text: str) -> None:
+    """Write a UTF-8 file whole or not at all.
+
+    Raises:
+        NmtError: the file cannot be written; an older file at `path` is unharmed.
+    """
+    with atomic_file(path) as partial:
+        partial.write_text(text, encoding="utf-8", newline="")
+
+
+def write_json(path: Path | str, value: Any) -> None:
+    """Write JSON with an indent of two; settings, dataclasses and paths among the values are taken as well."""
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=2, default=_plain_value) + "\n")
+
+
+def append_jsonl(path: Path | str, value: Any) -> None:
+    """Add one line of JSON in a single write, so that a kill leaves at most one torn line, the last.
+
+    A torn last line of a killed process is closed first: it stays a line of its own.
+    """
+    path = Path(path)
+    line = json.dumps(value, ensure_ascii=False, default=_plain_value).encode() + b"\n"
+    with _refuse_failed_writes(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab+", buffering=0) as file:
+            if file.tell() and os.pread(file.fileno(), 1, file.tell() - 1) != b"\n":
+                line = b"\n" + line
+            if file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, "the line was cut", str(path))
+
+
+def _plain_value(value: Any) -> Any:
+    if isinstance(value, pydantic.BaseModel):
+        return value.model_dump(mode="json")
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} {value!r} cannot be written as JSON.")
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path | str, *, replace: bool = False) -> Iterator[Path]:
+    """A folder to fill; it becomes `path` when the block ends well, and is removed when it does not.
+
+    Args:
+        path: the folder to be.
+        replace: put it in the place of an older one; without it an existing folder is refused.
+
+    Raises:
+        NmtError: the folder exists and `replace` is not set, or it cannot be written.
+    """
+    path = Path(path)
+    if path.exists() and not replace:
+        raise NmtError(f"{path} exists already and is not overwritten. Choose another name or remove it first.")
+    partial = _beside(path)
+    with _refuse_failed_writes(path, inside=path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(path)
+        try:
+            partial.mkdir()
+            yield partial
+            for entry in sorted(partial.rglob("*")):
+                _sync(entry)
+            _sync(partial)
+            if path.exists() and replace:
+                old = _beside(path)
+                os.replace(path, old)
+                os.replace(partial, path)
+                shutil.rmtree(old, ignore_errors=True)
+            else:
+                os.rename(partial, path)
+            _sync(path.parent)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def hash_file(path: Path | str) -> str:
+    """SHA-256 of a file, in hex."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_folder(path: Path | str) -> dict[str, str]:
+    """SHA-256 of every file below a folder by its relative name with `/`, sorted; the COMPLETE mark is left out."""
+    return {name: hash_file(file) for name, file in _files(Path(path)).items()}
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    files = {file.relative_to(folder).as_posix(): file for file in folder.rglob("*") if file.is_file()}
+    return {name: files[name] for name in sorted(files) if name != COMPLETE}
+
+
+def mark_complete(folder: Path | str, fingerprint: str | None = None) -> None:
+    """Write COMPLETE, the last file of a folder: bytes and SHA-256 of every other file.
+
+    Args:
+        folder: whose files are all written.
+        fingerprint: of the inputs that it was made from, for `is_complete(folder, fingerprint)`.
+    """
+    folder = Path(folder)
+    files = {name: {"bytes": file.stat().st_size, "sha256": hash_file(file)} for name, file in _files(folder).items()}
+    write_json(folder / COMPLETE, {"schema_version": 1, "fingerprint": fingerprint, "files": files})
+
+
+def is_complete(folder: Path | str, fingerprint: str | None = None) -> bool:
+    """Whether COMPLETE is there and every file has its size; contents are for `verify`.
+
+    Args:
+        folder: a folder that need not exist.
+        fingerprint: where given, the folder must also have been made from these inputs: then work can be skipped.
+    """
+    mark = _read_mark(Path(folder))
+    if mark is None or (fingerprint is not None and mark.get("fingerprint") != fingerprint):
+        return False
+    sizes = {name: Path(folder, name).stat().st_size for name in mark["files"] if Path(folder, name).is_file()}
+    return sizes == {name: facts["bytes"] for name, facts in mark["files"].items()}
+
+
+def verify(folder: Path | str) -> list[str]:
+    """What differs between a folder and its COMPLETE mark, one sentence each; empty where all is well."""
+    folder = Path(folder)
+    mark = _read_mark(folder)
+    if mark is None:
+        return [f"{folder}: there is no readable {COMPLETE} file; the folder was not finished."]
+    problems = []
+    for name, facts in mark["files"].items():
+        file = folder / name
+        if not file.is_file():
+            problems.append(f"{file}: the file is missing.")
+        elif file.stat().st_size != facts["bytes"]:
+            problems.append(f"{file}: has {file.stat().st_size} bytes instead of {facts['bytes']}.")
+        elif hash_file(file) != facts["sha256"]:
+            problems.append(f"{file}: the contents changed since it was written (SHA-256 differs).")
+    return problems
+
+
+def _read_mark(folder: Path) -> dict[str, Any] | None:
+    try:
+        mark = json.loads((folder / COMPLETE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return mark if isinstance(mark, dict) and isinstance(mark.get("files"), dict) else None
+
+
+@contextlib.contextmanager
+def file_lock(path: Path | str, timeout_seconds: float = 0.0) -> Iterator[None]:
+    """Hold `path` for this process; the lock goes with the process, however it ends.
+
+    Args:
+        path: file or folder to hold; the lock itself is a hidden file beside it.
+        timeout_seconds: how long to wait for another holder; negative waits without end.
+
+    Raises:
+        NmtError: another process holds it.
+    """
+    path = Path(path)
+    with _refuse_failed_writes(path, inside=path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(path.with_name(f".{path.name}.lock"), timeout=timeout_seconds)
+        try:
+            lock.acquire()
+        except filelock.Timeout as error:
+            raise NmtError(
+                f"{path} is in use by another process. Wait until it ends, or choose another folder."
+            ) from error
+    try:
+        yield
+    finally:
+        lock.release()

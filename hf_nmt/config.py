@@ -1,0 +1,369 @@
+"""Typed settings from a YAML file and `key=value` overrides, and the command line of every recipe.
+
+A scalar of the file or of the command line stays text until the type of its field is known: `123` is a string in a
+string field and a number in a number field, `2e-4` is a float, and `no` is a language code or a switch as the field
+asks. YAML's rules are those of version 1.2: only `true` and `false` are booleans, `012` is twelve, `1:30` is text.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import hashlib
+import json
+import logging
+import os
+import sys
+import textwrap
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, NoReturn, TypeVar
+
+import pydantic
+from pydantic_core import PydanticUndefined
+
+from hf_nmt.config_keys import Check, Key, keys_of, models_of, nearest, shown, type_text
+from hf_nmt.config_yaml import Plain, is_null, parse_yaml, write_yaml
+from hf_nmt.errors import ConfigError, NmtError
+
+
+class Settings(pydantic.BaseModel):
+    """Base of all settings. Every field is a `Field(default, description="meaning, unit, why this default")`.
+
+    A subclass may name keys of the past or of other toolkits in `renamed_keys` (old key -> what to write instead);
+    whoever uses one is told so.
+    """
+
+    model_config = pydantic.ConfigDict(extra="forbid", protected_namespaces=())
+    renamed_keys: ClassVar[dict[str, str]] = {}
+
+
+SettingsT = TypeVar("SettingsT", bound=pydantic.BaseModel)
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: this is not UTF-8 text. Save the settings file as UTF-8.") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: the settings file cannot be read: {error.strerror}.") from error
+    tree = parse_yaml(text, str(path))
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: a settings file holds `key: value` lines, this one holds {shown(tree)}.")
+    return tree
+
+
+def _assign(tree: dict[str, Any], override: str) -> str | None:
+    """Put one `a.b=value` into the tree; returns what is wrong with it, or None."""
+    key, equals, value = override.partition("=")
+    steps = key.strip().split(".")
+    if not equals or not all(steps):
+        return f"{override!r} is not a setting. Type key=value, such as seed=7."
+    node = tree
+    for depth, step in enumerate(steps[:-1]):
+        child = node.get(step)
+        if child is None or is_null(child):
+            child = node[step] = {}
+        elif not isinstance(child, dict):
+            whole = ".".join(steps[: depth + 1])
+            return f"{key}: {whole} was given as a whole ({shown(child)}). Change it as a whole: {whole}=VALUE."
+        node = child
+    node[steps[-1]] = Plain(value)
+    return None
+
+
+def load(
+    settings_class: type[SettingsT], config_file: Path | str | None = None, overrides: Sequence[str] = ()
+) -> SettingsT:
+    """Settings from a YAML file, changed by `key=value` strings; the last one given holds.
+
+    Args:
+        settings_class: what to build; its defaults fill what is not given.
+        config_file: YAML file, or None.
+        overrides: such as `model.d_model=256`, `data.train.source=[a.de,b.de]`, `decoding=null`.
+
+    Raises:
+        ConfigError: with all findings, each opening with the dotted path.
+    """
+    check = Check(settings_class)
+    tree: dict[str, Any] = {}
+    if config_file is not None:
+        try:
+            tree = _read_file(Path(config_file))
+        except ConfigError as error:
+            check.findings += error.findings
+    check.findings += [problem for override in overrides if (problem := _assign(tree, override))]
+    resolved = check.section(settings_class, tree, "")
+    try:
+        settings = settings_class.model_validate(resolved)
+    except pydantic.ValidationError as error:
+        check.refused(error, resolved)
+    if check.findings:
+        raise ConfigError(list(dict.fromkeys(check.findings)))
+    return settings
+
+
+def dump(settings: pydantic.BaseModel) -> str:
+    """All settings as YAML, defaults included; `load` gives back what was dumped."""
+    return write_yaml(settings.model_dump(mode="json"))
+
+
+def fingerprint(*parts: Any) -> str:
+    """16 hex digits of the SHA-256 of the canonical JSON of `parts`: settings, paths, sets, dataclasses, plain values."""
+    text = json.dumps(parts, default=_plain_value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def _plain_value(value: Any) -> Any:
+    if isinstance(value, pydantic.BaseModel):
+        return value.model_dump(mode="json")
+    if isinstance(value, Path):
+        return value.as_posix()
+    if isinstance(value, set | frozenset):
+        return sorted(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    raise TypeError(f"No canonical form for {type(value).__name__} {value!r}: pass settings or plain values.")
+
+
+# The command line
+
+
+def from_command_line(
+    settings_class: type[SettingsT],
+    argv: Sequence[str],
+    *,
+    recipe: str,
+    doc: str,
+    default_config: str | None = None,
+    positional: str | None = None,
+) -> SettingsT:
+    """Settings of a recipe from its command line.
+
+    Takes `--config FILE|NAME`, `key=value`, `--key value`, `--key=value`, `--dry-run` (prints the resolved settings and
+    leaves with status 0) and `--help`. NAME stands for `configs/<recipe>/NAME.yaml` beside the calling script.
+
+    Args:
+        settings_class: the settings of the recipe.
+        argv: arguments without the script's own name.
+        recipe: name of the recipe, which is the folder of its settings files.
+        doc: the recipe's docstring, shown by `--help`.
+        default_config: NAME that is read where `--config` is not given.
+        positional: dotted key that takes a bare argument, or None.
+
+    Raises:
+        ConfigError: with all findings.
+        SystemExit: after `--help` and `--dry-run`.
+    """
+    script = Path(sys._getframe(1).f_globals.get("__file__") or sys.argv[0]).resolve()
+    folders = [script.parent / "configs" / recipe, script.parent.parent / "recipes" / "configs" / recipe]
+    folder = next((folder for folder in folders if folder.is_dir()), folders[0])
+    given = _Arguments(settings_class, positional)
+    given.read(list(argv))
+    if given.help:
+        usage = f"python {script.parent.name}/{script.name}" + (f" [{positional.upper()}]" if positional else "")
+        sys.stdout.write(_help(settings_class, usage, doc, folder, default_config, positional))
+        raise SystemExit(0)
+    config_file = None
+    try:
+        config_file = _config_file(given.config or default_config, folder)
+    except ConfigError as error:
+        given.findings += error.findings
+    try:
+        settings = load(settings_class, config_file, given.overrides)
+    except ConfigError as error:
+        raise ConfigError(given.findings + error.findings) from None
+    if given.findings:
+        raise ConfigError(given.findings)
+    if given.dry_run:
+        sys.stdout.write(dump(settings))
+        raise SystemExit(0)
+    return settings
+
+
+class _Arguments:
+    """The arguments of one call, sorted by what they ask for."""
+
+    def __init__(self, settings_class: type[pydantic.BaseModel], positional: str | None):
+        self.keys = {key.path: key for key in keys_of(settings_class)}
+        self.positional = positional
+        self.config: str | None = None
+        self.overrides: list[str] = []
+        self.dry_run = self.help = False
+        self.findings: list[str] = []
+
+    def read(self, waiting: list[str]) -> None:
+        bare = []
+        while waiting:
+            argument = waiting.pop(0)
+            name, equals, value = argument.partition("=")
+            key = name.lstrip("-").replace("-", "_")
+            if argument in ("--help", "-h"):
+                self.help = True
+            elif argument in ("--dry-run", "--dry_run"):
+                self.dry_run = True
+            elif name.startswith("--") and key:
+                if not equals and (not waiting or waiting[0].startswith("--")):
+                    self.findings.append(self.no_value(name, key))
+                    continue
+                value = value if equals else waiting.pop(0)
+                if key == "config":
+                    self.config = value
+                else:
+                    self.overrides.append(f"{key}={value}")
+            elif equals and not name.startswith("-"):
+                if name in ("config", "dry_run"):
+                    self.findings.append(
+                        f"{argument}: type --{name.replace('_', '-')}{' ' + value if key == 'config' else ''}."
+                    )
+                else:
+                    self.overrides.append(argument)
+            elif name.startswith("-") and key:
+                value = value if equals else waiting.pop(0) if waiting and "=" not in waiting[0] else "VALUE"
+                self.findings.append(
+                    f"{name}: unknown option. Type {self.full(key)}={value} or --{self.full(key)} {value}."
+                )
+            else:
+                bare.append(argument)
+        if self.positional and bare:
+            self.overrides.append(f"{self.positional}={bare.pop(0)}")
+        self.findings += [f"{argument!r}: {self.bare(argument)}" for argument in bare]
+
+    def full(self, key: str) -> str:
+        """The path of a known key, or of the nearest one; the key itself where none is near."""
+        return (
+            next((path for path in self.keys if path.rpartition(".")[2] == key), None)
+            or nearest(key, [*self.keys])
+            or key
+        )
+
+    def no_value(self, name: str, key: str) -> str:
+        if key == "config":
+            return "--config: a file or a name must follow. Type --config FILE or --config NAME."
+        known = self.keys.get(self.full(key))
+        if key not in self.keys and (near := nearest(key, ["help", "dry_run", "config"])):
+            return f"{name}: unknown option. Type --{near.replace('_', '-')}."
+        if known is None:
+            return f"{name}: unknown option. Type key=value; --help lists all keys."
+        value = "true" if bool in (known.field.annotation,) else "VALUE"
+        return f"{name}: a value must follow. Type {known.path}={value} or --{known.path} {value}."
+
+    def bare(self, argument: str) -> str:
+        if argument.endswith((".yaml", ".yml")):
+            return f"settings are key=value. For a settings file type --config {argument}."
+        if near := nearest(argument.replace("-", "_"), ["help", "dry_run"], cutoff=0.8):
+            return f"settings are key=value. Type --{near.replace('_', '-')}."
+        if self.full(argument) in self.keys:
+            return f"settings are key=value. Type {self.full(argument)}=VALUE."
+        return "settings are key=value, such as seed=7; --help lists all keys."
+
+
+def _config_file(name: str | None, folder: Path) -> Path | None:
+    """The file that `--config` means: a path as it stands, else a name in the recipe's folder."""
+    if name is None:
+        return None
+    path = Path(name)
+    if path.is_file():
+        return path
+    if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
+        raise ConfigError(f"--config {name}: there is no such file (looked from {Path.cwd()}).")
+    named = folder / f"{name}.yaml"
+    if named.is_file():
+        return named
+    names = sorted(path.stem for path in folder.glob("*.yaml"))
+    near = nearest(name, names)
+    hint = f" Did you mean {near}?" if near else ""
+    raise ConfigError(f"--config {name}: no file of this name. Available: {', '.join(names) or 'none'}.{hint}")
+
+
+def _help(
+    settings_class: type[pydantic.BaseModel],
+    usage: str,
+    doc: str,
+    folder: Path,
+    default_config: str | None,
+    positional: str | None,
+) -> str:
+    names = ", ".join(sorted(path.stem for path in folder.glob("*.yaml"))) or "none"
+    lines = [
+        textwrap.dedent(doc).strip(),
+        "",
+        f"Usage: {usage} [--config FILE|NAME] [key=value ...] [--dry-run]",
+        "",
+        f"  --config FILE|NAME  settings file, or one of: {names}"
+        + (f" (default: {default_config})" * bool(default_config)),
+        "  key=value           change one setting; --key value does the same. A list: [a,b]; no value: null",
+        "  --dry-run           print the resolved settings and stop",
+        "  --help              print this text",
+    ]
+    if positional:
+        lines.insert(
+            4, f"  {positional.upper():<18}  the same as {positional}={positional.rpartition('.')[2].upper()}"
+        )
+    sections: dict[str, list[Key]] = {}
+    meanings: dict[str, str] = {}
+    for key in keys_of(settings_class):
+        if models_of(key.field.annotation):
+            meanings[key.path] = key.field.description or ""
+            meanings[key.path] += " (null unless given)" if key.default is None else ""
+        if not models_of(key.field.annotation) or key.default is None:
+            sections.setdefault(key.path.rpartition(".")[0], []).append(key)
+    for section, keys in sections.items():
+        lines += [
+            "",
+            f"{section or 'general'}: {meanings[section]}".rstrip(": ")
+            if section in meanings
+            else f"{section or 'general'}",
+        ]
+        for key in keys:
+            default = "required" if key.default is PydanticUndefined else f"default {shown(key.default)}"
+            lines.append(f"  {key.path}: {type_text(key.field.annotation, key.field.metadata)}; {default}")
+            lines += textwrap.wrap(key.field.description or "", 108, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    return "\n".join(lines) + "\n"
+
+
+def launch(main: Callable[[list[str]], int | None]) -> NoReturn:
+    """Run a recipe and leave with its exit status: 0 done, 1 a gate failed, 2 the user must change something.
+
+    An `NmtError` becomes a message without a stack trace. The log of hf_nmt goes to stderr.
+    """
+    _log_to_stderr()
+    try:
+        status = main(sys.argv[1:]) or 0
+        sys.stdout.flush()
+    except NmtError as error:
+        findings = getattr(error, "findings", [str(error)])
+        heading = "Error: " if len(findings) == 1 else f"{len(findings)} settings cannot be used:\n  "
+        sys.stderr.write(heading + "\n  ".join(findings) + "\n")
+        status = error.exit_status
+    except KeyboardInterrupt:
+        sys.stderr.write("Interrupted.\n")
+        status = 130
+    except BrokenPipeError:
+        # Whoever read our output has left (`| head`). Python would complain again when it flushes stdout at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 128 + 13  # as a program ended by SIGPIPE
+    except Exception as error:
+        # Writers outside Python (safetensors, torch) tell a full disk by text only.
+        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error)
+        if not full:
+            raise
+        name = getattr(error, "filename", None)
+        sys.stderr.write(
+            f"Error: the disk is full{f' ({name})' if name else ''}. Free space or choose another folder, then run again.\n"
+        )
+        status = 2
+    sys.exit(status)
+
+
+def _log_to_stderr() -> None:
+    """Show the log of hf_nmt on stderr, from the first process of several only."""
+    logger = logging.getLogger("hf_nmt")
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING)

@@ -13,6 +13,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
@@ -41,14 +42,14 @@ class Settings(pydantic.BaseModel):
 SettingsT = TypeVar("SettingsT", bound=pydantic.BaseModel)
 
 
-def _read_file(path: Path) -> dict[str, Any]:
+def _read_file(path: Path, findings: list[str]) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: this is not UTF-8 text. Save the settings file as UTF-8.") from error
     except OSError as error:
         raise ConfigError(f"{path}: the settings file cannot be read: {error.strerror}.") from error
-    tree = parse_yaml(text, str(path))
+    tree = parse_yaml(text, str(path), findings)
     if tree is None:
         return {}
     if not isinstance(tree, dict):
@@ -92,7 +93,7 @@ def load(
     tree: dict[str, Any] = {}
     if config_file is not None:
         try:
-            tree = _read_file(Path(config_file))
+            tree = _read_file(Path(config_file), check.findings)
         except ConfigError as error:
             check.findings += error.findings
     check.findings += [problem for override in overrides if (problem := _assign(tree, override))]
@@ -112,7 +113,7 @@ def dump(settings: pydantic.BaseModel) -> str:
 
 
 def fingerprint(*parts: Any) -> str:
-    """16 hex digits of the SHA-256 of the canonical JSON of `parts`: settings, paths, sets, dataclasses, plain values."""
+    """16 hex digits of the SHA-256 of the canonical JSON of settings, paths, sets, dataclasses and plain values."""
     text = json.dumps(parts, default=_plain_value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
@@ -143,8 +144,8 @@ def from_command_line(
 ) -> SettingsT:
     """Settings of a recipe from its command line.
 
-    Takes `--config FILE|NAME`, `key=value`, `--key value`, `--key=value`, `--dry-run` (prints the resolved settings and
-    leaves with status 0) and `--help`. NAME stands for `configs/<recipe>/NAME.yaml` beside the calling script.
+    Takes `--config FILE|NAME`, `key=value`, `--key value`, `--key=value`, `--dry-run` (prints the resolved settings
+    and leaves with status 0) and `--help`. NAME stands for `configs/<recipe>/NAME.yaml` beside the calling script.
 
     Args:
         settings_class: the settings of the recipe.
@@ -164,7 +165,7 @@ def from_command_line(
     given = _Arguments(settings_class, positional)
     given.read(list(argv))
     if given.help:
-        usage = f"python {script.parent.name}/{script.name}" + (f" [{positional.upper()}]" if positional else "")
+        usage = f"python {_relative(script)}" + (f" [{positional.upper()}]" if positional else "")
         sys.stdout.write(_help(settings_class, usage, doc, folder, default_config, positional))
         raise SystemExit(0)
     config_file = None
@@ -182,6 +183,10 @@ def from_command_line(
         sys.stdout.write(dump(settings))
         raise SystemExit(0)
     return settings
+
+
+def _relative(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 class _Arguments:
@@ -206,7 +211,7 @@ class _Arguments:
             elif argument in ("--dry-run", "--dry_run"):
                 self.dry_run = True
             elif name.startswith("--") and key:
-                if not equals and (not waiting or waiting[0].startswith("--")):
+                if not equals and (not waiting or re.match(r"-[^\d.]", waiting[0])):
                     self.findings.append(self.no_value(name, key))
                     continue
                 value = value if equals else waiting.pop(0)
@@ -223,9 +228,9 @@ class _Arguments:
                     self.overrides.append(argument)
             elif name.startswith("-") and key:
                 value = value if equals else waiting.pop(0) if waiting and "=" not in waiting[0] else "VALUE"
-                self.findings.append(
-                    f"{name}: unknown option. Type {self.full(key)}={value} or --{self.full(key)} {value}."
-                )
+                path = self.full(key)
+                advice = f"Type {path}={value} or --{path} {value}." if path in self.keys else "--help lists all keys."
+                self.findings.append(f"{name}: unknown option. {advice}")
             else:
                 bare.append(argument)
         if self.positional and bare:
@@ -309,7 +314,7 @@ def _help(
         if models_of(key.field.annotation):
             meanings[key.path] = key.field.description or ""
             meanings[key.path] += " (null unless given)" if key.default is None else ""
-        if not models_of(key.field.annotation) or key.default is None:
+        else:
             sections.setdefault(key.path.rpartition(".")[0], []).append(key)
     for section, keys in sections.items():
         lines += [
@@ -353,7 +358,8 @@ def launch(main: Callable[[list[str]], int | None]) -> NoReturn:
             raise
         name = getattr(error, "filename", None)
         sys.stderr.write(
-            f"Error: the disk is full{f' ({name})' if name else ''}. Free space or choose another folder, then run again.\n"
+            f"Error: the disk is full{f' ({name})' if name else ''}. "
+            "Free space or choose another folder, then run again.\n"
         )
         status = 2
     sys.exit(status)

@@ -53,11 +53,10 @@ def type_text(annotation: Any, metadata: Sequence[Any] = ()) -> str:
     if get_origin(annotation) is Annotated:
         annotation, *inner = get_args(annotation)
         return type_text(annotation, [*inner, *metadata])
-    limits = [f"{word} {value}" for mark in metadata for name, word in _LIMITS.items()
-              if (value := getattr(mark, name, None)) is not None]  # fmt: skip
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin in (Union, types.UnionType):
-        text = " or ".join(dict.fromkeys(type_text(member) for member in arguments))
+        limited = next((member for member in arguments if member is not type(None)), None)
+        return " or ".join(dict.fromkeys(type_text(m, metadata if m is limited else ()) for m in arguments))
     elif origin is Literal:
         text = " | ".join(shown(value).strip("'") for value in arguments)
     elif isinstance(annotation, type) and issubclass(annotation, Enum):
@@ -72,7 +71,8 @@ def type_text(annotation: Any, metadata: Sequence[Any] = ()) -> str:
         text = _WORDS.get(
             annotation, "any value" if annotation is Any else getattr(annotation, "__name__", "any value")
         )
-    return " ".join([text, ", ".join(limits)]).strip()
+    limits = [(word, getattr(mark, name, None)) for mark in metadata for name, word in _LIMITS.items()]
+    return f"{text} {', '.join(f'{word} {limit}' for word, limit in limits if limit is not None)}".strip()
 
 
 def shown(value: Any) -> str:
@@ -112,7 +112,7 @@ def default_of(field: FieldInfo) -> Any:
 def keys_of(
     settings_class: type[pydantic.BaseModel], prefix: str = "", defaults: Any = None, depth: int = 0
 ) -> Iterator[Key]:
-    """All keys, sections before what they hold; `[]` and `<name>` stand for the items of lists and dicts of sections."""
+    """All keys, sections before what they hold; `[]` and `<name>` stand for items of lists and dicts of sections."""
     for name, field in settings_class.model_fields.items():
         default = getattr(defaults, name) if isinstance(defaults, settings_class) else default_of(field)
         yield Key(prefix + name, field, settings_class, default)
@@ -188,7 +188,7 @@ class Check:
         )
         if quoted or (text[:1] in ("[", "{") and takes_more):
             try:
-                return parse_yaml(text, path)
+                return parse_yaml(text, path, self.findings)
             except ConfigError:
                 if not takes_text:
                     self.findings.append(f"{path}: {str(text)!r} is not a list like [a, b] nor a dict like {{a: 1}}.")
@@ -222,7 +222,10 @@ class Check:
 
     def refused(self, error: pydantic.ValidationError, tree: dict[str, Any]) -> None:
         """Add what pydantic found; the alternatives of a union make one finding."""
-        fields = {key.path: key.field for key in keys_of(self.root)}
+        fields = [
+            (re.compile(re.escape(key.path).replace(r"\[\]", r"\[\d+\]").replace("<name>", "[^.]+")), key.field)
+            for key in keys_of(self.root)
+        ]
         places: dict[str, list[Any]] = {}
         for problem in error.errors(include_url=False):
             path, node = "", tree
@@ -235,42 +238,34 @@ class Check:
                     path, node = f"{path}[{step}]", node[step]
             places.setdefault(path, []).append(problem)
         for path, problems in places.items():
-            field = fields.get(re.sub(r"\[\d+\]", "[]", path))
+            field = next((field for pattern, field in fields if pattern.fullmatch(path)), None)
             self.findings += _refusal(path, problems, field)
 
 
+# Problems that "allowed: integer >= 1" explains in full.
+_SAID_BY_TYPE = ("_type", "_parsing", "_than", "_equal", "multiple_of", "literal_error", "enum", "int_from_float")
+
+
 def _refusal(path: str, problems: list[Any], field: FieldInfo | None) -> list[str]:
+    """What to say about the problems that pydantic found at one place."""
     problem, opening = problems[0], f"{path}: " if path else ""
-    reason = (problem.get("ctx") or {}).get("error")
-    if isinstance(reason, ConfigError):
-        return [f"{opening}{finding}" for finding in reason.findings]
+    context = problem.get("ctx") or {}
+    if isinstance(context.get("error"), ConfigError):
+        return [f"{opening}{finding}" for finding in context["error"].findings]
     if problem["type"] in ("value_error", "assertion_error"):
-        return [f"{opening}{reason}"]
+        return [f"{opening}{context['error']}"]
     if problem["type"] == "missing":
-        meaning = f" ({field.description})" if field and field.description else ""
+        meaning = f" ({field.description.rstrip('.')})" if field and field.description else ""
         return [f"{path}: required and not given{meaning}. Write it in the settings file or type {path}=VALUE."]
-    given, allowed = problem["input"], ""
-    if field is not None:
-        models = models_of(field.annotation)
-        if models and not isinstance(given, dict):
-            example = next(iter(models[0].model_fields), "key")
-            return [
-                f"{path}: given {shown(given)}, but this is a section; set its keys, such as {path}.{example}=VALUE."
-            ]
-        allowed = type_text(field.annotation, field.metadata)
-    elif "expected" in (problem.get("ctx") or {}):
-        allowed = str(problem["ctx"]["expected"])
-    text = (
-        f"{opening}given {shown(given)}, allowed: {allowed}."
-        if allowed
-        else f"{opening}given {shown(given)}: {problem['msg']}."
-    )
-    if (
-        len(problems) == 1
-        and problem["type"] not in ("literal_error", "enum")
-        and "unable to parse" not in problem["msg"]
-    ):
-        text += f" {problem['msg']}." if allowed else ""
+    given = problem["input"]
+    models = models_of(field.annotation) if field else []
+    if models and not isinstance(given, dict):
+        example = f"{path}.{next(iter(models[0].model_fields), 'key')}"
+        return [f"{path}: given {shown(given)}, but this is a section. Set its keys, such as {example}=VALUE."]
+    allowed = type_text(field.annotation, field.metadata) if field else str(context.get("expected", ""))
+    text = f"{opening}given {shown(given)}" + (f", allowed: {allowed}." if allowed else f": {problem['msg']}.")
+    if allowed and len(problems) == 1 and not problem["type"].endswith(_SAID_BY_TYPE):
+        text += f" {problem['msg']}."
     if allowed and isinstance(given, str) and (near := nearest(given, re.split(r" \| | or ", allowed))):
         text += f" Did you mean {near}?"
     if problem["type"] in ("list_type", "tuple_type", "set_type"):

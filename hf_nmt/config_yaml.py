@@ -72,11 +72,16 @@ for _tag in ("str", "bool", "int", "float", "null", "timestamp", "value"):
     _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _Loader.read_scalar)
 
 
-def parse_yaml(text: str, name: str) -> Any:
+def parse_yaml(text: str, name: str, findings: list[str]) -> Any:
     """Parse YAML; scalars without quotes come back as `Plain`.
 
+    Args:
+        text: one YAML document.
+        name: of its source, for messages.
+        findings: takes a sentence for each key that is written twice.
+
     Raises:
-        ConfigError: the text is not YAML, or a key is written twice; with `name` and the line.
+        ConfigError: the text is not YAML; with `name` and the line.
     """
     loader = None
     try:
@@ -90,8 +95,7 @@ def parse_yaml(text: str, name: str) -> Any:
     finally:
         if loader is not None:
             loader.dispose()
-    if loader.repeated:
-        raise ConfigError([f"{name}, {problem}. Keep one of them." for problem in loader.repeated])
+    findings += [f"{name}, {problem}. Keep one of them." for problem in loader.repeated]
     return value
 
 
@@ -101,7 +105,7 @@ def is_null(value: Any) -> bool:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes what either version of YAML would read as something other than text; a list of scalars stays on one line."""
+    """Quotes what either version of YAML would not read as text; a list of scalars stays on one line."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True

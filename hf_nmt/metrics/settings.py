@@ -1,0 +1,97 @@
+"""Settings of the scores."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from hf_nmt.config import Settings
+
+MetricName = Literal["bleu", "chrf", "ter"]
+
+
+class BleuSettings(Settings):
+    tokenize: Literal[
+        "auto", "13a", "intl", "zh", "ja-mecab", "ko-mecab", "char", "none", "flores101", "flores200"
+    ] = Field(
+        default="auto",
+        description="sacreBLEU tokenizer. auto goes by the target language: 13a (what WMT reports) where words are "
+        "written apart, zh for Chinese, ja-mecab for Japanese (extra ja), ko-mecab for Korean (extra ko), char for "
+        "Thai, Lao, Khmer, Burmese, Tibetan. none scores text as it is given.",
+    )
+
+
+class ChrfSettings(Settings):
+    char_order: int = Field(default=6, ge=1, description="Longest character n-gram; 6 as in Popovic (2015).")
+    word_order: int = Field(
+        default=0, ge=0, description="Longest word n-gram; 0 is chrF2, 2 is chrF2++ of Popovic (2017)."
+    )
+
+
+class TerSettings(Settings):
+    normalized: bool = Field(
+        default=False,
+        description="Split punctuation off words before counting edits. False, as in tercom and sacreBLEU.",
+    )
+    case_sensitive: bool = Field(
+        default=False, description="Count a difference of case as an edit. False, as in tercom and sacreBLEU."
+    )
+
+
+class MetricSettings(Settings):
+    names: list[MetricName] = Field(
+        default=["bleu", "chrf", "ter"], min_length=1, description="The scores to compute, in this order."
+    )
+    lowercase: bool = Field(
+        default=False, description="Lower-case predictions and references first. False: cased scores, as WMT reports."
+    )
+    pretokenize: Literal["none", "predictions", "both"] = Field(
+        default="none",
+        description="Which texts to run through Moses punctuation normalisation and tokenisation (extra moses) before "
+        "scoring. predictions: the references are tokenised already; both: nothing is. With lowercase=true this is "
+        "the lower-cased tokenised BLEU of older papers; BLEU's own tokenizer is then none.",
+    )
+    bleu: BleuSettings = Field(default=BleuSettings(), description="BLEU (Papineni et al., 2002).")
+    chrf: ChrfSettings = Field(default=ChrfSettings(), description="chrF (Popovic, 2015).")
+    ter: TerSettings = Field(default=TerSettings(), description="Translation edit rate (Snover et al., 2006).")
+    bootstrap_samples: int = Field(
+        default=1000, ge=0, description="Bootstrap resamples for the interval of each score; 0 gives no interval."
+    )
+    confidence: float = Field(default=0.95, gt=0, lt=1, description="Share of the resamples inside the interval.")
+    seed: int = Field(
+        default=12345, ge=0, description="Seed of bootstrap and significance test; 12345 is sacreBLEU's own."
+    )
+    paired_test: Literal["bootstrap", "randomization"] = Field(
+        default="bootstrap",
+        description="Significance test against a baseline: paired bootstrap (Koehn, 2004) or paired approximate "
+        "randomisation (Riezler and Maxwell, 2005).",
+    )
+    paired_samples: int = Field(
+        default=1000,
+        ge=100,
+        description="Resamples (bootstrap) or trials (randomization) of the significance test; sacreBLEU takes 1000 "
+        "and 10000.",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> MetricSettings:
+        findings = []
+        if repeated := sorted({name for name in self.names if self.names.count(name) > 1}):
+            findings.append(f"names holds {', '.join(repeated)} more than once; name each score once")
+        if self.bootstrap_samples and int(self.bootstrap_samples * (1 - self.confidence) / 2 + 1e-9) < 1:
+            needed = int(2 / (1 - self.confidence) + 1 - 1e-9)
+            findings.append(
+                f"bootstrap_samples={self.bootstrap_samples} leaves no resample outside confidence={self.confidence}; "
+                f"set at least {needed}, or 0 for no interval"
+            )
+        if self.pretokenize != "none" and self.bleu.tokenize not in ("auto", "none"):
+            findings.append(
+                f"bleu.tokenize={self.bleu.tokenize} would tokenise a second time what "
+                f"pretokenize={self.pretokenize} has tokenised; set bleu.tokenize=none"
+            )
+        if self.lowercase and self.ter.case_sensitive:
+            findings.append("ter.case_sensitive=true has no effect with lowercase=true; set one of them to false")
+        if findings:
+            raise ValueError("; ".join(findings))
+        return self

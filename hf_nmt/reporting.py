@@ -1,0 +1,151 @@
+"""Plots of a run, made from its metrics.jsonl."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hf_nmt.artifacts import atomic_file
+from hf_nmt.runs import read_metrics, series
+
+# Okabe and Ito (2008): told apart with any colour vision.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
+
+
+@dataclasses.dataclass(frozen=True)
+class Plot:
+    """One picture.
+
+    Attributes:
+        file: its name.
+        title: what it shows.
+        unit: label of the y axis.
+        curves: metric -> (legend, whether it is noisy: then it is drawn thin, with a running median on top).
+        logarithmic: whether the y axis is.
+        from_zero: whether the y axis begins at 0.
+        best: metric whose best point is marked.
+    """
+
+    file: str
+    title: str
+    unit: str
+    curves: Mapping[str, tuple[str, bool]]
+    logarithmic: bool = False
+    from_zero: bool = False
+    best: str | None = None
+
+
+PLOTS = (
+    Plot(
+        "loss.png",
+        "Loss",
+        "nats per target token",
+        {"loss": ("training (label-smoothed)", False), "eval_loss": ("validation", False)},
+    ),
+    Plot(
+        "learning_rate.png",
+        "Learning rate",
+        "learning rate",
+        {"learning_rate": ("learning rate", False)},
+        from_zero=True,
+    ),
+    Plot(
+        "gradient_norm.png",
+        "Gradient norm before clipping",
+        "norm",
+        {"grad_norm": ("gradient norm", True)},
+        logarithmic=True,
+    ),
+    Plot(
+        "tokens_per_second.png",
+        "Speed",
+        "source and target tokens per second",
+        {"tokens_per_second": ("tokens per second", True)},
+        from_zero=True,
+    ),
+    Plot("bleu.png", "BLEU on validation", "BLEU", {"eval_bleu": ("BLEU", False)}, best="eval_bleu"),
+    Plot("chrf.png", "chrF on validation", "chrF", {"eval_chrf": ("chrF", False)}, best="eval_chrf"),
+)
+
+
+def plot_run(folder: Path | str) -> list[Path]:
+    """Draw the plots of a run into its `plots/`; a plot without points is left out.
+
+    Args:
+        folder: the run folder.
+
+    Returns:
+        The pictures.
+    """
+    folder = Path(folder)
+    entries = read_metrics(folder)
+    pictures = []
+    for plot in PLOTS:
+        curves = {name: points for name in plot.curves if (points := series(entries, name))[0]}
+        if curves:
+            pictures.append(_draw(plot, curves, folder.name, folder / "plots" / plot.file))
+    return pictures
+
+
+def running_median(values: Sequence[float], width: int) -> list[float]:
+    """The median of each value and its neighbours, `width` in all; shorter windows at the ends."""
+    half = width // 2
+    medians = []
+    for index in range(len(values)):
+        window = sorted(values[max(0, index - half) : index + half + 1])
+        middle = len(window) // 2
+        medians.append(window[middle] if len(window) % 2 else (window[middle - 1] + window[middle]) / 2)
+    return medians
+
+
+def _draw(plot: Plot, curves: Mapping[str, tuple[list[int], list[float]]], run_name: str, path: Path) -> Path:
+    # Imported here: Matplotlib takes half a second, and most who import this module do not draw.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.2, 4.2), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for colour, (name, (steps, values)) in zip(COLOURS, curves.items(), strict=False):
+        legend, noisy = plot.curves[name]
+        marker: dict[str, Any] = {"marker": "o", "markersize": 3.5} if len(steps) < 40 else {}
+        if noisy and len(steps) >= 20:
+            axes.plot(steps, values, color=colour, linewidth=0.7, alpha=0.35, label=legend)
+            axes.plot(steps, running_median(values, max(5, len(values) // 20)), color=colour, linewidth=1.8,
+                      label="running median")  # fmt: skip
+        else:
+            axes.plot(steps, values, color=colour, linewidth=1.6, label=legend, **marker)
+        if name == plot.best:
+            top = max(range(len(values)), key=values.__getitem__)
+            axes.plot([steps[top]], [values[top]], marker="o", markersize=8, color=COLOURS[1], fillstyle="none")
+            left_side = steps[top] > 0.6 * steps[-1]
+            axes.annotate(
+                f"{values[top]:.2f} at step {steps[top]:,}",
+                (steps[top], values[top]),
+                xytext=(-10 if left_side else 10, -26),
+                textcoords="offset points",
+                ha="right" if left_side else "left",
+                color=COLOURS[1],
+            )
+    axes.set_title(plot.title, loc="left", fontweight="bold")
+    axes.set_title(run_name, loc="right", fontsize=8, color="0.45")
+    axes.set_xlabel("updates")
+    axes.set_ylabel(plot.unit)
+    axes.set_xlim(left=0)
+    if plot.logarithmic:
+        axes.set_yscale("log")
+        axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}")
+    if plot.from_zero:
+        axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axes.grid(True, color="0.9", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    if len(axes.get_legend_handles_labels()[1]) > 1:
+        axes.legend(frameon=False)
+    with atomic_file(path) as partial:
+        figure.savefig(partial, format="png")
+    return path

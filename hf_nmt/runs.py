@@ -1,0 +1,359 @@
+"""The run folder: everything one training leaves behind, in the layout that other rooms read.
+
+    run.json                 what was run: settings, fingerprint, seeds, environment, device, choices, status
+    metrics.jsonl            one measured value a line: step, epoch, tokens, seconds, name, value
+    validation_history.json  every validation with its scores and sample translations
+    log.txt                  the log, in files of at most 5 MB
+    tokenizer/  checkpoints/step-<n>/  best/  plots/  summary.json
+
+A run is `running` until it ends, `finished` or `failed` after that. One that was killed or interrupted stays
+`running`: no process holds its lock any more, and `resume` continues it.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import logging
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from hf_nmt import config
+from hf_nmt.artifacts import append_jsonl, file_lock, write_json, write_text
+from hf_nmt.errors import ConfigError, NmtError
+
+SCHEMA_VERSION = 1
+LOG_BYTES = 5_000_000
+PACKAGES = ("hf_nmt", "torch", "transformers", "tokenizers", "datasets", "accelerate", "sacrebleu", "numpy")
+
+logger = logging.getLogger(__name__)
+
+
+class Run:
+    """One run folder. Only the writer changes it; the other processes of a distributed run hold it read-only.
+
+    As a context manager it holds the folder's lock and its log, and records how the run ended.
+
+    Attributes:
+        folder: the run folder.
+        record: the content of run.json.
+    """
+
+    def __init__(self, folder: Path, record: dict[str, Any], *, writer: bool = True):
+        self.folder = folder
+        self.record = record
+        self.writer = writer
+        self._exit = ExitStack()
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
+
+    @property
+    def best(self) -> Path:
+        return self.folder / "best"
+
+    @property
+    def tokenizer(self) -> Path:
+        return self.folder / "tokenizer"
+
+    @property
+    def plots(self) -> Path:
+        return self.folder / "plots"
+
+    def __enter__(self) -> Self:
+        if self.writer:
+            self._exit.enter_context(_lock(self.folder))
+            self._exit.callback(_log_to_file(self.folder / "log.txt"))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self.update(status="finished", ended=_now())
+            elif issubclass(kind, KeyboardInterrupt | SystemExit):
+                if self.writer:
+                    logger.warning("Interrupted. Continue with: %s", self.resume_hint())
+            else:
+                logger.error("The run failed: %s", error)
+                self.update(status="failed", ended=_now(), error=f"{kind.__name__}: {error}")
+        except NmtError:
+            # The disk may be full; what ended the run is the better message.
+            if error is None:
+                raise
+        finally:
+            self._exit.close()
+
+    def resume_hint(self) -> str:
+        return f"resume={self.folder}"
+
+    def update(self, **values: Any) -> None:
+        """Change run.json."""
+        self.record.update(values)
+        if self.writer:
+            write_json(self.folder / "run.json", self.record)
+
+    def choose(self, **choices: Any) -> None:
+        """Record what was chosen on this machine; a resumed run takes the same."""
+        self.update(choices={**self.record["choices"], **choices})
+
+    def add_metrics(
+        self, step: int, values: Mapping[str, float], *, epoch: float, tokens: int, seconds: float
+    ) -> None:
+        """Append measured values to metrics.jsonl.
+
+        Args:
+            step: updates of the weights so far.
+            values: name -> value.
+            epoch: passes over the training text so far.
+            tokens: real source and target tokens trained on so far.
+            seconds: time spent in training so far, all sessions together.
+        """
+        if not self.writer or not values:
+            return
+        shared = {"step": step, "epoch": round(epoch, 6), "tokens": tokens, "seconds": round(seconds, 3)}
+        for name, value in values.items():
+            append_jsonl(self.folder / "metrics.jsonl", {**shared, "name": name, "value": value})
+
+    def add_validation(self, entry: Mapping[str, Any]) -> None:
+        """Append one validation to validation_history.json; `entry` holds at least `step`."""
+        if self.writer:
+            path = self.folder / "validation_history.json"
+            write_json(path, [*read_validations(self.folder), dict(entry)])
+
+    def forget_after(self, step: int | None) -> None:
+        """Drop metrics and validations later than a checkpoint, which a resumed run will measure again.
+
+        Args:
+            step: step of the checkpoint; None where the run begins anew.
+        """
+        if not self.writer:
+            return
+        last = -1 if step is None else step
+        kept = [entry for entry in read_metrics(self.folder) if entry["step"] <= last]
+        write_text(self.folder / "metrics.jsonl", "".join(json.dumps(entry) + "\n" for entry in kept))
+        validations = [entry for entry in read_validations(self.folder) if entry["step"] <= last]
+        write_json(self.folder / "validation_history.json", validations)
+
+
+def start(
+    recipe: str,
+    settings: Mapping[str, Any],
+    output_dir: Path | str,
+    name: str,
+    *,
+    data: Mapping[str, Any],
+    seeds: Mapping[str, int],
+    device: Mapping[str, Any],
+) -> Run:
+    """Make the folder of a new run, `<output_dir>/<name>-<YYYYmmdd-HHMMSS>`.
+
+    Args:
+        recipe: name of the recipe, such as "train".
+        settings: resolved settings, as plain values.
+        data: what identifies the data, such as content hashes.
+        seeds: all seeds in use.
+        device: the device and how it is used.
+
+    Raises:
+        NmtError: the folder cannot be made.
+    """
+    identity = fingerprint(settings, data)
+    for other in unfinished(output_dir, identity):
+        logger.warning(
+            "An unfinished run has the same settings and data: %s. To continue it instead: resume=%s", other, other
+        )
+    folder = _new_folder(Path(output_dir), name)
+    run = Run(folder, {
+        "schema_version": SCHEMA_VERSION,
+        "status": "running",
+        "recipe": recipe,
+        "name": name,
+        "started": _now(),
+        "settings": dict(settings),
+        "fingerprint": identity,
+        "data": dict(data),
+        "seeds": dict(seeds),
+        "environment": environment(),
+        "device": dict(device),
+        "choices": {},
+    })  # fmt: skip
+    run.update()
+    return run
+
+
+def load(folder: Path | str, *, writer: bool = False) -> Run:
+    """Open an existing run folder.
+
+    Raises:
+        ConfigError: there is no run, or one of another schema version.
+    """
+    path = Path(folder)
+    try:
+        record = json.loads((path / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"resume: {path} is not a run folder: no readable run.json in it.") from error
+    if record.get("schema_version") != SCHEMA_VERSION:
+        raise ConfigError(
+            f"resume: {path} has a run.json of version {record.get('schema_version')}; this hf_nmt reads "
+            f"{SCHEMA_VERSION}."
+        )
+    return Run(path, record, writer=writer)
+
+
+def resume(folder: Path | str, recipe: str) -> Run:
+    """Open a run to continue it.
+
+    Raises:
+        ConfigError: not a run folder, a run of another recipe, or one that is finished.
+    """
+    run = load(folder, writer=True)
+    if run.record["recipe"] != recipe:
+        raise ConfigError(f"resume: {run.folder} is a run of recipes/{run.record['recipe']}.py; resume it there.")
+    if run.record["status"] == "finished":
+        raise ConfigError(f"resume: {run.folder} is finished: {run.best}. Leave resume out for a new run.")
+    return run
+
+
+def fingerprint(settings: Mapping[str, Any], data: Mapping[str, Any]) -> str:
+    """Identity of a run: its settings, without where it is written, and its data."""
+    told = {key: value for key, value in settings.items() if key not in ("name", "output_dir", "resume")}
+    return config.fingerprint(told, dict(data))
+
+
+def unfinished(output_dir: Path | str, identity: str) -> list[Path]:
+    """Run folders with this fingerprint that did not finish and that no process is writing."""
+    found = []
+    for path in sorted(Path(output_dir).glob("*/run.json")):
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        same = record.get("fingerprint") == identity and record.get("status") != "finished"
+        if same and not _is_locked(path.parent):
+            found.append(path.parent)
+    return found
+
+
+def read_metrics(folder: Path | str) -> list[dict[str, Any]]:
+    """The entries of metrics.jsonl; a line torn by a kill is left out."""
+    path = Path(folder) / "metrics.jsonl"
+    if not path.is_file():
+        return []
+    entries = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            entries.append(json.loads(line))
+        except ValueError:  # torn by a kill
+            continue
+    return entries
+
+
+def series(entries: Iterable[Mapping[str, Any]], name: str) -> tuple[list[int], list[float]]:
+    """Steps and values of one metric."""
+    points = [(entry["step"], entry["value"]) for entry in entries if entry["name"] == name]
+    return [step for step, _ in points], [value for _, value in points]
+
+
+def read_validations(folder: Path | str) -> list[dict[str, Any]]:
+    """The entries of validation_history.json."""
+    path = Path(folder) / "validation_history.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+
+
+def environment() -> dict[str, Any]:
+    """Versions, processor and command line."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "packages": {name: version for name in PACKAGES if (version := _version(name)) is not None},
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+    }
+
+
+def differences(before: Any, after: Any, path: str = "") -> list[tuple[str, Any, Any]]:
+    """Leaves in which two trees of plain values differ: (dotted path, before, after)."""
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        found = []
+        for key in [*before, *(key for key in after if key not in before)]:
+            found += differences(before.get(key), after.get(key), f"{path}.{key}" if path else str(key))
+        return found
+    return [] if before == after else [(path, before, after)]
+
+
+def _new_folder(output_dir: Path, name: str) -> Path:
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    for number in range(100):
+        folder = output_dir / (f"{name}-{stamp}" + (f"-{number + 1}" if number else ""))
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise NmtError(f"output_dir: {folder} cannot be made: {error.strerror}.") from error
+        return folder
+    raise NmtError(f"output_dir: {output_dir} holds a hundred runs that began in this second.")
+
+
+def _lock(folder: Path) -> Any:
+    return file_lock(folder / "run")
+
+
+def _is_locked(folder: Path) -> bool:
+    try:
+        with _lock(folder):
+            return False
+    except NmtError:
+        return True
+
+
+def _log_to_file(path: Path) -> Any:
+    """Send the logs of hf_nmt and the warnings of the libraries to a file; returns what undoes it."""
+    handler = RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=3, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    ours = logging.getLogger("hf_nmt")
+    libraries = [logging.getLogger(name) for name in ("transformers", "py.warnings")]
+    ours.addHandler(handler)
+    if ours.level == logging.NOTSET:
+        ours.setLevel(logging.INFO)
+    for library in libraries:
+        library.addHandler(handler)
+
+    def undo() -> None:
+        for source in (ours, *libraries):
+            source.removeHandler(handler)
+        handler.close()
+
+    return undo
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    try:
+        lines: Sequence[str] = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = ()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

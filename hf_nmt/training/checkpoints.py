@@ -1,0 +1,126 @@
+"""Checkpoints on disk: written beside and renamed, hashed, found again, thinned out, averaged.
+
+A checkpoint is `checkpoints/step-<n>/`: a model folder that `from_pretrained` opens, the Trainer's own state, and
+`run_state.json` with what the Trainer does not keep. COMPLETE, with the hashes of all files, is written last.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from hf_nmt.artifacts import atomic_folder, mark_complete, verify
+from hf_nmt.errors import NmtError
+
+RUN_STATE = "run_state.json"
+WEIGHTS = "model.safetensors"
+_NAME = re.compile(r"step-(\d+)")
+
+logger = logging.getLogger(__name__)
+
+
+def step_of(folder: Path) -> int:
+    """The step in the name of a checkpoint folder."""
+    found = _NAME.fullmatch(folder.name)
+    assert found is not None, folder
+    return int(found[1])
+
+
+def folder_of(checkpoints: Path, step: int) -> Path:
+    return checkpoints / f"step-{step}"
+
+
+def list_checkpoints(checkpoints: Path) -> list[Path]:
+    """The checkpoint folders, oldest first, whole or not."""
+    folders = [path for path in checkpoints.glob("step-*") if _NAME.fullmatch(path.name) and path.is_dir()]
+    return sorted(folders, key=step_of)
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[Path]:
+    """A folder to write a checkpoint into; it takes its name only when whole.
+
+    Raises:
+        NmtError: it could not be written, such as on a full disk. Nothing of it stays.
+    """
+    with full_disk_is_told(folder), atomic_folder(folder, replace=True) as partial:
+        yield partial
+        mark_complete(partial)
+
+
+@contextmanager
+def full_disk_is_told(path: Path) -> Iterator[None]:
+    """Turn what torch and safetensors raise when they cannot write into an error with path and free space."""
+    try:
+        yield
+    except (SafetensorError, RuntimeError) as error:
+        # torch.save and safetensors report a failed write in their own words, without an errno.
+        text = str(error)
+        if not isinstance(error, SafetensorError) and "write" not in text.lower():
+            raise
+        parent = next(parent for parent in path.absolute().parents if parent.exists())
+        free = shutil.disk_usage(parent).free / 2**20
+        raise NmtError(
+            f"{path} could not be written ({text.splitlines()[0]}); {free:,.0f} MiB are free there. Free space or "
+            "lift the limit on file sizes, then continue the run. Nothing half-written was kept."
+        ) from error
+
+
+def latest_whole(checkpoints: Path) -> Path | None:
+    """The newest checkpoint whose files are all as they were written; broken ones are reported and passed over."""
+    for folder in reversed(list_checkpoints(checkpoints)):
+        problems = verify(folder)
+        if not problems:
+            return folder
+        logger.warning("%s is not used: %s", folder, problems[0])
+    return None
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / RUN_STATE).read_text(encoding="utf-8"))
+
+
+def thin_out(checkpoints: Path, *, keep_newest: int | None, keep_steps: Iterable[int | None]) -> None:
+    """Remove old checkpoints.
+
+    Args:
+        checkpoints: their folder.
+        keep_newest: how many of the newest stay; None keeps all.
+        keep_steps: steps that stay besides, such as that of the best.
+    """
+    if keep_newest is None:
+        return
+    folders = list_checkpoints(checkpoints)
+    kept = set(keep_steps)
+    for folder in folders[: max(len(folders) - keep_newest, 0)]:
+        if step_of(folder) not in kept:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def average_weights(folders: list[Path]) -> dict[str, torch.Tensor]:
+    """The mean of the weights of several checkpoints, summed in float64 and given back in their own types.
+
+    Raises:
+        NmtError: the checkpoints do not hold the same weights.
+    """
+    total: dict[str, torch.Tensor] = {}
+    types: dict[str, torch.dtype] = {}
+    for folder in folders:
+        with safe_open(folder / WEIGHTS, framework="pt") as weights:
+            names = set(weights.keys())
+            if total and names != set(total):
+                raise NmtError(f"{folder} does not hold the same weights as {folders[0]}; they cannot be averaged.")
+            for name in names:
+                tensor = weights.get_tensor(name)
+                types[name] = tensor.dtype
+                total[name] = total[name].add_(tensor) if name in total else tensor.to(torch.float64)
+    return {name: (tensor / len(folders)).to(types[name]) for name, tensor in total.items()}

@@ -1,0 +1,194 @@
+"""After the last update: which weights become `best/`, the saved model checked, the summary of the run."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from hf_nmt.artifacts import atomic_folder, write_json
+from hf_nmt.errors import NmtError
+from hf_nmt.metrics import dump_scores
+from hf_nmt.training import checkpoints
+from hf_nmt.training.trainer import TranslationTrainer
+from hf_nmt.training.validation import ValidationResult
+
+logger = logging.getLogger(__name__)
+
+PROBE_TEXTS = ("A probe.", "A second, longer sentence: it must come out the same, 1 2 3.")
+
+
+@dataclasses.dataclass
+class Candidate:
+    """Weights that may become the model of the run.
+
+    Attributes:
+        kind: "single" (the best checkpoint), "average" (of the last ones) or "last" (the final weights).
+        steps: the checkpoints it is made of.
+        result: its validation, or None where there are no validation texts.
+    """
+
+    kind: str
+    steps: list[int]
+    result: ValidationResult | None = None
+
+
+def choose_model(trainer: TranslationTrainer) -> tuple[Candidate, list[Candidate]]:
+    """Validate the best checkpoint and the average of the last ones with all beams, and load the better one.
+
+    Without validation texts the average is taken, or the last weights where there are fewer than two checkpoints.
+
+    Returns:
+        The chosen candidate, whose weights the trainer's model then holds, and all candidates.
+    """
+    folders = checkpoints.list_checkpoints(trainer.run.checkpoints)
+    candidates: dict[str, Candidate] = {}
+    if trainer.validation is not None and trainer.state.best_global_step is not None:
+        candidates["single"] = Candidate("single", [trainer.state.best_global_step])
+    else:
+        candidates["last"] = Candidate("last", [trainer.state.global_step])
+    last = folders[-trainer.settings.average_checkpoints :] if trainer.settings.average_checkpoints else []
+    if len(last) > 1:
+        candidates["average"] = Candidate("average", [checkpoints.step_of(folder) for folder in last])
+    elif trainer.settings.average_checkpoints > 1:
+        logger.warning("There are fewer than two checkpoints, so no average was made; lower training.save_steps.")
+    held = {name: tensor.detach().clone() for name, tensor in trainer.model.state_dict().items()}
+    if trainer.validation is None:
+        chosen = candidates.get("average") or candidates["last"]
+        logger.warning("There are no validation texts: best/ is %s.", _described(chosen))
+    else:
+        for candidate in candidates.values():
+            _load(trainer, candidate, held)
+            candidate.result = trainer.validate()
+            scores = "  ".join(f"{score.name} {score.value:.2f}" for score in candidate.result.scores)
+            logger.info("%s: loss %.4f  %s", _described(candidate), candidate.result.metrics["loss"], scores)
+        name = trainer.settings.metric_for_best_model
+        sign = -1 if name == "loss" else 1
+        # The first of equals is the single checkpoint.
+        chosen = max(candidates.values(), key=lambda candidate: sign * candidate.result.metrics[name])
+    _load(trainer, chosen, held)
+    return chosen, list(candidates.values())
+
+
+def _described(candidate: Candidate) -> str:
+    if candidate.kind == "average":
+        return f"the average of {len(candidate.steps)} checkpoints (steps {', '.join(map(str, candidate.steps))})"
+    return f"the {'best checkpoint' if candidate.kind == 'single' else 'last weights'} (step {candidate.steps[0]})"
+
+
+def _load(trainer: TranslationTrainer, candidate: Candidate, held: dict[str, torch.Tensor]) -> None:
+    folders = [checkpoints.folder_of(trainer.run.checkpoints, step) for step in candidate.steps]
+    if candidate.kind == "last":
+        trainer.model.load_state_dict(held)
+    elif candidate.kind == "single":
+        trainer._load_from_checkpoint(str(folders[0]))
+    else:
+        weights = checkpoints.average_weights(folders)
+        trainer._issue_warnings_after_load(trainer.model.load_state_dict(weights, strict=False))
+        trainer.model.tie_weights()
+
+
+def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write a model folder that anyone can load, then load it and compare.
+
+    Raises:
+        NmtError: it could not be written, or what was loaded differs from what was saved.
+    """
+    with checkpoints.full_disk_is_told(folder), atomic_folder(folder, replace=True) as partial:
+        model.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+        check_saved(model, tokenizer, partial)
+
+
+@torch.no_grad()
+def check_saved(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Load a model folder and compare it with the model, weight by weight and in its logits.
+
+    Raises:
+        NmtError: they differ.
+    """
+    loaded = AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=model.dtype).to(model.device)
+    loaded_tokenizer = AutoTokenizer.from_pretrained(folder)
+    weights = loaded.state_dict()
+    for name, tensor in model.state_dict().items():
+        if name not in weights or not torch.equal(tensor, weights[name]):
+            raise NmtError(f"{folder.name}: the weight {name} came back different after saving.")
+    ids = [tokenizer(text)["input_ids"] for text in PROBE_TEXTS]
+    if ids != [loaded_tokenizer(text)["input_ids"] for text in PROBE_TEXTS]:
+        raise NmtError(f"{folder.name}: the tokenizer came back different after saving.")
+    was_training = model.training
+    probes = [_probe_logits(network, ids) for network in (model.eval(), loaded.eval())]
+    model.train(was_training)
+    for ours, theirs in zip(*probes, strict=True):
+        if not torch.equal(ours, theirs):
+            worst = (ours - theirs).abs().max().item()
+            raise NmtError(f"{folder.name}: the logits differ by up to {worst:.3g} after saving and loading.")
+
+
+def _probe_logits(model: PreTrainedModel, texts: list[list[int]]) -> list[torch.Tensor]:
+    start = model.config.decoder_start_token_id
+    logits = []
+    for ids in texts:
+        inputs = torch.tensor([ids], device=model.device)
+        decoder = torch.tensor([[start, *ids[:-1]]], device=model.device).clamp(max=model.config.vocab_size - 1)
+        forward = type(model).forward  # without the autocast that accelerate wraps around it
+        logits.append(forward(model, input_ids=inputs, attention_mask=inputs.new_ones(inputs.shape),
+                              decoder_input_ids=decoder).logits)  # fmt: skip
+    return logits
+
+
+def write_summary(trainer: TranslationTrainer, chosen: Candidate, candidates: list[Candidate]) -> dict[str, Any]:
+    """summary.json: what the run cost and how good its model is."""
+    stopwatch, state, args = trainer.stopwatch, trainer.state, trainer.args
+    ended_by = "max_steps" if args.max_steps > 0 else "num_train_epochs"
+    if state.global_step < state.max_steps:
+        ended_by = "early_stopping_patience"
+    summary = {
+        "schema_version": 1,
+        "best": {"kind": chosen.kind, "steps": chosen.steps},
+        "candidates": [
+            {
+                "kind": candidate.kind,
+                "steps": candidate.steps,
+                "metrics": candidate.result.metrics if candidate.result else None,
+            }
+            for candidate in candidates
+        ],
+        "scores": dump_scores(chosen.result.scores) if chosen.result else [],
+        "steps": state.global_step,
+        "epochs": state.epoch,
+        "ended_by": ended_by,
+        "tokens": stopwatch.tokens,
+        "seconds": round(stopwatch.seconds, 1),
+        "training_seconds": round(stopwatch.training_seconds, 1),
+        "cpu_seconds": round(stopwatch.cpu_seconds, 1),
+        "tokens_per_second": round(stopwatch.tokens / max(stopwatch.training_seconds, 1e-9), 1),
+        "processes": args.world_size,
+        "parameters": trainer.model.num_parameters(),
+    }
+    write_json(trainer.run.folder / "summary.json", summary)
+    return summary
+
+
+def summary_lines(trainer: TranslationTrainer, summary: dict[str, Any]) -> list[str]:
+    """The summary as a table for people."""
+    run, best = trainer.run, summary["best"]
+    steps = best["steps"][0] if len(best["steps"]) == 1 else f"{best['steps'][0]} to {best['steps'][-1]}"
+    hours, minutes = divmod(int(summary["seconds"]) // 60, 60)
+    rows = [
+        ("best model", f"{best['kind']} (step {steps} of {summary['steps']})"),
+        *((score["name"], f"{score['value']:.2f}   {score['signature']}") for score in summary["scores"]),
+        ("ended by", summary["ended_by"]),
+        ("time", f"{hours}:{minutes:02d} h ({summary['cpu_seconds'] / 60:.1f} CPU-minutes in updates)"),
+        ("speed", f"{summary['tokens_per_second']:,.0f} source and target tokens/s"),
+        ("parameters", f"{summary['parameters']:,}"),
+        ("model", str(run.best)),
+        ("plots", str(run.plots)),
+        ("log", str(run.folder / "log.txt")),
+    ]
+    width = max(len(name) for name, _ in rows)
+    return [f"{name:<{width}}  {value}" for name, value in rows]

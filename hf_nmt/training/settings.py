@@ -1,0 +1,321 @@
+"""Settings of the training loop: our own, and every argument of `Seq2SeqTrainer` under its own name.
+
+The fields of `Seq2SeqTrainingArguments` are taken over by `_trainer_fields`, so that types convert and `--help` lists
+them. `TRAINER_DEFAULTS` is the one place where a default differs from Transformers; `REFUSED` names the arguments that
+would do nothing or break something here, and `RENAMED` the ones that Transformers 5 dropped.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import os
+import types
+import typing
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import pydantic
+import torch
+from pydantic import Field
+from transformers import Seq2SeqTrainingArguments
+
+from hf_nmt.config import Settings
+from hf_nmt.errors import ConfigError
+
+TRAINER_DEFAULTS: dict[str, tuple[Any, str]] = {
+    "learning_rate": (5e-4, "common for transformers of this size trained from scratch; 5e-5 is for fine-tuning"),
+    "lr_scheduler_type": ("inverse_sqrt", "Vaswani et al. (2017), 5.3: needs no total number of steps"),
+    "warmup_steps": (1000.0, "without warmup a transformer from scratch diverges; below 1 it is a share of all steps"),
+    "num_train_epochs": (20.0, "small corpora need tens of passes; early stopping ends sooner"),
+    "adam_beta2": (0.98, "Vaswani et al. (2017), 5.3"),
+    "adam_epsilon": (1e-9, "Vaswani et al. (2017), 5.3"),
+    "label_smoothing_factor": (0.1, "Vaswani et al. (2017), 5.4"),
+    "logging_steps": (50.0, "an update of a token batch is worth many of the Trainer's eight-sentence batches"),
+    "logging_nan_inf_filter": (False, "a loss that is not finite must be seen; the filter also waits for the device"),
+    "eval_strategy": ("steps", "the best checkpoint is chosen by validation"),
+    "eval_steps": (500.0, "one validation for each checkpoint"),
+    "save_steps": (500.0, "one checkpoint for each validation"),
+    "save_total_limit": (3, "newest checkpoints to keep; the best one and those to be averaged are kept besides"),
+    "metric_for_best_model": ("bleu", "of the translations of the validation texts: bleu, chrf or loss"),
+    "log_level": ("warning", "our own log tells the rest"),
+    "ddp_find_unused_parameters": (False, "every weight of a translation model is used in every step"),
+}
+
+_BATCHES = "batches are made by the token budget of the `batching` section; set it there"
+_VALIDATION = "validation translates the texts under the `decoding` section and takes no such argument"
+_SHARDED = "checkpoints that resume bit by bit are written for one device or data-parallel processes only"
+_HUB = "nothing is uploaded while training; push the finished model with push_to_hub"
+
+REFUSED: dict[str, str] = {
+    "output_dir": "write output_dir at the top level; a run gets its own folder in it",
+    "run_name": "write name at the top level",
+    "seed": "write seed at the top level",
+    "resume_from_checkpoint": "write resume=runs/<id> at the top level",
+    "do_train": "it does nothing in the Trainer; this recipe trains",
+    "do_eval": "it does nothing in the Trainer; set eval_strategy",
+    "do_predict": "it does nothing in the Trainer; score a test set with recipes/validate.py",
+    "local_rank": "the launcher sets it; use `accelerate launch` or torchrun",
+    "per_device_train_batch_size": _BATCHES,
+    "per_device_eval_batch_size": _VALIDATION,
+    "auto_find_batch_size": _BATCHES,
+    "dataloader_drop_last": _BATCHES,
+    "accelerator_config": _BATCHES,
+    "sortish_sampler": f"the Trainer accepts it and does nothing with it; {_BATCHES}",
+    "train_sampling_strategy": f"the Trainer's samplers count sentences, not tokens; {_BATCHES}",
+    "length_column_name": _BATCHES,
+    "remove_unused_columns": "the columns that the model needs are chosen already",
+    "label_names": "the labels of a translation model are always `labels`",
+    "predict_with_generate": "validation always translates",
+    "generation_max_length": "write decoding.max_target_length",
+    "generation_num_beams": "write decoding.num_beams, or training.validation_num_beams for the validations while training",
+    "generation_config": "write the keys of the `decoding` section",
+    "prediction_loss_only": _VALIDATION,
+    "eval_do_concat_batches": _VALIDATION,
+    "eval_use_gather_object": _VALIDATION,
+    "eval_accumulation_steps": _VALIDATION,
+    "include_for_metrics": _VALIDATION,
+    "batch_eval_metrics": _VALIDATION,
+    "bf16_full_eval": "validation runs in the precision of training; write bf16=true",
+    "fp16_full_eval": "validation runs in the precision of training; write fp16=true",
+    "load_best_model_at_end": "the best model always ends up in best/",
+    "greater_is_better": "metric_for_best_model tells it: bleu and chrf up, loss down",
+    "average_tokens_across_devices": "the loss is always the mean over the target tokens of all processes",
+    "include_num_input_tokens_seen": "source and target tokens are always counted",
+    "use_cache": "training needs no key-value cache; translation has it on",
+    "ignore_data_skip": "a resumed run always goes on at the batch where it stopped",
+    "restore_callback_states_from_checkpoint": "a resumed run always restores them",
+    "save_only_model": "such a checkpoint cannot be resumed",
+    "save_on_each_node": "the first process writes; let output_dir be on storage that all nodes share",
+    "enable_jit_checkpoint": "it writes into folders that a resume does not look at; set save_steps instead",
+    "use_liger_kernel": "it has no kernels for encoder-decoder translation models",
+    "fsdp": _SHARDED,
+    "fsdp_config": _SHARDED,
+    "deepspeed": _SHARDED,
+    "parallelism_config": _SHARDED,
+    "push_to_hub": _HUB,
+    "hub_token": _HUB,
+    "hub_private_repo": _HUB,
+    "hub_model_id": _HUB,
+    "hub_strategy": _HUB,
+    "hub_always_push": _HUB,
+    "hub_revision": _HUB,
+    "gradient_checkpointing": "write activation_checkpointing (this name goes away in Transformers 6)",
+    "gradient_checkpointing_kwargs": "write activation_checkpointing_kwargs (this name goes away in Transformers 6)",
+}
+
+RENAMED: dict[str, str] = {
+    "overwrite_output_dir": "dropped in Transformers 5; every run gets a new folder, so nothing is overwritten",
+    "evaluation_strategy": "dropped in Transformers 5; write eval_strategy",
+    "save_safetensors": "dropped in Transformers 5; weights are always saved as safetensors",
+    "warmup_ratio": "dropped in Transformers 5; write warmup_steps, a number below 1 is the share of all steps",
+    "logging_dir": "dropped in Transformers 5; TensorBoard files go into the run folder",
+    "group_by_length": f"dropped in Transformers 5; {_BATCHES}",
+    "no_cuda": "dropped in Transformers 5; write use_cpu",
+    "use_mps_device": "dropped in Transformers 5; the device is found by itself, use_cpu=true refuses it",
+    "fp16_opt_level": "dropped in Transformers 5 with Apex; write fp16 or bf16",
+    "half_precision_backend": "dropped in Transformers 5 with Apex; write fp16 or bf16",
+    "fp16_backend": "dropped in Transformers 5 with Apex; write fp16 or bf16",
+    "jit_mode_eval": "dropped in Transformers 5; write torch_compile",
+    "use_ipex": "dropped in Transformers 5; write bf16",
+    "tpu_num_cores": "dropped in Transformers 5; TPUs are not supported here",
+    "past_index": "dropped in Transformers 5; it has no meaning for translation models",
+    "push_to_hub_token": f"dropped in Transformers 5; {_HUB}",
+    "push_to_hub_model_id": f"dropped in Transformers 5; {_HUB}",
+    "push_to_hub_organization": f"dropped in Transformers 5; {_HUB}",
+    "include_inputs_for_metrics": f"dropped in Transformers 5; {_VALIDATION}",
+    "include_tokens_per_second": "dropped in Transformers 5; tokens per second are always measured",
+    "torchdynamo": "dropped in Transformers 5; write torch_compile_backend",
+    "ray_scope": "dropped in Transformers 5; it belonged to hyperparameter search",
+    "tp_size": f"dropped in Transformers 5; {_SHARDED}",
+    "mp_parameters": f"dropped in Transformers 5; {_SHARDED}",
+    "fsdp_min_num_params": f"dropped in Transformers 5; {_SHARDED}",
+    "fsdp_transformer_layer_cls_to_wrap": f"dropped in Transformers 5; {_SHARDED}",
+    "split_batches": f"dropped in Transformers 5; {_BATCHES}",
+    "dispatch_batches": f"dropped in Transformers 5; {_BATCHES}",
+    "per_gpu_train_batch_size": f"dropped in Transformers 5; {_BATCHES}",
+    "per_gpu_eval_batch_size": f"dropped in Transformers 5; {_VALIDATION}",
+    "evaluate_during_training": "dropped in Transformers 5; write eval_strategy",
+}
+
+
+def _field_type(annotation: Any) -> Any:
+    """An enumeration that also takes text becomes the list of its words, so that a wrong word is refused."""
+    members = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else ()
+    for member in members:
+        if isinstance(member, type) and issubclass(member, enum.Enum):
+            return Literal[tuple(str(choice.value) for choice in member)]
+    return annotation
+
+
+def _trainer_fields() -> dict[str, Any]:
+    """name -> (type, pydantic field) of every argument of the Trainer that has an effect here."""
+    annotations = typing.get_type_hints(Seq2SeqTrainingArguments)
+    fields: dict[str, Any] = {}
+    for field in dataclasses.fields(Seq2SeqTrainingArguments):
+        if field.name in REFUSED:
+            continue
+        meaning = " ".join(str(field.metadata.get("help", "")).split()) or "see the Trainer's documentation."
+        default = field.default_factory() if callable(field.default_factory) else field.default
+        if isinstance(default, enum.Enum):
+            default = default.value
+        if field.name in TRAINER_DEFAULTS:
+            ours, reason = TRAINER_DEFAULTS[field.name]
+            meaning = f"{meaning} Here {ours} ({reason})."
+            default = ours
+        fields[field.name] = (_field_type(annotations[field.name]), Field(default=default, description=meaning))
+    return fields
+
+
+class _OwnSettings(Settings):
+    renamed_keys: ClassVar[dict[str, str]] = {name: f"{reason}." for name, reason in (REFUSED | RENAMED).items()}
+
+    num_processes: int | None = Field(
+        default=None,
+        ge=1,
+        description="Processes that the launcher must have started; training refuses to begin with another number. "
+        "null takes what there is.",
+    )
+    early_stopping_patience: int | None = Field(
+        default=10,
+        ge=1,
+        description="Validations in a row without a new best metric_for_best_model after which training ends. null: "
+        "never.",
+    )
+    average_checkpoints: int = Field(
+        default=5,
+        ge=0,
+        description="After training, the weights of the last N checkpoints are averaged and validated too; the better "
+        "of the average and the best checkpoint becomes best/. 0: no average. 5 as in Vaswani et al. (2017), 6.1.",
+    )
+    validation_num_beams: int = Field(
+        default=1,
+        ge=1,
+        description="Beams of the validations while training; 1 (greedy) costs little and ranks checkpoints nearly as "
+        "well. The last validation, which picks best/, uses decoding.num_beams.",
+    )
+    sample_translations: int = Field(
+        default=3, ge=0, description="Validation sentences whose translation each validation shows in the log."
+    )
+    matmul_precision: Literal["highest", "high", "medium"] = Field(
+        default="highest",
+        description="torch.set_float32_matmul_precision. On many AMD processors medium is twice as fast with the same "
+        "result; elsewhere it may compute in bfloat16 inside, so it is never chosen by itself.",
+    )
+
+
+_Base = pydantic.create_model("_TrainerSettings", __base__=_OwnSettings, **_trainer_fields())
+
+
+class TrainingSettings(_Base):  # type: ignore[misc, valid-type]
+    """Our own keys, then those of `transformers.Seq2SeqTrainingArguments`."""
+
+    @pydantic.model_validator(mode="after")
+    def _check(self) -> TrainingSettings:
+        findings = []
+        if self.metric_for_best_model not in ("bleu", "chrf", "loss"):
+            findings.append(
+                f"metric_for_best_model: given {self.metric_for_best_model!r}, allowed: bleu, chrf or loss."
+            )
+        if self.eval_strategy == "no":
+            if self.early_stopping_patience is not None and "early_stopping_patience" in self.model_fields_set:
+                findings.append("early_stopping_patience: needs validations, but eval_strategy is no; set it to null.")
+        elif self.save_strategy not in (self.eval_strategy, "best"):
+            findings.append(
+                f"save_strategy: given {self.save_strategy}, but a best model can only be kept where every validation "
+                f"has its checkpoint; allowed with eval_strategy={self.eval_strategy}: {self.eval_strategy} or best."
+            )
+        elif self.save_strategy == "steps" and not _is_multiple(self.eval_steps, self.save_steps):
+            findings.append(
+                f"eval_steps: given {self.eval_steps}, but a best model can only be kept where every validation has its "
+                f"checkpoint; set a multiple of save_steps={self.save_steps}."
+            )
+        if self.fp16 and self.bf16:
+            findings.append("fp16, bf16: at most one of them can be true.")
+        if findings:
+            raise ConfigError(findings)
+        return self
+
+    def arguments(
+        self, output_dir: Path | str, *, seed: int, run_name: str, validate: bool
+    ) -> Seq2SeqTrainingArguments:
+        """The Trainer's arguments on this machine; initialises the process group where a launcher started several.
+
+        Args:
+            output_dir: the run folder.
+            seed: seed of weights, dropout and, unless data_seed is set, of the order of the batches.
+            run_name: shown by trackers such as W&B.
+            validate: whether there are validation texts; without them eval_strategy is "no".
+
+        Raises:
+            ConfigError: a setting cannot be honoured on this machine, or the launcher started another number of
+                processes than num_processes.
+        """
+        values = {name: getattr(self, name) for name in _trainer_fields()}
+        values["use_cpu"] = self.use_cpu or not _has_accelerator()
+        values["dataloader_pin_memory"] = self.dataloader_pin_memory and not values["use_cpu"]
+        if not validate:
+            values["eval_strategy"] = "no"
+        if values["eval_strategy"] == "no":
+            values["metric_for_best_model"] = None
+        else:
+            values["greater_is_better"] = self.metric_for_best_model != "loss"
+        findings = []
+        if values["use_cpu"]:
+            where = "use_cpu is true" if self.use_cpu else "this machine has no GPU that PyTorch can use"
+            if self.fp16:
+                findings.append(f"training.fp16: {where}, and the Trainer would silently train in fp32; use bf16.")
+            if self.tf32:
+                findings.append(f"training.tf32: {where}, and TF32 exists on NVIDIA GPUs only; leave it out.")
+        if findings:
+            raise ConfigError(findings)
+        try:
+            arguments = Seq2SeqTrainingArguments(
+                output_dir=str(output_dir),
+                run_name=run_name,
+                seed=seed,
+                remove_unused_columns=False,
+                restore_callback_states_from_checkpoint=True,
+                **values,
+            )
+        except ValueError as error:
+            raise ConfigError(f"training: {error}") from error
+        _check_processes(arguments, self.num_processes)
+        return arguments
+
+
+def _is_multiple(number: float | None, of: float | None) -> bool:
+    if not number or not of or (number < 1) != (of < 1):  # a share of all steps against a number of steps
+        return False
+    return abs(number / of - round(number / of)) < 1e-6
+
+
+def _has_accelerator() -> bool:
+    return torch.accelerator.is_available() if hasattr(torch, "accelerator") else torch.cuda.is_available()
+
+
+def _check_processes(arguments: Seq2SeqTrainingArguments, num_processes: int | None) -> None:
+    """Compare the processes that run with those that were asked for.
+
+    `accelerate launch --cpu --num_processes 2` starts one process without a word, and a process that sees several
+    GPUs would split every batch between them and so lose the token-exact loss.
+    """
+    world = int(os.environ.get("WORLD_SIZE", arguments.world_size))
+    use_cpu = " training.use_cpu=true" if arguments.use_cpu else ""
+
+    def line(count: int) -> str:
+        if count == 1:
+            return f"python recipes/train.py ...{use_cpu}"
+        # --multi_gpu also where there is none: it is what makes accelerate start several processes.
+        return f"accelerate launch --multi_gpu --num_processes {count} recipes/train.py ...{use_cpu}"
+
+    if num_processes is not None and num_processes != world:
+        raise ConfigError(
+            f"training.num_processes: given {num_processes}, but {world} process{'es run' if world > 1 else ' runs'} "
+            f"(`accelerate launch --cpu --num_processes N` silently runs one). Launch with: {line(num_processes)}"
+        )
+    if arguments.n_gpu > 1:
+        raise ConfigError(
+            f"training: one process sees {arguments.n_gpu} GPUs and would split each batch between them. Launch one "
+            f"process for each GPU with: {line(arguments.n_gpu)}   or show it one GPU with CUDA_VISIBLE_DEVICES=0"
+        )

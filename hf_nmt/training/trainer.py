@@ -1,0 +1,386 @@
+"""`Seq2SeqTrainer` for translation: token batches, a token-exact loss, generated validation, checkpoints that resume
+bit by bit."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object
+from datasets import Dataset
+from torch.utils.data import DataLoader
+from tqdm.contrib.logging import logging_redirect_tqdm
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    ProgressCallback,
+    Seq2SeqTrainer,
+    Seq2SeqTrainingArguments,
+    TrainerCallback,
+)
+from transformers.trainer_callback import ExportableState, TrainerState
+
+from hf_nmt.artifacts import write_json
+from hf_nmt.batching import TokenBatchSampler, TranslationCollator
+from hf_nmt.errors import ConfigError, NmtError
+from hf_nmt.models.loss_nmt import smoothed_cross_entropy_from_logits
+from hf_nmt.models.modeling_nmt import NmtForConditionalGeneration
+from hf_nmt.runs import Run
+from hf_nmt.training import checkpoints
+from hf_nmt.training.callbacks import EarlyStopping, ProgressBar, RunRecorder, Stopwatch
+from hf_nmt.training.settings import TrainingSettings
+from hf_nmt.training.validation import Validation, ValidationResult
+
+TRAINER_STATE = "trainer_state.json"
+
+logger = logging.getLogger(__name__)
+
+
+class TranslationTrainer(Seq2SeqTrainer):
+    """Trains a translation model of any family into a run folder.
+
+    The loss of an update is the label-smoothed cross-entropy summed over all target tokens of the update, on all
+    processes and over all accumulated batches, divided by their number: the same whether a batch is computed whole or
+    in parts. The Trainer's own loss is not (it assumes that a model which takes `**kwargs` divides by
+    `num_items_in_batch`; Marian, M2M100, mBART and T5 do not).
+
+    Args:
+        model: the model to train.
+        args: from `TrainingSettings.arguments`.
+        settings: our own settings.
+        run: where everything goes.
+        tokenizer: saved with the model.
+        sampler: makes the batches.
+        collator: makes tensors of them.
+        train_dataset: encoded pairs.
+        validation: texts to validate on, or None.
+    """
+
+    loss_is_scaled_for_ga = True
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        args: Seq2SeqTrainingArguments,
+        settings: TrainingSettings,
+        run: Run,
+        *,
+        tokenizer: PreTrainedTokenizerBase,
+        sampler: TokenBatchSampler,
+        collator: TranslationCollator,
+        train_dataset: Dataset,
+        validation: Validation | None = None,
+    ):
+        self.settings = settings
+        self.run = run
+        self.sampler = sampler
+        self.validation = validation
+        self.stopwatch = Stopwatch()
+        self._own_loss = isinstance(model, NmtForConditionalGeneration)
+        self._interval_tokens: torch.Tensor | int = 0
+        self._last_log = (0, 0.0)  # tokens and training seconds at the last log
+        torch.set_float32_matmul_precision(settings.matmul_precision)
+        callbacks: list[TrainerCallback] = [
+            _BringBack(self),
+            RunRecorder(run, self.stopwatch),
+            ProgressBar(not args.disable_tqdm),
+        ]
+        if validation is not None and args.eval_strategy != "no" and settings.early_stopping_patience is not None:
+            callbacks.append(EarlyStopping(settings.early_stopping_patience))
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=collator,
+            train_dataset=train_dataset,
+            eval_dataset=train_dataset if validation is not None else None,  # only asked whether there is one
+            processing_class=tokenizer,
+            callbacks=callbacks,
+        )
+        for callback in self.callback_handler.callbacks:
+            if type(callback).__name__ == "TensorBoardCallback" and callback.logging_dir is None:
+                callback.logging_dir = str(run.folder / "tensorboard")
+        for unused in (ProgressCallback, PrinterCallback):  # both write to stdout
+            self.remove_callback(unused)
+        self.model.config.use_cache = True  # the Trainer switches it off, and the saved model would keep that
+        self._num_weights = self.model.num_parameters(exclude_embeddings=True)
+
+    # Batches
+
+    def get_train_dataloader(self) -> DataLoader:
+        loader = DataLoader(
+            self.train_dataset.select_columns(["input_ids", "labels"]),
+            batch_sampler=self.sampler,
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+            persistent_workers=self.args.dataloader_persistent_workers,
+            prefetch_factor=self.args.dataloader_prefetch_factor,
+            multiprocessing_context=self.args.dataloader_multiprocessing_context,
+            in_order=self.args.dataloader_in_order,
+        )
+        return self.accelerator.prepare(loader)
+
+    def get_total_train_batch_size(self, args: Seq2SeqTrainingArguments) -> int:
+        """Sentence pairs of an update, on average."""
+        batches = max(len(self.sampler), 1)
+        return round(len(self.train_dataset) / batches * args.gradient_accumulation_steps * args.world_size)
+
+    def _run_epoch(self, *, epoch: int, **kwargs: Any) -> None:
+        # In a resumed epoch the sampler of a distributed run sits under two wrappers, deeper than the Trainer looks.
+        self.sampler.set_epoch(epoch)
+        super()._run_epoch(epoch=epoch, **kwargs)
+
+    def get_batch_samples(self, epoch_iterator, num_batches, device):
+        samples, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        for batch in samples:
+            self._interval_tokens = self._interval_tokens + batch["attention_mask"].sum()
+            self._interval_tokens = self._interval_tokens + (batch["labels"] != -100).sum()
+        return samples, num_items
+
+    # Loss
+
+    def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> torch.Tensor | None:
+        """Target tokens of the update, on all processes."""
+        if not batch_samples:
+            return None
+        count = sum((batch["labels"] != -100).sum() for batch in batch_samples).to(device)
+        return self.accelerator.gather(count).sum() if self.args.world_size > 1 else count
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        if num_items_in_batch is None:
+            num_items_in_batch = (inputs["labels"] != -100).sum()
+        loss, outputs = self._token_loss(model, inputs, self.args.label_smoothing_factor, return_outputs)
+        # Data-parallel processes average their gradients; the sum is what is wanted.
+        loss = loss * (self.args.world_size / num_items_in_batch)
+        return (loss, outputs) if return_outputs else loss
+
+    def _token_loss(
+        self, model: Any, inputs: Mapping[str, torch.Tensor], smoothing: float, return_logits: bool = False
+    ) -> tuple[torch.Tensor, Any]:
+        """Cross-entropy summed over the target tokens of one batch, and the outputs of the model."""
+        if self._own_loss:
+            outputs = model(**inputs, label_smoothing=smoothing, num_items_in_batch=1, return_logits=return_logits)
+            return outputs.loss, outputs
+        labels = inputs["labels"]
+        outputs = model(**{name: value for name, value in inputs.items() if name != "labels"}, use_cache=False)
+        return smoothed_cross_entropy_from_logits(outputs.logits, labels, smoothing), outputs
+
+    def floating_point_ops(self, inputs: Mapping[str, torch.Tensor]) -> int:
+        """As the Trainer's, which counts the weights anew for every batch."""
+        return 6 * inputs["input_ids"].numel() * self._num_weights
+
+    # Validation
+
+    def validate(self, *, num_beams: int | None = None) -> ValidationResult:
+        """Translate and score the validation texts with the weights as they are.
+
+        Args:
+            num_beams: None takes those of the decoding settings.
+        """
+        if self.validation is None:
+            raise NmtError("There are no validation texts; give data.validation.")
+        with self.accelerator.autocast():
+            return self.validation.run(
+                self.model,
+                lambda batch: self._token_loss(self.model, batch, 0.0)[0],
+                num_beams=num_beams,
+                rank=self.args.process_index,
+                world_size=self.args.world_size,
+            )
+
+    def evaluate(
+        self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval", **gen_kwargs
+    ) -> dict[str, float]:
+        """Validation while training: eval_loss, eval_perplexity, eval_bleu, eval_chrf ..., eval_seconds."""
+        with self.stopwatch:
+            result = self.validate(num_beams=self.settings.validation_num_beams)
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in result.metrics.items()}
+        self._show_validation(result)
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _show_validation(self, result: ValidationResult) -> None:
+        if not self.is_world_process_zero():
+            return
+        scores = "  ".join(f"{score.name} {score.value:.2f}" for score in result.scores)
+        logger.info(
+            "validation at step %d: loss %.4f  perplexity %.2f  %s  (%.1f s)",
+            self.state.global_step, result.metrics["loss"], result.metrics["perplexity"], scores,
+            result.metrics["seconds"],
+        )  # fmt: skip
+        for sample in result.samples:
+            logger.info("  source:      %s", sample["source"])
+            logger.info("  reference:   %s", sample["reference"])
+            logger.info("  translation: %s", sample["translation"])
+        self.run.add_validation(
+            {
+                "step": self.state.global_step,
+                "epoch": self.state.epoch,
+                "tokens": self.stopwatch.tokens,
+                "seconds": round(self.stopwatch.seconds, 3),
+                "metrics": result.metrics,
+                "samples": result.samples,
+            }
+        )
+
+    # Log
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        self._count_tokens()
+        if "loss" in logs:
+            tokens, seconds = self.stopwatch.tokens, self.stopwatch.training_seconds
+            logs["tokens_per_second"] = (tokens - self._last_log[0]) / max(seconds - self._last_log[1], 1e-9)
+            self._last_log = tokens, seconds
+        super().log(logs, start_time)
+
+    def _count_tokens(self) -> None:
+        """Add the tokens since the last call to the stopwatch; the only wait for the device besides the loss."""
+        count = torch.as_tensor(self._interval_tokens, device=self.args.device)
+        if self.args.world_size > 1:
+            count = self.accelerator.gather(count.reshape(1)).sum()
+        self.stopwatch.tokens += int(count)
+        self.stopwatch.count()
+        self._interval_tokens = 0
+
+    # Training and resuming
+
+    def train(self, resume_from_checkpoint: str | Path | None = None, **kwargs: Any) -> Any:
+        """Train to the end; from a checkpoint that was written at the end, only its weights and state are loaded."""
+        if resume_from_checkpoint is None:
+            self._restored: dict[str, Any] | None = None
+            return self._train(None, **kwargs)
+        folder = Path(resume_from_checkpoint)
+        self._restored = checkpoints.read_state(folder)
+        self._check_restored(folder)
+        state = TrainerState.load_from_json(str(folder / TRAINER_STATE))
+        if state.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"]:
+            self._load_from_checkpoint(str(folder))
+            self.state = state
+            self.stopwatch.load_state_dict(self._restored["stopwatch"])
+            return None
+        self.args.eval_on_start = False
+        return self._train(str(folder), **kwargs)
+
+    def _train(self, checkpoint: str | None, **kwargs: Any) -> Any:
+        try:
+            with logging_redirect_tqdm([logging.getLogger("hf_nmt")]):
+                return super().train(resume_from_checkpoint=checkpoint, **kwargs)
+        finally:
+            for callback in self.callback_handler.callbacks:
+                if isinstance(callback, ProgressBar):
+                    callback.close()
+
+    def _check_restored(self, folder: Path) -> None:
+        restored = self._restored
+        if restored["world_size"] != self.args.world_size:
+            raise ConfigError(
+                f"resume: {folder} was written by {restored['world_size']} processes, now {self.args.world_size} run; "
+                "the batches would not be the same. Launch as many as before."
+            )
+        if restored["sampler"] != self._sampler_identity():
+            raise ConfigError(f"resume: the training data or the batching are not those {folder} was written with.")
+
+    def _sampler_identity(self) -> dict[str, Any]:
+        return {"pairs": len(self.train_dataset), "batches": len(self.sampler)}
+
+    def bring_back(self) -> None:
+        """Restore what the Trainer forgets: the loss since the last log, and the stopwatch."""
+        if self._restored is not None:
+            self._tr_loss += self._restored["unlogged_loss"][self.args.process_index]
+            self._globalstep_last_logged = self._restored["last_logged_step"]
+            self.stopwatch.load_state_dict(self._restored["stopwatch"])
+            self._last_log = tuple(self._restored["last_log"])
+        self.stopwatch.start()
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None) -> None:
+        super()._load_from_checkpoint(str(resume_from_checkpoint), model)
+        (model or self.model).tie_weights()
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """Tied weights are saved once; any other difference is an error."""
+        tied = set(self.model.all_tied_weights_keys or ())
+        missing = [name for name in load_result.missing_keys if name not in tied]
+        if missing or load_result.unexpected_keys:
+            raise NmtError(
+                f"The checkpoint does not fit the model: missing {missing}, unknown {load_result.unexpected_keys}."
+            )
+
+    # Checkpoints
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Write `checkpoints/step-<n>/` whole, then remove what is not kept."""
+        self.store_flos()
+        self._count_tokens()
+        random_states = self._random_states()
+        unlogged = [float(self._tr_loss)]
+        if self.args.world_size > 1:
+            unlogged = gather_object(unlogged)
+        if self.args.should_save:
+            with self.stopwatch:
+                self._write_checkpoint(random_states, unlogged)
+                checkpoints.thin_out(
+                    self.run.checkpoints,
+                    keep_newest=self._kept_checkpoints(),
+                    keep_steps=[self.state.best_global_step],
+                )
+        self.accelerator.wait_for_everyone()
+
+    def _write_checkpoint(self, random_states: dict[str, bytes], unlogged: list[float]) -> None:
+        folder = checkpoints.folder_of(self.run.checkpoints, self.state.global_step)
+        with checkpoints.writing(folder) as partial:
+            self._save(str(partial))
+            self._save_optimizer_and_scheduler(str(partial))
+            self._save_scaler(str(partial))
+            for name, content in random_states.items():
+                (partial / name).write_bytes(content)
+            for callback in [*self.callback_handler.callbacks, self.control]:
+                if isinstance(callback, ExportableState):
+                    self.state.stateful_callbacks[type(callback).__name__] = callback.state()
+            self.state.save_to_json(str(partial / TRAINER_STATE))
+            write_json(
+                partial / checkpoints.RUN_STATE,
+                {
+                    "step": self.state.global_step,
+                    "world_size": self.args.world_size,
+                    "sampler": self._sampler_identity(),
+                    "unlogged_loss": unlogged,
+                    "last_logged_step": self._globalstep_last_logged,
+                    "last_log": list(self._last_log),
+                    "stopwatch": self.stopwatch.state_dict(),
+                },
+            )
+
+    def _kept_checkpoints(self) -> int | None:
+        limit = self.args.save_total_limit
+        return None if limit is None else max(limit, self.settings.average_checkpoints, 1)
+
+    def _random_states(self) -> dict[str, bytes]:
+        """The files with the random states of all processes, on the first of them."""
+        with tempfile.TemporaryDirectory() as folder:
+            self._save_rng_state(folder)
+            mine = [(path.name, path.read_bytes()) for path in Path(folder).iterdir()]
+        return dict(gather_object(mine) if self.args.world_size > 1 else mine)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        """Model and tokenizer; not the arguments, which the Trainer would pickle."""
+        if not self.args.should_save:
+            return
+        folder = output_dir or self.args.output_dir
+        self.accelerator.unwrap_model(self.model).save_pretrained(folder, state_dict=state_dict)
+        self.processing_class.save_pretrained(folder)
+
+
+class _BringBack(TrainerCallback):
+    """Calls the trainer back at the one point between its own resets and the first update."""
+
+    def __init__(self, trainer: TranslationTrainer):
+        self.trainer = trainer
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.trainer.bring_back()

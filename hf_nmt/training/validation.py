@@ -1,0 +1,140 @@
+"""Validation: the loss of the references, and the score of what the model itself translates."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object, reduce
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from hf_nmt.generation.decoding import DecodingSettings
+from hf_nmt.generation.translator import TorchTranslator
+from hf_nmt.metrics import MetricSettings, Score, compute_scores
+
+logger = logging.getLogger(__name__)
+
+TokenLoss = Callable[[dict[str, torch.Tensor]], torch.Tensor]
+
+
+@dataclasses.dataclass
+class ValidationResult:
+    """What one validation found.
+
+    Attributes:
+        metrics: "loss" (nats per target token, without label smoothing), "perplexity", a score for each metric name,
+            "seconds".
+        scores: the records of the scores.
+        samples: source, reference and translation of a few sentences.
+        translations: of all validation sentences, in order; empty on processes other than the first.
+    """
+
+    metrics: dict[str, float]
+    scores: list[Score]
+    samples: list[dict[str, str]]
+    translations: list[str]
+
+
+class Validation:
+    """Validation texts and how they are translated and scored.
+
+    Every process of a distributed run calls `run`; each translates its share.
+
+    Args:
+        texts: columns source, target and, where there are several references, references.
+        batches: the encoded pairs as padded batches, the same on every process.
+        tokenizer: of the model.
+        decoding: how the finished model translates.
+        metrics: what is computed.
+        target_language: language code of the targets.
+        num_samples: sentences to show, spread over the texts.
+    """
+
+    def __init__(
+        self,
+        texts: Dataset,
+        batches: Sequence[dict[str, torch.Tensor]],
+        tokenizer: PreTrainedTokenizerBase,
+        decoding: DecodingSettings,
+        metrics: MetricSettings,
+        *,
+        target_language: str,
+        num_samples: int,
+    ):
+        self.sources = list(texts["source"])
+        targets = list(texts["target"])
+        several = "references" in texts.column_names
+        self.references = [list(row) for row in texts["references"]] if several else [[text] for text in targets]
+        self.batches = batches
+        self.tokenizer = tokenizer
+        self.decoding = decoding
+        self.metrics = metrics
+        self.target_language = target_language
+        count = min(num_samples, len(self.sources))
+        self.shown = [index * len(self.sources) // count for index in range(count)]
+
+    def run(
+        self,
+        model: PreTrainedModel,
+        token_loss: TokenLoss,
+        *,
+        num_beams: int | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> ValidationResult:
+        """Validate a model.
+
+        Args:
+            model: in training or evaluation mode; it is given back in the same.
+            token_loss: sum of the cross-entropy over the target tokens of one padded batch.
+            num_beams: beams; None takes those of the decoding settings.
+            rank, world_size: this process and their number.
+        """
+        began = time.perf_counter()
+        was_training = model.training
+        model.eval()
+        try:
+            with torch.no_grad():
+                loss = self._loss(token_loss, model.device, rank, world_size)
+                translations = self._translate(model, num_beams, rank, world_size)
+        finally:
+            model.train(was_training)
+        scores = compute_scores(translations, self.references, self.metrics, self.target_language)
+        values = {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}
+        values |= {name: score.value for name, score in zip(self.metrics.names, scores, strict=True)}
+        values["seconds"] = time.perf_counter() - began
+        samples = [
+            {"source": self.sources[i], "reference": self.references[i][0], "translation": translations[i]}
+            for i in self.shown
+        ]
+        return ValidationResult(values, scores, samples, translations)
+
+    def _loss(self, token_loss: TokenLoss, device: torch.device, rank: int, world_size: int) -> float:
+        """Mean cross-entropy of a target token, in nats."""
+        total = torch.zeros(2, dtype=torch.float64, device=device)
+        for batch in self.batches[rank::world_size]:
+            on_device = {name: tensor.to(device) for name, tensor in batch.items()}
+            total[0] += token_loss(on_device).double()
+            total[1] += (on_device["labels"] != -100).sum()
+        loss, tokens = (reduce(total, "sum") if world_size > 1 else total).tolist()
+        return loss / tokens
+
+    def _translate(self, model: PreTrainedModel, num_beams: int | None, rank: int, world_size: int) -> list[str]:
+        settings = self.decoding
+        if num_beams is not None and num_beams != settings.num_beams:
+            settings = settings.model_copy(update={"num_beams": num_beams, "num_return_sequences": 1})
+        translator = TorchTranslator(model, self.tokenizer)
+        mine = list(range(rank, len(self.sources), world_size))
+        results = translator.translate(
+            (self.sources[index] for index in mine), settings, target_language=self.target_language
+        )
+        found: list[Any] = [(index, best[0].text) for index, best in zip(mine, results, strict=True)]
+        if world_size > 1:
+            found = gather_object(found)
+        return [text for _, text in sorted(found)]

@@ -1,0 +1,1 @@
+"""Decoding: from encoded sentences to translations with scores."""

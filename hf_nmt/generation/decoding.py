@@ -1,0 +1,116 @@
+"""Settings of decoding."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from hf_nmt.config import Settings
+from hf_nmt.models.decoding_nmt import BATCH_TOKENS, MAX_LENGTH_EXTRA, MAX_LENGTH_RATIO, NUM_BEAMS
+
+_SAMPLING = ("temperature", "top_k", "top_p", "seed")
+
+
+class DecodingSettings(Settings):
+    """How translations are searched for. The defaults are those of `pipeline("translation")` too."""
+
+    num_beams: int = Field(
+        NUM_BEAMS,
+        ge=1,
+        description="Hypotheses kept at each step; 1 is greedy search. Beyond 5 the gain is small and time grows with it.",
+    )
+    num_return_sequences: int = Field(
+        1, ge=1, description="Translations per source, best first; at most num_beams unless do_sample is true."
+    )
+    length_penalty: float = Field(
+        1.0,
+        description="Hypotheses are ranked by log-probability / length ** length_penalty; above 1 favours longer ones.",
+    )
+    early_stopping: bool | Literal["never"] = Field(
+        False,
+        description="When beam search ends: false, when a better hypothesis of the present length is impossible; true, at "
+        "num_beams finished ones (faster); never, when a better one of any length is impossible (slower).",
+    )
+    max_length_ratio: float = Field(
+        MAX_LENGTH_RATIO,
+        ge=0,
+        description="A translation may have max_length_ratio * source tokens + max_length_extra tokens; stops endless "
+        "repetition. 2 leaves room for all usual language pairs.",
+    )
+    max_length_extra: int = Field(
+        MAX_LENGTH_EXTRA, ge=0, description="See max_length_ratio, in tokens; matters for very short sources."
+    )
+    max_target_length: int | None = Field(
+        None, ge=1, description="Longest translation of a sentence in tokens; null for what the model takes."
+    )
+    max_source_length: int | None = Field(
+        None,
+        ge=8,
+        description="Longest sentence in tokens, for models trained on shorter ones than they take; null for what the "
+        "model takes. What is longer is cut into parts that are all translated, or truncated if truncate is true.",
+    )
+    no_repeat_ngram_size: int = Field(
+        0, ge=0, description="No n-gram of this many tokens may come twice in a translation; 0 allows all."
+    )
+    do_sample: bool = Field(
+        False, description="Draw tokens at random instead of taking the most probable; use it with num_beams=1."
+    )
+    temperature: float = Field(1.0, gt=0, description="Sampling only: divides the logits; below 1 is less random.")
+    top_k: int = Field(0, ge=0, description="Sampling only: draw from the k most probable tokens; 0 for all.")
+    top_p: float = Field(
+        1.0, gt=0, le=1, description="Sampling only: draw from the most probable tokens that together reach this."
+    )
+    seed: int = Field(0, ge=0, description="Sampling only: the same seed and sources give the same translations.")
+    batch_tokens: int = Field(
+        BATCH_TOKENS,
+        ge=1,
+        description="Source tokens of a batch, padding and beams counted; memory grows with it. Lower it if memory is "
+        "short, raise it on a large GPU.",
+    )
+    window_size: int = Field(
+        4096,
+        ge=1,
+        description="Texts read ahead and sorted by length together; more fills batches better, fewer come out sooner.",
+    )
+    split_sentences: bool = Field(
+        True,
+        description="Translate every sentence of a text on its own and join the translations with the text's own white "
+        "space: models trained on sentences lose parts of a longer text. false takes each text as it is, as test sets "
+        "aligned by line want it.",
+    )
+    truncate: bool = Field(
+        False,
+        description="Cut off what is over the limit of the source, with a warning, instead of cutting it into parts or, "
+        "with split_sentences=false, refusing it.",
+    )
+
+    @model_validator(mode="after")
+    def _check_combinations(self) -> DecodingSettings:
+        default = type(self).model_fields
+        if not self.do_sample:
+            idle = [name for name in _SAMPLING if getattr(self, name) != default[name].default]
+            if idle:
+                raise ValueError(f"{', '.join(idle)} would change nothing: set do_sample=true too, or leave it out")
+            if self.num_return_sequences > self.num_beams:
+                raise ValueError(
+                    f"num_return_sequences ({self.num_return_sequences}) may not exceed num_beams ({self.num_beams})"
+                )
+        if self.num_beams == 1 and self.early_stopping is not False:
+            raise ValueError("early_stopping would change nothing with num_beams=1: leave it out")
+        return self
+
+    def generate_kwargs(self) -> dict[str, Any]:
+        """The settings that `model.generate` knows, under its names."""
+        kwargs: dict[str, Any] = {
+            "num_beams": self.num_beams,
+            "num_return_sequences": self.num_return_sequences,
+            "no_repeat_ngram_size": self.no_repeat_ngram_size,
+            "do_sample": self.do_sample,
+            "use_cache": True,  # training with gradient checkpointing switches it off in the model's settings
+        }
+        if self.num_beams > 1:
+            kwargs |= {"length_penalty": self.length_penalty, "early_stopping": self.early_stopping}
+        if self.do_sample:
+            kwargs |= {"temperature": self.temperature, "top_k": self.top_k, "top_p": self.top_p}
+        return kwargs

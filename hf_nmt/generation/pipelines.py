@@ -1,0 +1,45 @@
+"""The one place that touches what Transformers keeps to itself about pipelines (checked against 5.23).
+
+Transformers 5 removed the translation pipelines and refuses their names before its registry is asked.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+_LANGUAGE_TASK = re.compile(r"translation_.+_to_.+")
+
+
+class _TranslationAliases(dict):
+    """Task aliases in which `translation_XX_to_YY` stands for `translation`, whatever the languages."""
+
+    def __contains__(self, task: Any) -> bool:
+        return super().__contains__(task) or (isinstance(task, str) and _LANGUAGE_TASK.fullmatch(task) is not None)
+
+    def __missing__(self, task: str) -> str:
+        if task in self:
+            return "translation"
+        raise KeyError(task)
+
+
+def install() -> None:
+    """Make `pipeline("translation")` and `pipeline("translation_de_to_en")` known to Transformers.
+
+    Runs on `import hf_nmt`; a second call changes nothing. A translation pipeline that somebody else has registered is
+    left in place.
+    """
+    import transformers.pipelines
+    from transformers import AutoModelForSeq2SeqLM
+
+    from hf_nmt.models.pipeline_nmt import TranslationPipeline
+
+    registry = transformers.pipelines.PIPELINE_REGISTRY
+    # A task that is still refused cannot be anybody's.
+    refused = transformers.pipelines.REMOVED_TASKS.pop("translation", None) is not None
+    if refused or "translation" not in registry.supported_tasks:
+        registry.register_pipeline(
+            "translation", pipeline_class=TranslationPipeline, pt_model=(AutoModelForSeq2SeqLM,), type="text"
+        )
+    if not isinstance(registry.task_aliases, _TranslationAliases):
+        registry.task_aliases = _TranslationAliases(registry.task_aliases)

@@ -1,0 +1,420 @@
+"""Translation and forced scoring with any encoder-decoder of Transformers.
+
+Shapes: B sequences, S source positions, T target positions, D model width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import itertools
+import logging
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers.modeling_outputs import BaseModelOutput
+
+from hf_nmt.errors import ConfigError, DataError
+from hf_nmt.generation.decoding import DecodingSettings
+from hf_nmt.models.decoding_nmt import (
+    DecodedBatch,
+    EncodedText,
+    Languages,
+    LongTextError,
+    decode,
+    encode_texts,
+    encoder_states,
+    padded,
+    source_limit,
+    target_limit,
+)
+from hf_nmt.protocols import Translation
+
+logger = logging.getLogger(__name__)
+
+# Logits held at a time when translations are scored: 128 MiB of float32.
+_MAX_LOGITS = 2**25
+
+
+class SourceError(DataError):
+    """A source text that cannot be translated.
+
+    Args:
+        index: its position in the input, from 0.
+    """
+
+    def __init__(self, message: str, index: int):
+        self.index = index
+        super().__init__(f"Text {index + 1}: {message}")
+
+
+@dataclass
+class Statistics:
+    """What a translator has done so far.
+
+    Attributes:
+        texts, sentences: translated; identical sentences of a window are decoded once.
+        decoded_sentences: run through the model.
+        target_tokens: of the best translations of these, end-of-sentence symbols included.
+        cut_sentences: cut into parts because they were too long.
+        truncated_sentences: of which the end was cut off on request.
+        length_limited: best translations that ended at the length limit.
+        seconds: spent in translating.
+    """
+
+    texts: int = 0
+    sentences: int = 0
+    decoded_sentences: int = 0
+    target_tokens: int = 0
+    cut_sentences: int = 0
+    truncated_sentences: int = 0
+    length_limited: int = 0
+    seconds: float = 0.0
+
+
+def windows(texts: Iterable[Any], largest: int, first: int | None = None) -> Iterator[list[Any]]:
+    """Consecutive lists of texts, read as they are asked for: the first of `first`, each next one twice as large, up to
+    `largest`."""
+    iterator, size = iter(texts), min(largest, first or largest)
+    while window := list(itertools.islice(iterator, size)):
+        yield window
+        size = min(largest, 2 * size)
+
+
+class TorchTranslator:
+    """A `Translator` and a `Scorer` (hf_nmt.protocols).
+
+    Args:
+        model: any encoder-decoder with `generate`.
+        tokenizer: its tokenizer.
+        device: where to move the model; None leaves it where it is.
+        source_language, target_language: codes, for models of several languages; a call may name another target.
+
+    Raises:
+        ConfigError: the model does not have the language, or has several and none is named.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        device: str | torch.device | None = None,
+        *,
+        source_language: str | None = None,
+        target_language: str | None = None,
+    ):
+        self.model = model if device is None else model.to(device)
+        self.tokenizer = tokenizer
+        self.source_language = source_language
+        self.target_language = target_language
+        self.statistics = Statistics()
+        self._languages = Languages.of(model.config, tokenizer)
+        eos = model.generation_config.eos_token_id
+        self._ends = tuple(eos) if isinstance(eos, list | tuple) else (eos,)
+        if source_language is not None or target_language is not None:
+            self._select(None)
+
+    def translate(
+        self,
+        sources: Iterable[str],
+        settings: DecodingSettings | None = None,
+        *,
+        target_language: str | None = None,
+        prefixes: Sequence[str] | None = None,
+    ) -> Iterator[list[Translation]]:
+        """Yield the n-best list of each source, best first, in the order of `sources`, which are read window by window.
+
+        A source may be a text of several sentences (see `DecodingSettings.split_sentences`); its tokens then hold the
+        end-of-sentence symbols between sentences, and a prefix is for its first sentence. An empty text stays as it is.
+        Scores are the model's own log-probabilities, whatever the sampling temperature. The score of a prefix is left
+        out of `score`, as the search does.
+
+        Raises:
+            ConfigError: a language that the model does not have.
+            SourceError: a source that is no string, or over the model's limit and not to be split.
+        """
+        settings = settings or DecodingSettings()
+        selected = self._select(target_language)
+        pairs = zip(sources, itertools.repeat("") if prefixes is None else prefixes, strict=prefixes is not None)
+        return self._translate(pairs, settings, selected, target_language)
+
+    def score(self, sources: Iterable[str], targets: Iterable[str]) -> Iterator[list[float]]:
+        """Yield the log-probability (natural log) of every target token, the end-of-sentence symbol included.
+
+        Raises:
+            SourceError: a source or a target over the model's limit.
+        """
+        language, prefix, forced = self._select(None)
+        settings, done = DecodingSettings(), 0
+        for window in windows(zip(sources, targets, strict=True), settings.window_size):
+            texts = [source for source, _ in window]
+            encoded = self._encode(texts, done, settings, language, prefix, split_sentences=False)
+            ids = [text.sentences[0] if text.sentences else [self._ends[0]] for text in encoded]
+            labels = [[*self._forced(forced), *self._target_ids(target), self._ends[0]] for _, target in window]
+            limit = target_limit(0, self.model, 0, 10**9)
+            for index, label in enumerate(labels):
+                if len(label) > limit:
+                    raise SourceError(f"a target of {len(label)} tokens; the model takes {limit}.", done + index)
+            scores: list[list[float]] = [[]] * len(window)
+            with self._evaluating():
+                for index, row in self._forced_scores(ids, labels, settings.batch_tokens):
+                    scores[index] = row if forced is None else row[1:]
+            yield from scores
+            done += len(window)
+
+    def _select(self, target_language: str | None) -> tuple[str | None, str, int | None]:
+        try:
+            return self._languages.select(self.source_language, target_language or self.target_language)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+
+    def _translate(self, pairs, settings, selected, target_language) -> Iterator[list[Translation]]:
+        done = 0
+        for window in windows(pairs, settings.window_size):
+            started = time.perf_counter()
+            self._select(target_language)  # another call may have changed the tokenizer's languages between windows
+            with self._evaluating(), self._seeded(settings):
+                translations = self._window(window, done, settings, *selected)
+            self.statistics.texts += len(window)
+            self.statistics.seconds += time.perf_counter() - started
+            done += len(window)
+            yield from translations
+
+    def _window(
+        self, window: list[tuple[str, str]], first: int, settings: DecodingSettings, language, prefix, forced
+    ) -> list[list[Translation]]:
+        texts = [text for text, _ in window]
+        encoded = self._encode(texts, first, settings, language, prefix, split_sentences=settings.split_sentences)
+        start = self.model.generation_config.decoder_start_token_id
+        start = [self.model.generation_config.bos_token_id if start is None else start]
+
+        # Which decoding each sentence takes its translations from.
+        jobs: dict[Any, int] = {}
+        needed: list[list[int]] = []
+        for text, (_, opening) in zip(encoded, window, strict=True):
+            needed.append([])
+            for position, ids in enumerate(text.sentences):
+                prompt = (
+                    [*start, *self._forced(forced), *self._target_ids(opening)] if opening and not position else start
+                )
+                key = (tuple(ids), tuple(prompt), len(jobs) if settings.do_sample else None)
+                needed[-1].append(jobs.setdefault(key, len(jobs)))
+        sources, prompts = [list(key[0]) for key in jobs], [list(key[1]) for key in jobs]
+        limits = [
+            target_limit(
+                len(ids), self.model, settings.max_length_ratio, settings.max_length_extra, settings.max_target_length
+            )
+            for ids in sources
+        ]
+        n_best: list[list[Translation]] = [[]] * len(jobs)
+        kwargs = settings.generate_kwargs() | ({} if forced is None else {"forced_bos_token_id": forced})
+        for batch in decode(
+            self.model, sources, limits, batch_tokens=settings.batch_tokens, prompts=prompts, **kwargs
+        ):
+            for index, hypotheses in zip(batch.indices, self._hypotheses(batch, settings, forced), strict=True):
+                n_best[index] = hypotheses
+
+        self.statistics.sentences += sum(map(len, needed))
+        self.statistics.decoded_sentences += len(jobs)
+        self.statistics.target_tokens += sum(len(hypotheses[0].token_scores) for hypotheses in n_best)
+        self.statistics.length_limited += sum(n_best[i][0].finish_reason == "length" for row in needed for i in row)
+        return [
+            _joined(text, [n_best[i] for i in row], settings, first + index, self.tokenizer.eos_token)
+            for index, (text, row) in enumerate(zip(encoded, needed, strict=True))
+        ]
+
+    def _encode(self, texts, first, settings, language, prefix, split_sentences) -> list[EncodedText]:
+        for index, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise SourceError(f"a source must be a string, not {type(text).__name__}.", first + index)
+        limits = [source_limit(self.model, self.tokenizer), settings.max_source_length]
+        limit = min((limit for limit in limits if limit is not None), default=None)
+        try:
+            encoded = encode_texts(
+                texts,
+                self.tokenizer,
+                language=language,
+                prefix=prefix,
+                split_sentences=split_sentences,
+                limit=limit,
+                truncate=settings.truncate,
+            )
+        except LongTextError as error:
+            raise SourceError(str(error), first + error.index) from error
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        for index, text in enumerate(encoded):
+            if text.split.num_cut or text.num_truncated:
+                done = "truncated" if text.num_truncated else "cut into parts"
+                logger.warning(
+                    "Text %d: a sentence over the limit of %d tokens was %s.", first + index + 1, limit, done
+                )
+            self.statistics.cut_sentences += text.split.num_cut
+            self.statistics.truncated_sentences += text.num_truncated
+        return encoded
+
+    @torch.inference_mode()
+    def _forced_scores(
+        self, sources: list[list[int]], labels: list[list[int]], batch_tokens: int
+    ) -> list[tuple[int, list[float]]]:
+        """Log-probabilities of `labels`, in batches of like length, with the position of each."""
+        config = self.model.generation_config
+        start = config.bos_token_id if config.decoder_start_token_id is None else config.decoder_start_token_id
+        lengths = [max(len(source), len(label)) for source, label in zip(sources, labels, strict=True)]
+        order = sorted(range(len(sources)), key=lambda index: -lengths[index])
+        results: list[tuple[int, list[float]]] = []
+        while order:
+            num_rows = max(1, batch_tokens // lengths[order[0]])
+            batch, order = order[:num_rows], order[num_rows:]
+            input_ids, attention_mask = padded(
+                [sources[i] for i in batch], config.pad_token_id or 0, self.model.device
+            )
+            states = encoder_states(self.model, input_ids, attention_mask)
+            rows = _log_probabilities(
+                self.model, states, attention_mask, list(range(len(batch))), [labels[i] for i in batch], start
+            )
+            results.extend(zip(batch, rows, strict=True))
+        return results
+
+    def _forced(self, forced: int | None) -> list[int]:
+        return [] if forced is None else [forced]
+
+    def _target_ids(self, text: str) -> list[int]:
+        return self.tokenizer(text_target=text, add_special_tokens=False)["input_ids"] if text else []
+
+    def _hypotheses(
+        self, batch: DecodedBatch, settings: DecodingSettings, forced: int | None
+    ) -> Iterator[list[Translation]]:
+        """The n-best lists of a batch, sentence by sentence."""
+        rows = [(row, prompt, ids) for row, prompt in enumerate(batch.prompts) for ids in batch.hypotheses[row]]
+        scores = iter(
+            _log_probabilities(
+                self.model,
+                batch.encoder_states,
+                batch.attention_mask,
+                [row for row, _, _ in rows],
+                # All but the start symbol, which nothing precedes.
+                [prompt[1:] + ids for _, prompt, ids in rows],
+                batch.prompts[0][0],
+            )
+        )
+        texts = iter(
+            self.tokenizer.batch_decode([prompt[1:] + ids for _, prompt, ids in rows], skip_special_tokens=True)
+        )
+        for prompt, hypotheses in zip(batch.prompts, batch.hypotheses, strict=True):
+            n_best = []
+            for ids in hypotheses:
+                ids, token_scores = prompt[1:] + ids, next(scores)
+                searched = len(ids) - len(prompt) + 1
+                if forced is not None:
+                    token_scores[0] = 0.0
+                score = sum(token_scores[-searched:]) / searched**settings.length_penalty
+                ended = ids[-1] in self._ends
+                skipped = 0 if forced is None else 1
+                n_best.append(
+                    Translation(
+                        text=next(texts),
+                        score=score,
+                        tokens=self._tokens(ids[skipped:-1] if ended else ids[skipped:]),
+                        token_scores=token_scores[skipped:],
+                        finish_reason="eos" if ended else "length",
+                    )
+                )
+            if settings.do_sample:
+                n_best.sort(key=lambda translation: -translation.score)
+            yield n_best
+
+    def _tokens(self, ids: list[int]) -> list[str]:
+        convert = getattr(self.tokenizer, "convert_target_ids_to_tokens", self.tokenizer.convert_ids_to_tokens)
+        return convert(ids)
+
+    @contextlib.contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        training = self.model.training
+        self.model.eval()
+        try:
+            yield
+        finally:
+            self.model.train(training)
+
+    @contextlib.contextmanager
+    def _seeded(self, settings: DecodingSettings) -> Iterator[None]:
+        if not settings.do_sample:
+            yield
+            return
+        with torch.random.fork_rng(devices=[self.model.device] if self.model.device.type == "cuda" else []):
+            torch.manual_seed(settings.seed)
+            yield
+
+
+def _joined(
+    text: EncodedText, n_bests: list[list[Translation]], settings: DecodingSettings, index: int, eos: str
+) -> list[Translation]:
+    """The n-best list of a text from those of its sentences: the combinations of the highest total score."""
+    combinations: list[tuple[float, tuple[Translation, ...]]] = [(0.0, ())]
+    for n_best in n_bests:
+        combinations = heapq.nlargest(
+            settings.num_return_sequences,
+            [(total + one.score, (*chosen, one)) for total, chosen in combinations for one in n_best],
+            key=lambda combination: combination[0],
+        )
+    translations = []
+    for _, chosen in combinations:
+        tokens: list[str] = []
+        for position, one in enumerate(chosen):
+            tokens += one.tokens
+            if one.finish_reason == "eos" and position < len(chosen) - 1:
+                tokens.append(eos)
+        token_scores = [score for one in chosen for score in one.token_scores]
+        translations.append(
+            Translation(
+                text=text.split.join([one.text for one in chosen]),
+                score=chosen[0].score
+                if len(chosen) == 1
+                else sum(token_scores) / max(1, len(token_scores)) ** settings.length_penalty,
+                tokens=tokens,
+                token_scores=token_scores,
+                finish_reason="length" if any(one.finish_reason == "length" for one in chosen) else "eos",
+                source_index=index,
+            )
+        )
+    return translations
+
+
+@torch.inference_mode()
+def _log_probabilities(
+    model: Any,
+    states: torch.Tensor,
+    attention_mask: torch.Tensor,
+    source_rows: list[int],
+    targets: list[list[int]],
+    start: int,
+) -> list[list[float]]:
+    """Log-probabilities of target ids under the model, by one pass of the decoder.
+
+    Args:
+        states: of the encoder, (B, S, D).
+        attention_mask: (B, S).
+        source_rows: which of the B sources each target belongs to.
+        targets: ids without the start symbol.
+        start: the start symbol.
+    """
+    results: list[list[float]] = []
+    vocab_size = model.get_output_embeddings().weight.shape[0]
+    num_rows = max(1, _MAX_LOGITS // (vocab_size * max(map(len, targets), default=1)))
+    for first in range(0, len(targets), num_rows):
+        part = targets[first : first + num_rows]
+        labels, _ = padded(part, 0, states.device)  # (rows, T)
+        rows = torch.tensor(source_rows[first : first + num_rows], device=states.device)
+        logits = model(
+            encoder_outputs=BaseModelOutput(last_hidden_state=states[rows]),
+            attention_mask=attention_mask[rows],
+            decoder_input_ids=torch.cat([torch.full_like(labels[:, :1], start), labels[:, :-1]], dim=1),
+            use_cache=False,
+        ).logits.float()
+        chosen = logits.gather(2, labels[:, :, None]).squeeze(2) - logits.logsumexp(dim=2)  # (rows, T)
+        results.extend(row[: len(ids)] for row, ids in zip(chosen.tolist(), part, strict=True))
+    return results

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
@@ -78,6 +80,7 @@ class NmtConfig(PreTrainedConfig):
     decoder_start_token_id: int | None = 2
 
     def __post_init__(self, **kwargs):
+        self._check_shape()
         # `pipeline()` refuses a folder with custom pipelines unless remote code is trusted. The installed package
         # registers the pipeline itself, so only the copy that was loaded from a folder tells of them.
         kwargs.pop("custom_pipelines", None)
@@ -85,8 +88,8 @@ class NmtConfig(PreTrainedConfig):
             self.custom_pipelines = CUSTOM_PIPELINES
         super().__post_init__(**kwargs)
 
-    def validate_architecture(self):
-        """Part of the checks of `@strict`: combinations that cannot be built."""
+    def _check_shape(self):
+        """Refuse combinations that cannot be built."""
         for name, allowed in (
             ("activation_function", ACTIVATION_FUNCTIONS),
             ("norm_position", NORM_POSITIONS),
@@ -94,25 +97,29 @@ class NmtConfig(PreTrainedConfig):
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; allowed: {', '.join(allowed)}.")
-        for name in ("encoder_attention_heads", "decoder_attention_heads"):
-            if self.d_model % getattr(self, name):
-                raise ValueError(f"d_model ({self.d_model}) must be a multiple of {name} ({getattr(self, name)}).")
-            if self.position_embedding == "rotary" and self.d_model // getattr(self, name) % 2:
-                raise ValueError(
-                    f"Rotary positions need an even width per head; d_model ({self.d_model}) / {name} "
-                    f"({getattr(self, name)}) is odd."
-                )
+        for name in (
+            "vocab_size", "d_model", "encoder_layers", "decoder_layers", "encoder_attention_heads",
+            "decoder_attention_heads", "encoder_ffn_dim", "decoder_ffn_dim", "max_position_embeddings",
+        ):  # fmt: skip
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
         if self.d_model % 2:
-            raise ValueError(f"d_model ({self.d_model}) must be even.")
+            raise ValueError(f"d_model is {self.d_model}; it must be even.")
+        for name in ("encoder_attention_heads", "decoder_attention_heads"):
+            num_heads = getattr(self, name)
+            if self.d_model % num_heads:
+                raise ValueError(f"d_model ({self.d_model}) must be a multiple of {name} ({num_heads}).")
+            if self.position_embedding == "rotary" and self.d_model // num_heads % 2:
+                raise ValueError(
+                    f"Rotary positions need an even width per head; d_model ({self.d_model}) / {name} ({num_heads}) "
+                    "is odd."
+                )
         for name in ("dropout", "attention_dropout", "activation_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0 and below 1.")
-        for name in ("vocab_size", "d_model", "encoder_layers", "decoder_layers", "encoder_ffn_dim", "decoder_ffn_dim"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
 
     def to_dict(self):
-        return {**super().to_dict(), "custom_pipelines": CUSTOM_PIPELINES}
+        return {**super().to_dict(), "custom_pipelines": copy.deepcopy(CUSTOM_PIPELINES)}
 
 
 NmtConfig.register_for_auto_class()

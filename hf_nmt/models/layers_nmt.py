@@ -22,7 +22,8 @@ class SequenceLayout:
         batch_size: B.
         max_length: L.
         positions: place of each flat token in its own sequence, from 0, (N,).
-        flat_index: place of each flat token in the padded batch seen as B * L rows, (N,); None where nothing is padded.
+        flat_index: place of each flat token in the padded batch seen as B * L rows, (N,); None where nothing is
+            padded.
     """
 
     batch_size: int
@@ -81,7 +82,7 @@ def rotate(states: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
 
 
 class Positions(nn.Module):
-    """Adds a vector for each position, learned or sinusoidal. Does nothing to the stream where positions are rotary."""
+    """Adds a vector for each position, learned or sinusoidal; where positions are rotary, it only keeps their table."""
 
     def __init__(self, config, num_heads: int):
         super().__init__()
@@ -212,9 +213,9 @@ class FeedForward(nn.Module):
 
 
 class TransformerLayer(GradientCheckpointingLayer):
-    """What encoder and decoder layers share: residual blocks with their layer norm before or after (Xiong et al. 2020).
+    """What encoder and decoder layers share: residual blocks with their layer norm before or after.
 
-    "pre" is x + f(norm(x)), "post" is norm(x + f(x)).
+    "pre" is x + f(norm(x)), "post" is norm(x + f(x)) (Xiong et al. 2020).
     """
 
     def __init__(self, config, layer_idx: int):

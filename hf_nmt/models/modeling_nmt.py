@@ -7,6 +7,7 @@ Shapes: B sequences, S source positions, T target positions, N real tokens, D mo
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -25,6 +26,10 @@ from transformers.utils import can_return_tuple
 from .configuration_nmt import NmtConfig
 from .layers_nmt import Attention, DecoderLayer, EncoderLayer, FeedForward, Positions, SequenceLayout
 from .loss_nmt import MASKED_LOGIT, smoothed_cross_entropy
+
+if TYPE_CHECKING:
+    # Transformers copies the files that this one imports, by reading its text; the pipeline must travel, too.
+    from .pipeline_nmt import TranslationPipeline  # noqa: F401
 
 
 class NmtPreTrainedModel(PreTrainedModel):
@@ -51,8 +56,8 @@ class NmtPreTrainedModel(PreTrainedModel):
             if module.gate is not None:
                 init.xavier_uniform_(module.gate.weight)
         elif isinstance(module, nn.Linear):
-            # The weights of a block's own maps are set by the block, which comes after its parts; the output projection
-            # is a tied or separate embedding.
+            # The weights of a block's own maps are set by the block, which comes after its parts; a map without bias
+            # is the output projection, an embedding too.
             if module.bias is not None:
                 init.zeros_(module.bias)
             else:
@@ -231,7 +236,9 @@ class NmtModel(NmtPreTrainedModel):
         super().__init__(config)
         self.encoder, self.decoder = NmtEncoder(config), NmtDecoder(config)
         self._tied_weights_keys = (
-            {"decoder.embed_tokens.weight": "encoder.embed_tokens.weight"} if config.source_vocab_size is None else None
+            {"decoder.embed_tokens.weight": "encoder.embed_tokens.weight"}
+            if config.source_vocab_size is None
+            else None
         )
         self.post_init()
 
@@ -291,8 +298,8 @@ class NmtModel(NmtPreTrainedModel):
 class NmtForConditionalGeneration(NmtPreTrainedModel, GenerationMixin):
     """The translation model.
 
-    The padding entry has a zero embedding and no probability: its row gets no gradient even where embeddings and output
-    projection are one matrix, so that exported models that start from a zero vector decode the same.
+    The padding entry has a zero embedding and no probability: its row gets no gradient even where embeddings and
+    output projection are one matrix, so that exported models that start from a zero vector decode the same.
     """
 
     def __init__(self, config: NmtConfig):
@@ -338,8 +345,8 @@ class NmtForConditionalGeneration(NmtPreTrainedModel, GenerationMixin):
             labels: target ids (B, T), -100 where there is no token. Without `decoder_input_ids` the decoder is fed the
                 labels shifted right; positions without a label are not computed.
             label_smoothing: see `smoothed_cross_entropy`.
-            num_items_in_batch: divisor of the summed loss, such as the tokens of all accumulated batches; by default the
-                real tokens of this one.
+            num_items_in_batch: divisor of the summed loss, such as the tokens of all accumulated batches; by default
+                the real tokens of this one.
             return_logits: False leaves them out, so that the loss never holds all of them at a time.
         """
         output_attentions = self.config.output_attentions if output_attentions is None else output_attentions

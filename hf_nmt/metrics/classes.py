@@ -8,7 +8,7 @@ import datasets
 import evaluate
 
 from hf_nmt.metrics.scoring import score_corpus
-from hf_nmt.metrics.settings import BleuSettings, ChrfSettings, MetricSettings, TerSettings
+from hf_nmt.metrics.settings import BleuSettings, ChrfSettings, MetricSettings, TerSettings, TokenizerName
 
 INPUTS = """
 Args:
@@ -63,7 +63,7 @@ class Bleu(_SacreMetric):
         self,
         predictions,
         references,
-        tokenize: str = "auto",
+        tokenize: TokenizerName = "auto",
         lowercase: bool = False,
         target_language: str | None = None,
         bootstrap_samples: int = 0,

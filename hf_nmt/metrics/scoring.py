@@ -150,6 +150,13 @@ def prepare_metrics(
     return prepared
 
 
+def check_metrics(
+    settings: MetricSettings, target_language: str | None, references: Sequence[Sequence[str]] = ()
+) -> None:
+    """Raise what `score_corpus` would raise about settings, language and missing packages, before the translating."""
+    prepare_metrics(settings, target_language, references)
+
+
 def pretokenize(
     texts: Sequence[str], settings: MetricSettings, target_language: str | None, *, side: str
 ) -> list[str]:

@@ -9,12 +9,11 @@ from pydantic import Field, model_validator
 from hf_nmt.config import Settings
 
 MetricName = Literal["bleu", "chrf", "ter"]
+TokenizerName = Literal["auto", "13a", "intl", "zh", "ja-mecab", "ko-mecab", "char", "none", "flores101", "flores200"]
 
 
 class BleuSettings(Settings):
-    tokenize: Literal[
-        "auto", "13a", "intl", "zh", "ja-mecab", "ko-mecab", "char", "none", "flores101", "flores200"
-    ] = Field(
+    tokenize: TokenizerName = Field(
         default="auto",
         description="sacreBLEU tokenizer. auto goes by the target language: 13a (what WMT reports) where words are "
         "written apart, zh for Chinese, ja-mecab for Japanese (extra ja), ko-mecab for Korean (extra ko), char for "

@@ -74,7 +74,9 @@ def guess_language(texts: Iterable[str]) -> str | None:
             counts[language] += len(pattern.findall(text))
     if counts["ja"] >= 0.1 * (counts["ja"] + counts["zh"]) and counts["ja"]:
         counts["ja"] += counts.pop("zh", 0)
-    language, count = max(counts.items(), key=lambda item: item[1], default=(None, 0))
+    if not counts:
+        return None
+    language, count = counts.most_common(1)[0]
     return language if 2 * count > letters else None
 
 

@@ -1,0 +1,147 @@
+"""Score a translation model, or an existing translation, on a test set.
+
+    python recipes/validate.py model=runs/<id>/best data.test.source=test.de data.test.target=test.en
+    python recipes/validate.py translations=out.en data.target_language=en data.test.path=test.tsv
+    python recipes/validate.py --config quickstart model=runs/<id>/best
+
+Several references: data.test.target=[a.en,b.en]. With baseline=MODEL or baseline=FILE a paired significance test tells
+whether the difference may be chance. The table of scores goes to stdout; predictions/<model>/<time>/ keeps the
+translations, segment scores, score records and settings.
+
+Older papers give BLEU on lower-cased, Moses-tokenised text. To compare with them (pip install "hf_nmt[moses]"), score
+against references prepared that way with: metrics.lowercase=true metrics.pretokenize=predictions
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+from pydantic import Field
+
+from hf_nmt.config import Settings, dump, from_command_line, launch
+from hf_nmt.data.sources import CorpusSettings, load_pairs
+from hf_nmt.errors import ConfigError
+from hf_nmt.evaluation import suite
+from hf_nmt.generation.decoding import DecodingSettings
+from hf_nmt.metrics import MetricSettings, check_metrics, compare, comparison_table, score_table
+
+logger = logging.getLogger("hf_nmt.recipes.validate")
+
+
+class ValidateData(Settings):
+    source_language: str | None = Field(None, description="Code of the source language; null takes the model's own.")
+    target_language: str | None = Field(
+        None, description="Code of the target language, which chooses BLEU's tokenizer; null takes the model's own."
+    )
+    test: CorpusSettings | None = Field(
+        None, description="The test set. Needed; several targets are several references."
+    )
+
+
+class ValidateRecipe(Settings):
+    model: str | None = Field(None, description="Model folder to score, such as runs/<id>/best.")
+    translations: str | None = Field(
+        None, description="File with one translation a line to score in place of a model; of any system."
+    )
+    baseline: str | None = Field(
+        None, description="Model folder or file of translations to compare with in a paired significance test."
+    )
+    data: ValidateData = Field(ValidateData(), description="Languages and test set.")
+    decoding: DecodingSettings | None = Field(
+        None,
+        description="How to translate. null, and every key left out, takes the model's own generation_config.json.",
+    )
+    metrics: MetricSettings = Field(MetricSettings(), description="Scores and how they are computed.")
+    per_domain: bool = Field(
+        False, description="Score each domain by itself as well; the test set needs a column domain."
+    )
+    num_samples: int = Field(5, ge=0, description="Segments to show on stderr, spread evenly over the test set.")
+    device: str | None = Field(None, description="Such as cpu or cuda:0; null takes a GPU where there is one.")
+    output_dir: str = Field("predictions", description="Where <name>/<time>/ is written.")
+    name: str | None = Field(None, description="Folder in output_dir; null makes it from the path of the model.")
+
+
+def check_inputs(settings: ValidateRecipe) -> None:
+    """Raise ConfigError with everything that is missing, before any data or weights load."""
+    findings = []
+    if (settings.model is None) == (settings.translations is None):
+        findings.append(
+            "model: give either model=FOLDER (such as runs/<id>/best) or translations=FILE, one of them and not both."
+        )
+    if settings.model is not None and not Path(settings.model, "config.json").is_file():
+        findings.append(
+            f"model={settings.model}: no model is there (a folder with config.json, such as runs/<id>/best)."
+        )
+    if settings.translations is not None and not Path(settings.translations).is_file():
+        findings.append(f"translations={settings.translations}: there is no such file.")
+    if settings.baseline is not None and not Path(settings.baseline).exists():
+        findings.append(f"baseline={settings.baseline}: there is no such model folder or file of translations.")
+    if settings.data.test is None:
+        findings.append(
+            "data.test: no test set is given. Give data.test.source=FILE data.test.target=FILE, data.test.path=FILE, "
+            "or for the built-in corpus data.test.path=controlled/tiny data.test.split=test."
+        )
+    if settings.baseline is not None and settings.baseline in (settings.model, settings.translations):
+        findings.append(f"baseline={settings.baseline}: this is the system itself; name another one.")
+    if settings.translations is not None and settings.decoding is not None and settings.baseline is None:
+        findings.append("decoding: it has no effect on translations=FILE; leave it out.")
+    if findings:
+        raise ConfigError(findings)
+
+
+def main(argv: list[str]) -> int:
+    settings = from_command_line(ValidateRecipe, argv, recipe="validate", doc=__doc__, positional="model")
+    check_inputs(settings)
+    paths = [path for path in (settings.model or settings.translations, settings.baseline) if path is not None]
+    source_language, target_language = settings.data.source_language, settings.data.target_language
+    for path in paths:
+        source_language, target_language = suite.check_languages(path, source_language, target_language)
+
+    test = settings.data.test
+    rows = load_pairs(test, source_language=source_language, target_language=target_language)
+    corpus = suite.corpus_of(rows, name=test.path or test.source, split=test.split or "test")
+    check_metrics(settings.metrics, target_language, corpus.references)
+    if settings.per_domain:
+        suite.check_domains(corpus)
+
+    languages = {"source_language": source_language, "target_language": target_language}
+    # Files first: a wrong number of lines is told before anything is translated.
+    systems = {path: suite.read_system(path, corpus) for path in paths if Path(path).is_file()}
+    for path in paths:
+        if path not in systems:
+            systems[path] = suite.run_model(path, corpus, settings.decoding, device=settings.device, **languages)
+    system = systems[paths[0]]
+
+    evaluation = suite.evaluate(corpus, system, settings.metrics, target_language, per_domain=settings.per_domain)
+    comparisons = []
+    if settings.baseline is not None:
+        texts = {path: system.texts for path, system in systems.items()}
+        comparisons = compare(texts, corpus.references, settings.metrics, target_language, baseline=settings.baseline)
+    folder = suite.new_folder(settings.output_dir, settings.name or suite.system_name(paths[0]))
+    if system.facts.decoding is not None:
+        settings.decoding = DecodingSettings(**system.facts.decoding)
+    facts = {
+        "model": settings.model,
+        "translations": settings.translations,
+        "baseline": settings.baseline,
+        **languages,
+    }
+    suite.write_evaluation(
+        folder, corpus, system, evaluation, settings_yaml=dump(settings), facts=facts, comparisons=comparisons
+    )
+    for line in suite.sample_lines(corpus, system, settings.num_samples):
+        logger.info(line)
+    logger.info("Written to %s", folder)
+
+    sys.stdout.write(score_table(evaluation.scores) + "\n")
+    if comparisons:
+        sys.stdout.write("\n" + comparison_table(comparisons) + "\n")
+    return 0
+
+
+SETTINGS = ValidateRecipe
+
+if __name__ == "__main__":
+    launch(main)

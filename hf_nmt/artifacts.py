@@ -92,9 +92,10 @@ def atomic_file(path: Path | str) -> Iterator[Path]:
     """
     path = Path(path)
     partial = _beside(path)
-    with _refuse_failed_writes(path, inside=path.parent):
+    with _refuse_failed_writes(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(path)
+    with _refuse_failed_writes(path, inside=partial):
         try:
             yield partial
             _sync(partial)
@@ -160,9 +161,10 @@ def atomic_folder(path: Path | str, *, replace: bool = False) -> Iterator[Path]:
     if path.exists() and not replace:
         raise NmtError(f"{path} exists already and is not overwritten. Choose another name or remove it first.")
     partial = _beside(path)
-    with _refuse_failed_writes(path, inside=path.parent):
+    with _refuse_failed_writes(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(path)
+    with _refuse_failed_writes(path, inside=partial):
         try:
             partial.mkdir()
             yield partial

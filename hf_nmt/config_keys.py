@@ -228,7 +228,8 @@ class Check:
         ]
         places: dict[str, list[Any]] = {}
         for problem in error.errors(include_url=False):
-            path, node = "", tree
+            path = ""
+            node: Any = tree
             for step in problem["loc"]:
                 if isinstance(node, dict) and (
                     step in node or problem["type"] == "missing" and step == problem["loc"][-1]

@@ -1,0 +1,277 @@
+"""Files and folders that are whole or absent, also when the disk is full or the process is killed."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from hf_nmt import artifacts
+from hf_nmt.artifacts import (
+    append_jsonl,
+    atomic_file,
+    atomic_folder,
+    file_lock,
+    hash_file,
+    hash_folder,
+    is_complete,
+    mark_complete,
+    verify,
+    write_json,
+    write_text,
+)
+from hf_nmt.config import Settings
+from hf_nmt.errors import NmtError
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def full_disk(*_args, **_kwargs):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+# Files
+
+
+def test_write_text_makes_folders_and_keeps_line_ends(tmp_path):
+    write_text(tmp_path / "a" / "b.txt", "eins\r\nzwei\n")
+    assert (tmp_path / "a" / "b.txt").read_bytes() == b"eins\r\nzwei\n"
+    assert names(tmp_path / "a") == ["b.txt"]
+
+
+def test_write_json_takes_settings_dataclasses_and_paths(tmp_path):
+    class Some(Settings):
+        size: int = 3
+
+    @dataclass
+    class Facts:
+        name: str
+
+    write_json(tmp_path / "a.json", {"s": Some(), "f": Facts("가"), "p": Path("x/y")})
+    text = (tmp_path / "a.json").read_text(encoding="utf-8")
+    assert json.loads(text) == {"s": {"size": 3}, "f": {"name": "가"}, "p": "x/y"}
+    assert "가" in text and text.endswith("}\n")
+    with pytest.raises(TypeError, match="object .* cannot be written as JSON"):
+        write_json(tmp_path / "a.json", object())
+
+
+def test_a_full_disk_leaves_the_older_file(tmp_path, monkeypatch):
+    write_text(tmp_path / "a.txt", "old")
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(NmtError) as caught:
+        write_text(tmp_path / "a.txt", "new")
+    message = str(caught.value)
+    assert message.startswith(f"{tmp_path / 'a.txt'} could not be written: the disk is full (")
+    assert message.endswith(
+        " MiB free). Free space or choose another folder, then run again. Nothing half-written was kept."
+    )
+    assert names(tmp_path) == ["a.txt"] and (tmp_path / "a.txt").read_text() == "old"
+
+
+def test_a_place_that_takes_no_file(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NmtError, match=r"a\.txt could not be written: File exists\. Check the rights of .*file or"):
+        write_text(tmp_path / "file" / "a.txt", "x")
+
+
+def test_an_error_of_the_caller_passes_as_it_is(tmp_path):
+    with pytest.raises(KeyError), atomic_file(tmp_path / "a.bin"):
+        raise KeyError("ours")
+    with pytest.raises(FileNotFoundError), atomic_file(tmp_path / "a.bin"):
+        (tmp_path / "no-such-input").read_text()
+    assert names(tmp_path) == []
+
+
+def test_append_jsonl_closes_a_torn_line(tmp_path):
+    file = tmp_path / "metrics.jsonl"
+    append_jsonl(file, {"a": 1})
+    with file.open("a") as torn:
+        torn.write('{"a": 2')
+    append_jsonl(file, {"a": 3})
+    append_jsonl(file, {"a": "가"})
+    assert file.read_text(encoding="utf-8") == '{"a": 1}\n{"a": 2\n{"a": 3}\n{"a": "가"}\n'
+
+
+def test_append_to_a_full_disk():
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    with pytest.raises(NmtError, match="/dev/full could not be written: the disk is full"):
+        append_jsonl("/dev/full", {"a": 1})
+
+
+def test_a_limit_on_file_size_is_told_as_a_full_disk(tmp_path):
+    """The system itself refuses the write, in the middle of the file."""
+    script = textwrap.dedent(
+        """
+        import resource, sys
+        from hf_nmt.artifacts import write_text
+        from hf_nmt.errors import NmtError
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+        try:
+            write_text(sys.argv[1], "x" * 1_000_000)
+        except NmtError as error:
+            sys.stdout.write(str(error))
+        """
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, tmp_path / "a.txt"], capture_output=True, text=True, check=True
+    )
+    assert "the disk is full" in done.stdout and names(tmp_path) == []
+
+
+# Folders
+
+
+def test_atomic_folder_appears_when_the_block_ends(tmp_path):
+    with atomic_folder(tmp_path / "model") as folder:
+        (folder / "sub").mkdir()
+        (folder / "sub" / "a.bin").write_bytes(b"a")
+        assert not (tmp_path / "model").exists()
+        assert folder.parent == tmp_path and folder.name.startswith(".")
+    assert names(tmp_path) == ["model"]
+    assert hash_folder(tmp_path / "model") == {"sub/a.bin": hashlib.sha256(b"a").hexdigest()}
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), KeyboardInterrupt()])
+def test_atomic_folder_is_removed_when_the_block_fails(tmp_path, error):
+    with pytest.raises(type(error)), atomic_folder(tmp_path / "model") as folder:
+        (folder / "a.bin").write_bytes(b"a")
+        raise error
+    assert names(tmp_path) == []
+
+
+def test_atomic_folder_refuses_to_overwrite(tmp_path):
+    (tmp_path / "model").mkdir()
+    with pytest.raises(NmtError) as caught, atomic_folder(tmp_path / "model"):
+        pytest.fail("the block must not run")
+    assert str(caught.value) == (
+        f"{tmp_path / 'model'} exists already and is not overwritten. Choose another name or remove it first."
+    )
+
+
+def test_atomic_folder_replaces_only_on_success(tmp_path):
+    with atomic_folder(tmp_path / "model") as folder:
+        (folder / "old").write_text("")
+    with pytest.raises(KeyError), atomic_folder(tmp_path / "model", replace=True):
+        raise KeyError
+    assert names(tmp_path / "model") == ["old"]
+    with atomic_folder(tmp_path / "model", replace=True) as folder:
+        (folder / "new").write_text("")
+    assert names(tmp_path / "model") == ["new"] and names(tmp_path) == ["model"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        RuntimeError("I/O error: No space left on device (os error 28)"),
+    ],
+)
+def test_a_full_disk_leaves_no_folder(tmp_path, error):
+    with pytest.raises(NmtError, match=r"model could not be written: the disk is full"):
+        with atomic_folder(tmp_path / "model") as folder:
+            (folder / "half").write_text("")
+            raise error
+    assert names(tmp_path) == []
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path):
+    script = (
+        "import os, signal, sys\nfrom hf_nmt.artifacts import atomic_folder\n"
+        "with atomic_folder(sys.argv[1]) as folder:\n"
+        "    (folder / 'half').write_text('')\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, tmp_path / "model"], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert not (tmp_path / "model").exists() and len(names(tmp_path)) == 1
+    with atomic_folder(tmp_path / "model") as folder:
+        (folder / "whole").write_text("")
+    assert names(tmp_path) == ["model"]
+
+
+def test_what_a_living_process_writes_is_left_alone(tmp_path):
+    with atomic_file(tmp_path / "a") as outer:
+        outer.write_text("outer")
+        write_text(tmp_path / "a", "inner")
+        assert outer.exists()
+    assert (tmp_path / "a").read_text() == "outer"
+
+
+# The mark
+
+
+@pytest.fixture
+def marked(tmp_path):
+    folder = tmp_path / "step-10"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "a.bin").write_bytes(b"aaaa")
+    (folder / "sub" / "b.bin").write_bytes(b"bb")
+    mark_complete(folder, fingerprint="f1")
+    return folder
+
+
+def test_the_mark_lists_bytes_and_hashes(marked):
+    mark = json.loads((marked / artifacts.COMPLETE).read_text())
+    assert mark["files"] == {
+        "a.bin": {"bytes": 4, "sha256": hashlib.sha256(b"aaaa").hexdigest()},
+        "sub/b.bin": {"bytes": 2, "sha256": hashlib.sha256(b"bb").hexdigest()},
+    }
+    assert hash_file(marked / "a.bin") == mark["files"]["a.bin"]["sha256"]
+    assert is_complete(marked) and verify(marked) == []
+
+
+def test_inputs_unchanged_means_skip(marked):
+    assert is_complete(marked, fingerprint="f1")
+    assert not is_complete(marked, fingerprint="f2")
+
+
+def test_an_unfinished_folder_is_not_complete(marked, tmp_path):
+    assert not is_complete(tmp_path / "absent")
+    (marked / artifacts.COMPLETE).write_text("{")
+    assert not is_complete(marked)
+    assert verify(marked) == [f"{marked}: there is no readable COMPLETE file; the folder was not finished."]
+
+
+def test_each_kind_of_damage_is_told(marked):
+    (marked / "a.bin").write_bytes(b"aaab")
+    assert is_complete(marked)
+    assert verify(marked) == [f"{marked / 'a.bin'}: the contents changed since it was written (SHA-256 differs)."]
+    (marked / "a.bin").write_bytes(b"aa")
+    (marked / "sub" / "b.bin").unlink()
+    assert not is_complete(marked)
+    assert verify(marked) == [
+        f"{marked / 'a.bin'}: has 2 bytes instead of 4.",
+        f"{marked / 'sub' / 'b.bin'}: the file is missing.",
+    ]
+
+
+# The lock
+
+
+def test_a_lock_keeps_others_out_and_goes_with_the_process(tmp_path):
+    script = (
+        "import sys, time\nfrom hf_nmt.artifacts import file_lock\n"
+        "with file_lock(sys.argv[1]):\n    sys.stdout.write('held\\n'); sys.stdout.flush(); time.sleep(60)\n"
+    )
+    path = tmp_path / "run"
+    with subprocess.Popen([sys.executable, "-c", script, path], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(NmtError) as caught, file_lock(path):
+            pytest.fail("the lock was held twice")
+        assert str(caught.value) == (
+            f"{path} is in use by another process. Wait until it ends, or choose another folder."
+        )
+        holder.kill()
+    with file_lock(path, timeout_seconds=5):
+        pass

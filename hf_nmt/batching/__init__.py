@@ -1,0 +1,10 @@
+"""From sentence pairs to tensors: encoded rows on disk, batches by token budget, padding."""
+
+from __future__ import annotations
+
+from hf_nmt.batching.collator import TranslationCollator
+from hf_nmt.batching.encoding import encode_pairs, length_columns
+from hf_nmt.batching.sampler import TokenBatchSampler
+from hf_nmt.batching.settings import BatchingSettings
+
+__all__ = ["BatchingSettings", "TokenBatchSampler", "TranslationCollator", "encode_pairs", "length_columns"]

@@ -1,0 +1,192 @@
+"""Token ids of sentence pairs, computed once and kept on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from itertools import chain, compress
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow as pa
+from tqdm.auto import tqdm
+from transformers import PreTrainedTokenizerBase
+
+from hf_nmt.artifacts import atomic_folder, file_lock, hash_folder, is_complete, mark_complete, write_json
+from hf_nmt.batching.settings import BatchingSettings
+from hf_nmt.config import fingerprint
+from hf_nmt.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+# Part of every cache key: raise it when the same pairs would be encoded differently.
+ENCODING_VERSION = 1
+_PAIRS_AT_A_TIME = 10_000
+_SCHEMA = pa.schema(
+    {
+        "input_ids": pa.list_(pa.int32()),
+        "labels": pa.list_(pa.int32()),
+        "source_length": pa.int32(),
+        "target_length": pa.int32(),
+    }
+)
+
+
+def encode_pairs(
+    dataset: datasets.Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    settings: BatchingSettings,
+    *,
+    cache_dir: Path | str | None = None,
+    keep_text: bool = False,
+) -> datasets.Dataset:
+    """Encode `source` and `target`; the result is kept, and found again for the same texts, tokenizer and limits.
+
+    How many pairs were kept, dropped and cut is logged and lies beside the result (`manifest.recorded_steps`).
+
+    Args:
+        dataset: rows with `source` and `target`.
+        tokenizer: any tokenizer of Transformers that takes `text_target`.
+        settings: limits of length.
+        cache_dir: where Arrow files are kept; the Hugging Face datasets cache by default.
+        keep_text: keep `source` and `target`, for `SampledPairs`.
+
+    Returns:
+        Memory-mapped dataset with int32 `input_ids`, `labels`, `source_length` and `target_length`.
+
+    Raises:
+        DataError: a pair is too long and `too_long` is `error`, or no pair is left.
+    """
+    limits = settings.model_dump(include={"max_source_length", "max_target_length", "too_long"})
+    key = fingerprint(ENCODING_VERSION, _hash_texts(dataset), _hash_tokenizer(tokenizer), limits, keep_text)
+    root = Path(cache_dir) if cache_dir is not None else Path(datasets.config.HF_DATASETS_CACHE) / "hf_nmt"
+    folder = root / f"encoded-{key}"
+    with file_lock(folder, timeout_seconds=-1):
+        if not is_complete(folder):
+            with atomic_folder(folder, replace=True) as partial:
+                counts = _write(partial / "data.arrow", dataset, tokenizer, settings, keep_text)
+                write_json(partial / "steps.json", [{"name": "encode", "settings": limits, **counts}])
+                mark_complete(partial)
+    return datasets.Dataset.from_file(str(folder / "data.arrow"))
+
+
+def length_columns(encoded: datasets.Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """`source_length` and `target_length` as int32 arrays of shape (N,)."""
+    table = encoded.select_columns(["source_length", "target_length"]).with_format("arrow")[:]
+    return table["source_length"].to_numpy(), table["target_length"].to_numpy()
+
+
+def _batches(dataset: datasets.Dataset, columns: list[str]) -> Iterator[pa.Table]:
+    tables = dataset.select_columns(columns).with_format("arrow")
+    for start in range(0, len(dataset), _PAIRS_AT_A_TIME):
+        yield tables[start : start + _PAIRS_AT_A_TIME]
+
+
+class _HashSink(io.RawIOBase):
+    """A file that only keeps the hash of what is written to it."""
+
+    def __init__(self) -> None:
+        self.digest = hashlib.sha256()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self.digest.update(data)
+        return len(data)
+
+
+def _hash_texts(dataset: datasets.Dataset) -> str:
+    schema = pa.schema({"source": pa.string(), "target": pa.string()})
+    sink = _HashSink()
+    with pa.ipc.new_stream(pa.PythonFile(sink, mode="w"), schema) as writer:
+        for table in _batches(dataset, schema.names):
+            writer.write_table(table.replace_schema_metadata(None).cast(schema).combine_chunks())
+    return sink.digest.hexdigest()
+
+
+def _hash_tokenizer(tokenizer: PreTrainedTokenizerBase) -> list[Any]:
+    languages = [getattr(tokenizer, name, None) for name in ("src_lang", "tgt_lang")]
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        return [hash_folder(folder), languages]
+
+
+def _write(
+    path: Path,
+    dataset: datasets.Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    settings: BatchingSettings,
+    keep_text: bool,
+) -> dict[str, Any]:
+    """Encode into an Arrow file; returns the counts of a step."""
+    sides: dict[str, tuple[int, Callable[..., Any]]] = {
+        "source": (settings.max_source_length, lambda texts, **cut: _ids(tokenizer, cut, text=texts)),
+        "target": (settings.max_target_length, lambda texts, **cut: _ids(tokenizer, cut, text_target=texts)),
+    }
+    counts: dict[str, Counter[str]] = {"dropped": Counter(), "changed": Counter()}
+    schema = pa.schema([*_SCHEMA, *(pa.field(side, pa.string()) for side in sides if keep_text)])
+    kept = 0
+    with (
+        pa.OSFile(str(path), "wb") as file,
+        pa.ipc.new_stream(file, schema) as writer,
+        tqdm(total=len(dataset), desc="Encoding", unit=" pairs", disable=None) as progress,
+    ):
+        for start, table in zip(range(0, len(dataset), _PAIRS_AT_A_TIME), _batches(dataset, list(sides)), strict=True):
+            keep = np.ones(len(table), dtype=bool)
+            ids: dict[str, list[list[int]]] = {}
+            for side, (limit, encode) in sides.items():
+                texts = table[side].to_pylist()
+                ids[side] = encode(texts)
+                too_long = np.flatnonzero([len(row) > limit for row in ids[side]])
+                if not len(too_long):
+                    continue
+                if settings.too_long == "error":
+                    raise DataError(
+                        f"The {side} of pair {start + too_long[0] + 1} has {len(ids[side][too_long[0]])} tokens, more "
+                        f"than max_{side}_length={limit}. Raise the limit, or set too_long to drop or truncate."
+                    )
+                if settings.too_long == "truncate":
+                    cut = encode([texts[row] for row in too_long], truncation=True, max_length=limit)
+                    for row, shorter in zip(too_long, cut, strict=True):
+                        ids[side][row] = shorter
+                    counts["changed"][f"{side}_truncated"] += len(too_long)
+                else:
+                    # A pair that is too long on both sides counts once, for its source.
+                    counts["dropped"][f"{side}_too_long"] += int(keep[too_long].sum())
+                    keep[too_long] = False
+            source, target = (_list_array(list(compress(rows, keep))) for rows in ids.values())
+            columns = [source, target, source.value_lengths(), target.value_lengths()]
+            if keep_text:
+                columns += [table[side].filter(pa.array(keep)) for side in sides]
+            writer.write_table(pa.table(columns, schema=schema))
+            kept += len(source)
+            progress.update(len(table))
+    if not kept:
+        raise DataError(
+            f"None of {len(dataset):,} pairs is within max_source_length={settings.max_source_length} and "
+            f"max_target_length={settings.max_target_length} tokens. Raise the limits."
+        )
+    for what, reasons in counts.items():
+        for reason, count in reasons.items():
+            logger.warning("encoding: %s of %s pairs %s: %s", f"{count:,}", f"{len(dataset):,}", what, reason)
+    return {"kept": kept, **{what: dict(reasons) for what, reasons in counts.items()}}
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, cut: dict[str, Any], **texts: list[str]) -> list[list[int]]:
+    return tokenizer(**texts, **cut, return_attention_mask=False, return_token_type_ids=False, verbose=False)[
+        "input_ids"
+    ]
+
+
+def _list_array(rows: list[list[int]]) -> pa.ListArray:
+    offsets = np.zeros(len(rows) + 1, dtype=np.int32)
+    np.cumsum([len(row) for row in rows], out=offsets[1:])
+    values = np.fromiter(chain.from_iterable(rows), dtype=np.int32, count=offsets[-1])
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values))

@@ -1,0 +1,261 @@
+"""Batches of bounded size out of pairs of similar length, the same number in every epoch.
+
+Pairs lie in length buckets: rectangles of the (source length, target length) plane, found once from the counts of
+lengths. A bucket's pairs are shuffled in each epoch and dealt evenly to its updates; an update is sorted by length and
+cut into one batch for each process and accumulation step. Hence
+
+- an epoch has the same number of updates each time, known beforehand, and none of them is a tiny rest;
+- every pair is used exactly once in an epoch, whatever the number of processes;
+- an update holds the same pairs however it is divided: 2 processes x 1 step are 1 process x 2 steps, and 4 steps of
+  1024 tokens are 1 step of 4096. Vaswani et al. (2017), 5.1, trained on such updates too: pairs of about one length,
+  shared out to the devices;
+- the processes of an update work on batches of nearly the same length.
+
+Memory beside the lengths is 4 bytes a pair, and as much again while an epoch runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from hf_nmt.batching.settings import BatchingSettings
+from hf_nmt.errors import ConfigError, DataError
+
+logger = logging.getLogger(__name__)
+
+# Numbers of pairs in an update are rounded down to a multiple of this (the default of fairseq), which also makes one
+# update of 4096 tokens hold exactly what four steps of 1024 do.
+ROWS_MULTIPLE = 8
+_ROWS_AT_A_TIME = 2**19
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """Pairs counted by length: cell i holds `counts[i]` pairs of `source[i]` and `target[i]` tokens. Shapes (C,)."""
+
+    source: np.ndarray
+    target: np.ndarray
+    counts: np.ndarray
+
+    def __getitem__(self, index: np.ndarray) -> _Cells:
+        return _Cells(self.source[index], self.target[index], self.counts[index])
+
+
+@dataclass(frozen=True)
+class _Budget:
+    """How many pairs fit in an update of `parts` batches."""
+
+    batch_tokens: int
+    max_sentences: int | None
+    parts: int
+
+    def pairs(self, longest: np.ndarray | int) -> np.ndarray:
+        """Most pairs of an update whose longer sides have at most `longest` tokens; a multiple of `parts`."""
+        multiple = math.lcm(ROWS_MULTIPLE, self.parts)
+        rounded = self.parts * self.batch_tokens // longest // multiple * multiple
+        most = np.where(rounded > 0, rounded, self.batch_tokens // longest * self.parts)
+        return most if self.max_sentences is None else np.minimum(most, self.max_sentences * self.parts)
+
+    def updates(self, pairs: np.ndarray | int, longest: np.ndarray | int) -> np.ndarray:
+        return -(-pairs // self.pairs(longest))
+
+    def cost(self, pairs: np.ndarray | int, source: np.ndarray | int, target: np.ndarray | int) -> np.ndarray:
+        """Padded tokens, plus the budget of each update: half-empty updates are as bad as padding. Infinite where an
+        update would have fewer pairs than parts."""
+        updates = self.updates(pairs, np.maximum(source, target))
+        cost = pairs * (source + target) + updates * self.parts * self.batch_tokens
+        return np.where(pairs >= updates * self.parts, cost, np.inf)
+
+
+def _split(cells: _Cells, budget: _Budget, least_updates: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """The cut of a bucket, between two lengths of one side, that saves the most; None where none saves anything."""
+    best = float(budget.cost(cells.counts.sum(), cells.source.max(), cells.target.max()))
+    found = None
+    for along, across in ((cells.target, cells.source), (cells.source, cells.target)):
+        order = np.argsort(along, kind="stable")
+        cuts = np.flatnonzero(np.diff(along[order]))  # the last index of the lower half
+        if not len(cuts):
+            continue
+        pairs = np.cumsum(cells.counts[order])
+        below = pairs[cuts], along[order][cuts], np.maximum.accumulate(across[order])[cuts]
+        above = (
+            pairs[-1] - pairs[cuts],
+            np.full(len(cuts), along.max()),
+            np.maximum.accumulate(across[order][::-1])[::-1][cuts + 1],
+        )
+        costs = budget.cost(*below) + budget.cost(*above)
+        for half in (below, above):
+            costs[budget.updates(half[0], np.maximum(half[1], half[2])) < least_updates] = np.inf
+        if costs.min() < best:
+            best, cut = float(costs.min()), cuts[costs.argmin()]
+            found = order[: cut + 1], order[cut + 1 :]
+    return found
+
+
+def _buckets(cells: _Cells, budget: _Budget, least_updates: int) -> list[np.ndarray]:
+    """Indices of the cells of each bucket: the plane is cut in two again and again while that saves something."""
+    waiting, done = [np.arange(len(cells.counts))], []
+    while waiting:
+        bucket = waiting.pop()
+        halves = _split(cells[bucket], budget, least_updates)
+        if halves is None:
+            done.append(bucket)
+        else:
+            waiting += [bucket[half] for half in halves]
+    return done
+
+
+class TokenBatchSampler:
+    """A `batch_sampler` for `DataLoader`: yields lists of row numbers, in an order that (seed, epoch) determines.
+
+    Batch i of an epoch belongs to process i mod `world_size`, as accelerate's `BatchSamplerShard` deals them, and
+    `accumulation` batches in a row of one process make an update. So a resumed epoch that skips k batches goes on
+    exactly where it was.
+
+    Args:
+        source_lengths: tokens of each source, shape (N,), any integer array; a memory-mapped one stays so.
+        target_lengths: tokens of each target, shape (N,).
+        settings: the budget.
+        seed: of the order.
+        world_size: number of processes.
+        accumulation: batches of a process in one update.
+        epoch_in_index: yield epoch * N + row instead of row, for `SampledPairs`.
+
+    Raises:
+        ConfigError: a pair is longer than the budget, or pairs cannot be dealt so that no batch is empty.
+        DataError: there are fewer pairs than batches in an update.
+    """
+
+    # accelerate asks a batch sampler for these two; None: batches differ in size.
+    batch_size = None
+    drop_last = False
+
+    def __init__(
+        self,
+        source_lengths: np.ndarray,
+        target_lengths: np.ndarray,
+        settings: BatchingSettings,
+        *,
+        seed: int,
+        world_size: int = 1,
+        accumulation: int = 1,
+        epoch_in_index: bool = False,
+    ):
+        self._source, self._target = np.asarray(source_lengths), np.asarray(target_lengths)
+        assert self._source.shape == self._target.shape
+        self.seed = seed
+        self.epoch = 0
+        self._parts = world_size * accumulation
+        self._epoch_in_index = epoch_in_index
+        if len(self._source) < self._parts:
+            raise DataError(
+                f"{len(self._source)} pairs cannot fill the {self._parts} batches of an update ({world_size} "
+                f"processes x {accumulation} accumulation steps). Use fewer of them, or more data."
+            )
+        longest = int(max(self._source.max(), self._target.max()))
+        if longest > settings.batch_tokens:
+            raise ConfigError(
+                f"batch_tokens: {settings.batch_tokens} tokens cannot hold the longest pair, of {longest} tokens. "
+                "Raise it, or lower max_source_length and max_target_length."
+            )
+        budget = _Budget(settings.batch_tokens, settings.max_sentences, self._parts)
+        keys, cells = self._count_cells()
+        buckets = _buckets(cells, budget, settings.updates_per_bucket)
+        bucket_of_cell = np.empty(len(keys), dtype=np.int32)
+        bounds = [0]
+        self._bucket_starts = [0]
+        for number, bucket in enumerate(buckets):
+            bucket_of_cell[bucket] = number
+            part = cells[bucket]
+            pairs = int(part.counts.sum())
+            updates = int(budget.updates(pairs, int(max(part.source.max(), part.target.max()))))
+            if pairs < updates * self._parts:
+                raise ConfigError(
+                    f"batch_tokens: batches of {settings.batch_tokens} tokens"
+                    + (f" and {settings.max_sentences} sentences" if settings.max_sentences else "")
+                    + f" hold a single long pair, and {pairs} such pairs cannot be dealt to updates of {self._parts} "
+                    "batches so that none is empty. Raise the limit, or use fewer accumulation steps."
+                )
+            start = self._bucket_starts[-1]
+            bounds += [start + pairs * update // updates for update in range(1, updates + 1)]
+            self._bucket_starts.append(start + pairs)
+        self._bounds = np.array(bounds)
+        self._order = self._group(keys, bucket_of_cell)
+        self._log()
+
+    def _keys(self) -> Iterator[tuple[int, np.ndarray]]:
+        """First row and one number for each (target, source) length, window by window."""
+        base = int(self._source.max()) + 1
+        for start in range(0, len(self._source), _ROWS_AT_A_TIME):
+            window = slice(start, start + _ROWS_AT_A_TIME)
+            yield start, self._target[window].astype(np.int64) * base + self._source[window]
+
+    def _count_cells(self) -> tuple[np.ndarray, _Cells]:
+        keys = np.unique(np.concatenate([np.unique(window) for _, window in self._keys()]))
+        counts = np.zeros(len(keys), dtype=np.int64)
+        for _, window in self._keys():
+            counts += np.bincount(np.searchsorted(keys, window), minlength=len(keys))
+        target, source = np.divmod(keys, int(self._source.max()) + 1)
+        return keys, _Cells(source, target, counts)
+
+    def _group(self, keys: np.ndarray, bucket_of_cell: np.ndarray) -> np.ndarray:
+        """Row numbers by bucket, ascending inside each: a counting sort in windows of rows."""
+        order = np.empty(len(self._source), dtype=np.int32)
+        free = np.array(self._bucket_starts[:-1])
+        for first_row, window in self._keys():
+            buckets = bucket_of_cell[np.searchsorted(keys, window)]
+            counts = np.bincount(buckets, minlength=len(free))
+            local = np.argsort(buckets, kind="stable")
+            places = np.repeat(free - (np.cumsum(counts) - counts), counts) + np.arange(len(local))
+            order[places] = first_row + local
+            free += counts
+        return order
+
+    def _log(self) -> None:
+        updates = len(self._bounds) - 1
+        logger.info(
+            "%s pairs in %s length buckets: %s updates an epoch, on average of %.0f pairs and %.0f target tokens",
+            f"{len(self._order):,}",
+            f"{len(self._bucket_starts) - 1:,}",
+            f"{updates:,}",
+            len(self._order) / updates,
+            self._target.sum(dtype=np.int64) / updates,
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits of what determines the batches of every epoch: lengths, budget, seed, division."""
+        digest = hashlib.sha256(repr((self.seed, self._parts)).encode())
+        for array in (self._bounds, self._bucket_starts):
+            digest.update(np.asarray(array, dtype=np.int64).tobytes())
+        for _, window in self._keys():
+            digest.update(window.tobytes())
+        return digest.hexdigest()[:16]
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        """Batches of an epoch over all processes: updates * world_size * accumulation, the same for every epoch."""
+        return (len(self._bounds) - 1) * self._parts
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return self._batches(self.epoch)
+
+    def _batches(self, epoch: int) -> Iterator[list[int]]:
+        generator = np.random.default_rng((self.seed, epoch))
+        order = self._order.copy()
+        for start, end in zip(self._bucket_starts, self._bucket_starts[1:], strict=False):
+            generator.shuffle(order[start:end])
+        offset = epoch * len(order) if self._epoch_in_index else 0
+        for update in generator.permutation(len(self._bounds) - 1):
+            rows = order[self._bounds[update] : self._bounds[update + 1]]
+            rows = rows[np.lexsort((self._source[rows], self._target[rows]))]
+            for part in np.array_split(rows, self._parts):
+                yield (part + offset if offset else part).tolist()

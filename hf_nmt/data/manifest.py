@@ -1,0 +1,169 @@
+"""What text a run used: hashes of contents that do not depend on file format, order of lines, path or date.
+
+The canonical line of a record is its JSON without null columns, keys sorted, no spaces, in UTF-8. Its id is the SHA-256
+of that line. The `content_hash` of a split is the SHA-256 over the lines of its records, each closed by a line feed,
+sorted by id. A single reference says nothing that `target` does not, so it is left out. The `content_hash` of a manifest
+is that of its only split, or, of several, the same function over `{"content_hash", "rows", "split"}` of each.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import hashlib
+import json
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pydantic
+
+from hf_nmt.artifacts import hash_file, hash_folder, write_json
+from hf_nmt.config import fingerprint
+from hf_nmt.data.sources import BUILT_IN, CorpusSettings, format_of
+
+SCHEMA_VERSION = 1
+# Records are shared out to this many temporary files by the first bits of their id and sorted file by file, so memory
+# holds one part of the corpus at a time.
+_PARTS = 64
+_ROWS_AT_A_TIME = 10_000
+
+
+class Step(pydantic.BaseModel):
+    """One thing done to a corpus: how many records came out, and how many did not for which reason."""
+
+    name: str
+    settings: dict[str, Any] = {}
+    kept: int
+    dropped: dict[str, int] = {}
+    changed: dict[str, int] = {}
+    split: str | None = None
+
+
+class SplitContent(pydantic.BaseModel):
+    rows: int
+    content_hash: str
+
+
+class InputFile(pydantic.BaseModel):
+    path: str
+    bytes: int
+    sha256: str
+
+
+class Manifest(pydantic.BaseModel):
+    """`manifest.json`. Everything but `created` and the paths is the same for the same data and settings."""
+
+    schema_version: int = SCHEMA_VERSION
+    content_hash: str
+    recipe_hash: str
+    rows: int
+    languages: list[str]
+    splits: dict[str, SplitContent]
+    files: list[InputFile]
+    inputs: dict[str, dict[str, Any]]
+    steps: list[Step]
+    parent: str | None = None
+    created: str
+
+    def write(self, path: Path | str) -> None:
+        write_json(path, self)
+
+
+def describe(
+    corpora: Mapping[str, tuple[CorpusSettings, datasets.Dataset]],
+    *,
+    source_language: str,
+    target_language: str,
+    encoded: Mapping[str, datasets.Dataset] | None = None,
+) -> Manifest:
+    """The manifest of what a run reads.
+
+    Args:
+        corpora: for each split, where it came from and what `load_pairs` gave.
+        source_language: code.
+        target_language: code.
+        encoded: for each split that was encoded, what `encode_pairs` gave: its dropped pairs are listed too.
+    """
+    encoded = encoded or {}
+    splits = {
+        name: SplitContent(rows=len(rows), content_hash=content_hash(rows)) for name, (_, rows) in corpora.items()
+    }
+    inputs = {name: settings.model_dump(mode="json", exclude_none=True) for name, (settings, _) in corpora.items()}
+    steps = [
+        step.model_copy(update={"split": name})
+        for name, (_, rows) in corpora.items()
+        for step in [*recorded_steps(rows), *(recorded_steps(encoded[name]) if name in encoded else [])]
+    ]
+    files = {file.path: file for settings, _ in corpora.values() for file in _files(settings)}
+    return Manifest(
+        content_hash=_hash_of_splits(splits),
+        recipe_hash=fingerprint([step.model_dump(include={"name", "settings", "split"}) for step in steps]),
+        rows=sum(split.rows for split in splits.values()),
+        languages=[source_language, target_language],
+        splits=splits,
+        files=list(files.values()),
+        inputs=inputs,
+        steps=steps,
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    )
+
+
+def recorded_steps(dataset: datasets.Dataset) -> list[Step]:
+    """The steps that `load_pairs` or `encode_pairs` wrote beside a dataset; empty for one that was made otherwise."""
+    for file in dataset.cache_files[:1]:
+        path = Path(file["filename"]).with_name("steps.json")
+        if path.is_file():
+            return [Step.model_validate(step) for step in json.loads(path.read_text(encoding="utf-8"))]
+    return []
+
+
+def _files(settings: CorpusSettings) -> Iterator[InputFile]:
+    if settings.path is not None and settings.path.startswith(BUILT_IN):
+        return
+    if format_of(settings) == "arrow":
+        for name, digest in hash_folder(str(settings.path)).items():
+            path = Path(str(settings.path), name)
+            yield InputFile(path=str(path), bytes=path.stat().st_size, sha256=digest)
+    elif format_of(settings) != "hub":
+        names = [settings.path] if settings.path is not None else [settings.source, *settings.targets]
+        for name in map(str, names):
+            yield InputFile(path=name, bytes=Path(name).stat().st_size, sha256=hash_file(name))
+
+
+def canonical_line(record: Mapping[str, Any]) -> bytes:
+    """A record as the line that is hashed, without the line feed."""
+    values = {name: value for name, value in record.items() if value is not None}
+    if values.get("references") == [values.get("target")]:
+        del values["references"]
+    return json.dumps(values, ensure_ascii=False, sort_keys=True, separators=(",", ":"), default=str).encode()
+
+
+def content_hash(records: datasets.Dataset | Iterable[Mapping[str, Any]]) -> str:
+    """SHA-256 in hex over the canonical lines sorted by record id, in bounded memory."""
+    rows = _rows(records) if isinstance(records, datasets.Dataset) else records
+    with contextlib.ExitStack() as stack:
+        parts = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(_PARTS)]
+        for record in rows:
+            line = canonical_line(record)
+            parts[hashlib.sha256(line).digest()[0] * _PARTS // 256].write(line + b"\n")
+        digest = hashlib.sha256()
+        for part in parts:
+            part.seek(0)
+            for line in sorted(part, key=lambda line: hashlib.sha256(line[:-1]).digest()):
+                digest.update(line)
+    return digest.hexdigest()
+
+
+def _rows(dataset: datasets.Dataset) -> Iterator[dict[str, Any]]:
+    tables = dataset.with_format("arrow")
+    for start in range(0, len(dataset), _ROWS_AT_A_TIME):
+        yield from tables[start : start + _ROWS_AT_A_TIME].to_pylist()
+
+
+def _hash_of_splits(splits: Mapping[str, SplitContent]) -> str:
+    if len(splits) == 1:
+        return next(iter(splits.values())).content_hash
+    return content_hash({"split": name, **split.model_dump()} for name, split in splits.items())

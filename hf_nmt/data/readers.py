@@ -1,0 +1,358 @@
+"""Readers of the file formats that parallel text comes in. Each streams its input as `Pair`s in bounded memory."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+from xml.etree import ElementTree
+
+import pyarrow as pa
+import pyarrow.parquet
+
+from hf_nmt.config_keys import nearest
+from hf_nmt.data.text_lines import aligned_lines, existing_file, open_bytes, read_lines
+from hf_nmt.errors import DataError
+
+ROWS_AT_A_TIME = 10_000
+
+
+class Pair(NamedTuple):
+    """One record as it was read.
+
+    Attributes:
+        number: line, row or translation unit, from 1.
+        source: None where a record of several languages lacks this one.
+        target: likewise; equals the first of `references` where there are any.
+        references: all translations, or None where the corpus has a single one.
+        other: further columns by name.
+    """
+
+    number: int
+    source: str | None
+    target: str | None
+    references: list[str] | None
+    other: dict[str, Any]
+
+
+@dataclass
+class Corpus:
+    """An opened corpus.
+
+    Attributes:
+        name: what messages call it.
+        unit: what `Pair.number` counts.
+        pairs: the records, read once.
+        other: Arrow types of the further columns; None where the first record tells them.
+    """
+
+    name: str
+    unit: str
+    pairs: Iterator[Pair]
+    other: dict[str, pa.DataType] | None = field(default_factory=dict)
+
+    def at(self, number: int) -> str:
+        return f"{self.name}, {self.unit} {number}"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which column or language is which side.
+
+    Attributes:
+        columns: of source and target, as the user named them; None leaves it to the usual names.
+        languages: codes of source and target, None where unknown.
+    """
+
+    columns: tuple[str | None, str | None] = (None, None)
+    languages: tuple[str | None, str | None] = (None, None)
+
+
+# Columns
+
+
+def find_columns(names: Sequence[str], wanted: Wanted, where: str) -> tuple[str, str]:
+    """Names of the source and the target column; `translation.de` means the key `de` inside the column `translation`.
+
+    The usual names are `source`/`target`, then the language code, then the code inside `translation`.
+
+    Raises:
+        DataError: a column is missing, with the nearest name.
+    """
+    found = []
+    for side, column, language in zip(("source", "target"), wanted.columns, wanted.languages, strict=True):
+        usual = [side, *([language, f"translation.{language}"] if language else [])]
+        # A corpus with several references may name no target: the first reference is the target.
+        usual += ["references"] if side == "target" else []
+        name = column if column in names else next((name for name in usual if name in names and not column), None)
+        if name is None:
+            near = nearest(column or language or side, names)
+            hint = f" Did you mean {near!r}?" if near and column else f" Set {side}_column to one of them."
+            asked = f"no column {column!r}" if column else f"no column for the {side} (looked for {', '.join(usual)})"
+            raise DataError(f"{where}: there is {asked}. Columns: {', '.join(names) or 'none'}.{hint}")
+        found.append(name)
+    if found[0] == found[1]:
+        raise DataError(f"{where}: the column {found[0]!r} cannot be both source and target.")
+    return found[0], found[1]
+
+
+def column_names(record: dict[str, Any]) -> list[str]:
+    """Names of a record's columns, with those inside `translation` written as `translation.<language>`."""
+    nested = record.get("translation")
+    inner = [f"translation.{key}" for key in nested] if isinstance(nested, dict) else []
+    return [name for name in record if name != "translation" or not inner] + inner
+
+
+def _record_pairs(records: Iterable[tuple[int, dict[str, Any]]], wanted: Wanted, where: Callable) -> Iterator[Pair]:
+    """Pairs of records whose columns are those of the first record."""
+    columns: tuple[str, str] | None = None
+    for number, record in records:
+        if columns is None:
+            columns = find_columns(column_names(record), wanted, where(number))
+            paths = [column.split(".") if column not in record else [column] for column in columns]
+            used = {path[0] for path in paths} | ({"references"} if "references" in record else set())
+        values = []
+        for column, path in zip(columns, paths, strict=True):
+            value: Any = record
+            for step in path:
+                if not isinstance(value, dict) or step not in value:
+                    names = column_names(record)
+                    near = nearest(column, names)
+                    hint = f" Did you mean {near!r}?" if near else ""
+                    raise DataError(
+                        f"{where(number)}: there is no column {column!r}. Columns: {', '.join(names) or 'none'}.{hint}"
+                    )
+                value = value[step]
+            values.append(value)
+        source, target = values
+        references = record.get("references")
+        if references is not None:
+            target = references[0] if columns[1] == "references" and references else target
+            if not isinstance(references, list) or not references or references[0] != target:
+                raise DataError(
+                    f"{where(number)}: 'references' must be a list of texts whose first equals the target, here "
+                    f"{_cut(references)} and target {_cut(target)}."
+                )
+        for side, value in (("source", source), ("target", target)):
+            if not isinstance(value, str | None):
+                raise DataError(f"{where(number)}: the {side} must be text, here it is {_cut(value)}.")
+        other = {name: value for name, value in record.items() if name not in used}
+        if clash := {"source", "target"} & other.keys():
+            raise DataError(
+                f"{where(number)}: the column {clash.pop()!r} would be overwritten by {' and '.join(columns)}. Rename "
+                "it in the file."
+            )
+        yield Pair(number, source or "", target or "", references, other)
+
+
+def _cut(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."
+
+
+# Formats
+
+
+def read_aligned(source: str, targets: Sequence[str]) -> Corpus:
+    """Line n of every target file translates line n of the source file."""
+
+    def pairs() -> Iterator[Pair]:
+        for number, (text, *references) in enumerate(aligned_lines([source, *targets]), 1):
+            yield Pair(number, text, references[0], references if len(references) > 1 else None, {})
+
+    return Corpus(" + ".join([source, *targets]), "line", pairs())
+
+
+def read_delimited(path: Path, wanted: Wanted, *, delimiter: str) -> Corpus:
+    """TSV (every tab separates, quotes are text) or CSV (RFC 4180 quotes).
+
+    Columns given as numbers (from 1) mean that there is no header, columns given by name that there is one. Where
+    none is given, the first line is a header if it holds the usual names; a TSV file without them has no header, its
+    source is column 1 and its target column 2.
+    """
+
+    def rows() -> Iterator[tuple[int, list[str]]]:
+        if delimiter == "\t":
+            yield from ((number, line.split("\t")) for number, line in enumerate(read_lines(path), 1))
+            return
+        reader = csv.reader((line + "\n" for line in read_lines(path)), strict=True)
+        try:
+            yield from ((reader.line_num, row) for row in reader)
+        except csv.Error as error:
+            raise DataError(f"{path}, line {reader.line_num}: this is not valid CSV: {error}.") from error
+
+    def records() -> Iterator[tuple[int, dict[str, Any]]]:
+        for number, row in table:
+            if len(row) != len(names):
+                raise DataError(
+                    f"{path}, line {number}: {len(row)} columns instead of {len(names)} as in the first line."
+                )
+            yield number, dict(zip(names, row, strict=True))
+
+    table = rows()
+    first_number, first = next(table)
+    numbers = [column for column in wanted.columns if column and column.isdecimal()]
+    header, columns = True, wanted
+    if numbers:
+        header = False
+        columns = Wanted(tuple(column and f"column_{column}" for column in wanted.columns), wanted.languages)
+    elif wanted.columns == (None, None):
+        try:
+            find_columns(first, wanted, f"{path}, line {first_number}")
+        except DataError as error:
+            if delimiter != "\t":
+                raise DataError(
+                    f"{error} A file without a header takes numbers: source_column=1 target_column=2."
+                ) from None
+            header, columns = False, Wanted(("column_1", "column_2"))
+    names = first if header else [f"column_{index}" for index in range(1, len(first) + 1)]
+    if len(set(names)) != len(names):
+        raise DataError(
+            f"{path}, line {first_number}: two columns of the header have the same name: {', '.join(names)}."
+        )
+    columns = Wanted(find_columns(names, columns, f"{path}, line {first_number}"))
+    if not header:
+        table = (row for part in ([(first_number, first)], table) for row in part)
+    pairs = _record_pairs(records(), columns, lambda number: f"{path}, line {number}")
+    return Corpus(str(path), "line", pairs, other=None)
+
+
+def read_jsonl(path: Path, wanted: Wanted) -> Corpus:
+    """One JSON object a line, with flat columns or `{"translation": {"de": ..., "en": ...}}`."""
+
+    def records() -> Iterator[tuple[int, dict[str, Any]]]:
+        for number, line in enumerate(read_lines(path), 1):
+            try:
+                record = json.loads(line)
+            except ValueError as error:
+                raise DataError(
+                    f"{path}, line {number}: this is not valid JSON: {error}. Each line holds one whole object."
+                ) from error
+            if not isinstance(record, dict):
+                raise DataError(
+                    f"{path}, line {number}: each line must hold one JSON object, here it is {_cut(record)}. A "
+                    "file with one large list becomes lines by: jq -c '.[]'"
+                )
+            yield number, record
+
+    pairs = _record_pairs(records(), wanted, lambda number: f"{path}, line {number}")
+    return Corpus(str(path), "line", pairs, other=None)
+
+
+def read_tables(name: str, schema: pa.Schema, tables: Iterable[pa.RecordBatch | pa.Table], wanted: Wanted) -> Corpus:
+    """Rows of Arrow data: a Parquet file, a saved dataset, a dataset of the Hub."""
+
+    def records() -> Iterator[tuple[int, dict[str, Any]]]:
+        number = 0
+        for table in tables:
+            for record in table.to_pylist():
+                number += 1
+                yield number, record
+
+    empty = {column.name: None for column in schema}
+    for column in schema:
+        if column.name == "translation" and pa.types.is_struct(column.type):
+            empty["translation"] = {inner.name: None for inner in column.type}
+    columns = find_columns(column_names(empty), wanted, name)
+    used = {column.split(".")[0] for column in columns} | {"references"}
+    pairs = _record_pairs(records(), Wanted(columns), lambda number: f"{name}, row {number}")
+    return Corpus(name, "row", pairs, {column.name: column.type for column in schema if column.name not in used})
+
+
+def read_parquet(path: Path, wanted: Wanted) -> Corpus:
+    try:
+        file = pyarrow.parquet.ParquetFile(existing_file(path))
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{path}: this is not a Parquet file: {error}") from error
+    return read_tables(str(path), file.schema_arrow, file.iter_batches(ROWS_AT_A_TIME), wanted)
+
+
+# TMX
+
+_XML_LANGUAGE = "{http://www.w3.org/XML/1998/namespace}lang"
+# Inline elements whose contents are codes of the original document, not text (TMX 1.4b, 2.2).
+_CODES = {"bpt", "ept", "it", "ph", "ut"}
+
+
+def read_tmx(path: Path, wanted: Wanted) -> Corpus:
+    """Translation units of a TMX file. Units that lack one of the two languages come with None on that side.
+
+    A code without a region (`pt`) takes any region, and a code with one (`pt-BR`) takes a segment without; an exact
+    match goes first. White space around a segment is layout, not text.
+    """
+    existing_file(path)
+    if None in wanted.languages:
+        raise DataError(f"{path}: a TMX file holds languages by code; set source_language and target_language.")
+
+    def pairs() -> Iterator[Pair]:
+        seen: set[str] = set()
+        number = found = 0
+        try:
+            with open_bytes(path) as file:
+                open_elements: list[ElementTree.Element] = []
+                for event, element in ElementTree.iterparse(file, events=("start", "end")):
+                    if event == "start":
+                        open_elements.append(element)
+                        continue
+                    open_elements.pop()
+                    if element.tag == "tu":
+                        number += 1
+                        segments = _segments(element)
+                        seen.update(segments)
+                        texts = [
+                            _segment_of(segments, language, f"{path}, unit {number}") for language in wanted.languages
+                        ]
+                        found += None not in texts
+                        yield Pair(number, texts[0], texts[1], None, {})
+                        open_elements[-1].clear()  # else the tree of the whole file would stay in memory
+        except ElementTree.ParseError as error:
+            line, column = error.position
+            raise DataError(
+                f"{path}, line {line}: this is not well-formed XML (column {column + 1}): {error}."
+            ) from error
+        if not number:
+            raise DataError(f"{path}: there are no translation units (<tu>) in the file.")
+        if not found:
+            raise DataError(
+                f"{path}: no unit holds both {wanted.languages[0]!r} and {wanted.languages[1]!r}. Languages in the "
+                f"file: {', '.join(sorted(seen))}."
+            )
+
+    return Corpus(str(path), "unit", pairs())
+
+
+def _segments(unit: ElementTree.Element) -> dict[str, str]:
+    """Text of every language of a unit, by its code as written."""
+    texts: dict[str, str] = {}
+    for variant in unit.iter("tuv"):
+        segment = variant.find("seg")
+        language = variant.get(_XML_LANGUAGE) or variant.get("lang") or ""
+        texts.setdefault(language, "" if segment is None else "".join(_text(segment)).strip())
+    return texts
+
+
+def _text(element: ElementTree.Element) -> Iterator[str]:
+    yield element.text or ""
+    for child in element:
+        if child.tag not in _CODES:
+            yield from _text(child)
+        yield child.tail or ""
+
+
+def _segment_of(segments: dict[str, str], language: str, where: str) -> str | None:
+    wanted = language.lower().replace("_", "-")
+    codes = {code: code.lower().replace("_", "-") for code in segments}
+    exact = [code for code, plain in codes.items() if plain == wanted]
+    base = wanted.partition("-")[0]
+    near = [
+        code for code, plain in codes.items() if plain.partition("-")[0] == base and (plain == base or wanted == base)
+    ]
+    matches = exact[:1] or near
+    if len(matches) > 1:
+        raise DataError(
+            f"{where}: {' and '.join(matches)} both match the language {language!r}. Name one with its region."
+        )
+    return segments[matches[0]] if matches else None

@@ -1,0 +1,187 @@
+"""Lines of a UTF-8 text file, plain or gzip, as translators count them: only a line feed ends a line.
+
+Python's text mode and `str.splitlines` also split at a carriage return, U+0085, U+2028 or a vertical tab. In parallel
+text one such split moves all later lines out of alignment, so files are read as bytes and decoded line by line.
+"""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import zlib
+from array import array
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from hf_nmt.config_keys import nearest
+from hf_nmt.errors import DataError
+
+# No sentence is this long. A file without line feeds must not be read into memory as a single line.
+MAX_LINE_BYTES = 16 * 2**20
+
+_BYTE_ORDER_MARKS = {
+    b"\xff\xfe\x00\x00": "UTF-32",
+    b"\x00\x00\xfe\xff": "UTF-32",
+    b"\xff\xfe": "UTF-16",
+    b"\xfe\xff": "UTF-16",
+}
+_UTF8_MARK = b"\xef\xbb\xbf"
+
+
+def existing_file(path: str | Path) -> Path:
+    """The path, if a file is there.
+
+    Raises:
+        DataError: no file is there; the nearest name in its folder is offered.
+    """
+    path = Path(path)
+    if path.is_file():
+        return path
+    if path.is_dir():
+        raise DataError(f"{path}: this is a folder; a file is needed here.")
+    if not path.parent.is_dir():
+        raise DataError(f"{path}: there is no such file, and no folder {path.parent}.")
+    near = nearest(path.name, sorted(entry.name for entry in path.parent.iterdir() if entry.is_file()))
+    hint = f" Did you mean {path.with_name(near)}?" if near else ""
+    raise DataError(f"{path}: there is no such file.{hint}")
+
+
+@contextmanager
+def open_bytes(path: Path) -> Iterator[IO[bytes]]:
+    """The contents of a file, unpacked where its name ends in `.gz`.
+
+    Raises:
+        DataError: the file cannot be read, or is not a whole gzip file.
+    """
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            yield file
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(
+            f"{path}: the gzip file cannot be unpacked ({error}). It may be cut short; copy it again, or rename it if "
+            "it is not compressed."
+        ) from error
+    except OSError as error:
+        raise DataError(f"{path}: the file cannot be read: {error.strerror or error}.") from error
+
+
+def read_lines(path: str | Path) -> Iterator[str]:
+    """Yield the lines of a file without their ends (LF or CR LF) and without a byte order mark at the start.
+
+    Raises:
+        DataError: with file and line: the file is missing, empty, not gzip, not UTF-8, binary, or holds a carriage
+            return inside a line.
+    """
+    path = existing_file(path)
+    offset = number = 0
+    with open_bytes(path) as file:
+        while raw := file.readline(MAX_LINE_BYTES):
+            number += 1
+            start = offset
+            offset += len(raw)
+            if number == 1:
+                _refuse_other_encodings(path, raw)
+                if raw.startswith(_UTF8_MARK):
+                    raw, start = raw[3:], 3
+                    if not raw:
+                        number = 0
+                        continue
+            yield _decode(path, raw, number, start)
+    if number == 0:
+        raise DataError(f"{path}: the file is empty.")
+
+
+def _refuse_other_encodings(path: Path, start: bytes) -> None:
+    for mark, encoding in _BYTE_ORDER_MARKS.items():
+        if start.startswith(mark):
+            raise DataError(
+                f"{path}: this is {encoding} text (it opens with that byte order mark). Convert it: "
+                f"iconv -f {encoding} -t UTF-8 {path.name} > converted"
+            )
+
+
+def _decode(path: Path, raw: bytes, number: int, offset: int) -> str:
+    if b"\0" in raw:
+        raise DataError(
+            f"{path}, line {number}: there is a NUL byte (byte {offset + raw.index(0)} of the file). This is binary "
+            "data or UTF-16, not UTF-8 text."
+        )
+    if len(raw) >= MAX_LINE_BYTES and not raw.endswith(b"\n"):
+        raise DataError(
+            f"{path}, line {number}: the line is longer than {MAX_LINE_BYTES // 2**20} MiB. A file of one sentence a "
+            "line is needed here."
+        )
+    if raw.endswith(b"\r\n"):
+        raw = raw[:-2]
+    elif raw.endswith(b"\n"):
+        raw = raw[:-1]
+    try:
+        line = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}, line {number}: this is not UTF-8: byte 0x{raw[error.start]:02X} at byte {offset + error.start} "
+            f"of the file. If the file is in an older encoding, convert it, for instance: "
+            f"iconv -f WINDOWS-1252 -t UTF-8 {path.name} > converted"
+        ) from error
+    if "\r" in line:
+        raise DataError(
+            f"{path}, line {number}: there is a carriage return inside it (character {line.index(chr(13)) + 1}). "
+            "Some tools take it for the end of a line, which would shift all later pairs. Remove it, or, in a file "
+            "with old Macintosh line ends, turn it into a line feed: tr '\\r' '\\n'"
+        )
+    return line
+
+
+def aligned_lines(paths: Sequence[str | Path]) -> Iterator[tuple[str, ...]]:
+    """Yield line 1 of every file, then line 2, and so on.
+
+    Raises:
+        DataError: the files differ in their number of lines; the message holds every count and, where the lengths of
+            the lines tell it, the place where they stop matching. Also whatever `read_lines` refuses.
+    """
+    files = [read_lines(path) for path in paths]
+    for number, lines in enumerate(itertools.zip_longest(*files)):
+        if None in lines:
+            counts = [
+                number + (line is not None) + sum(1 for _ in file) for line, file in zip(lines, files, strict=True)
+            ]
+            raise _unequal(paths, counts)
+        yield lines
+
+
+def _unequal(paths: Sequence[str | Path], counts: list[int]) -> DataError:
+    shorter = counts.index(min(counts))
+    longer = counts.index(max(counts))
+    listed = ", ".join(f"{path} has {count:,} lines" for path, count in zip(paths, counts, strict=True))
+    place = suspicious_line(read_lines(paths[longer]), read_lines(paths[shorter]))
+    hint = f" The lengths of the lines stop matching near line {place:,}: look there first." if place else ""
+    return DataError(f"{listed}. Line n of one file must be the translation of line n of the other.{hint}")
+
+
+def suspicious_line(first: Iterator[str], second: Iterator[str]) -> int | None:
+    """The line (from 1) after which two texts no longer look aligned, or None where lengths do not tell.
+
+    Translations have correlated lengths. With z the standardised logarithm of a line's length, the products z1 * z2
+    have mean rho > 0 while the lines are aligned and about 0 afterwards; the change lies where the sum of
+    (product - 0.3) is largest. 0.3 is half of the rho of a noisy corpus (0.6).
+    """
+    lengths = array("i"), array("i")
+    for pair in zip(first, second, strict=False):
+        for side, line in zip(lengths, pair, strict=True):
+            side.append(len(line))
+    if len(lengths[0]) < 20:
+        return None
+    logs = np.log1p(np.stack([np.frombuffer(side, dtype=np.int32) for side in lengths]))
+    spread = logs.std(axis=1, keepdims=True)
+    if not spread.all():
+        return None
+    products = np.prod((logs - logs.mean(axis=1, keepdims=True)) / spread, axis=0)
+    sums = np.cumsum(products - 0.3)
+    change = int(sums.argmax()) + 1 if sums.max() > 0 else 0
+    # In a text that never matched, or that matches to its end, the sum has no honest peak inside.
+    matched = change >= 10 and products[:change].mean() > 0.3
+    return change + 1 if matched and change < len(products) else None

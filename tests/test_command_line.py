@@ -1,0 +1,216 @@
+"""The command line of a recipe: forms, refusals, help, and how `launch` ends."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from pydantic import Field
+
+from hf_nmt.config import Settings, from_command_line, load
+from hf_nmt.errors import ConfigError
+
+
+class Corpus(Settings):
+    source: str | list[str] | None = Field(None, description="File or files with the source side.")
+    max_rows: int | None = Field(None, ge=1, description="Rows at most; null reads all.")
+
+
+class Data(Settings):
+    train: Corpus = Field(default_factory=Corpus, description="Text to learn from.")
+    more: dict[str, Corpus] = Field(default_factory=dict, description="Further corpora by name.")
+    parts: list[Corpus] = Field(default_factory=list, description="Further corpora.")
+
+
+class Search(Settings):
+    num_beams: int = Field(1, ge=1, description="Hypotheses kept.")
+
+
+class Loop(Settings):
+    learning_rate: float = Field(5e-4, gt=0, description="Peak.")
+    bf16: bool = Field(False, description="Half precision.")
+    save_strategy: Literal["no", "steps", "epoch"] = Field("steps", description="When.")
+
+
+class Recipe(Settings):
+    seed: int = Field(1, description="Seed.")
+    name: str = Field("run", description="Name of the run.")
+    data: Data = Field(default_factory=Data, description="Corpora.")
+    training: Loop = Field(default_factory=Loop, description="The loop.")
+    decoding: Search = Field(Search(num_beams=5), description="Search in validation.")
+    rerank: Search | None = Field(None, description="A second search; null does without.")
+
+
+@pytest.fixture
+def recipe(tmp_path, monkeypatch):
+    """A call of `from_command_line` as the recipe `learn.py` in a folder of its own."""
+    folder = tmp_path / "recipes" / "configs" / "learn"
+    folder.mkdir(parents=True)
+    (folder / "tiny.yaml").write_text("seed: 11\n")
+    (folder / "production.yaml").write_text("seed: 12\n")
+    monkeypatch.chdir(tmp_path)
+    code = compile("def call(*a, **k): return from_command_line(*a, recipe='learn', doc='Learns.', **k)", "x", "exec")
+
+    def run(*argv: str, **options: Any) -> Recipe:
+        names = {"from_command_line": from_command_line, "__file__": str(tmp_path / "recipes" / "learn.py")}
+        exec(code, names)
+        return names["call"](Recipe, list(argv), **options)
+
+    return run
+
+
+def test_forms_of_an_argument(recipe):
+    for argv in (
+        ["data.train.max_rows=5"],
+        ["--data.train.max_rows", "5"],
+        ["--data.train.max_rows=5"],
+        ["--data.train.max-rows", "5"],
+    ):
+        assert recipe(*argv).data.train.max_rows == 5, argv
+    assert recipe("--seed", "-5").seed == -5
+    assert recipe().seed == 1
+
+
+def test_config_by_name_and_by_path(recipe, tmp_path):
+    (tmp_path / "mine.yaml").write_text("seed: 13\n")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "theirs.yaml").write_text("seed: 14\n")
+    assert recipe("--config", "tiny").seed == 11
+    assert recipe("--config=production", "name=x").seed == 12
+    assert recipe("--config", "mine.yaml").seed == 13
+    assert recipe("--config", "other/theirs.yaml").seed == 14
+    assert recipe(default_config="tiny").seed == 11
+    assert recipe("--config", "production", default_config="tiny").seed == 12
+    assert recipe("--config", "tiny", "seed=3").seed == 3
+
+
+def test_positional(recipe):
+    assert recipe("in.txt", "seed=2", positional="data.train.source").data.train.source == "in.txt"
+
+
+@pytest.mark.parametrize(
+    ("argv", "finding"),
+    [
+        (["--config", "tin"], "--config tin: no file of this name. Available: production, tiny. Did you mean tiny?"),
+        (["--config", "tiny.yaml"], "--config tiny.yaml: there is no such file (looked from CWD)."),
+        (["--config"], "--config: a file or a name must follow. Type --config FILE or --config NAME."),
+        (["config=tiny"], "config=tiny: type --config tiny."),
+        (["dry_run=true"], "dry_run=true: type --dry-run."),
+        (["train.yaml"], "'train.yaml': settings are key=value. For a settings file type --config train.yaml."),
+        (["dry-run"], "'dry-run': settings are key=value. Type --dry-run."),
+        (["seed"], "'seed': settings are key=value. Type seed=VALUE."),
+        (["learning_rate"], "'learning_rate': settings are key=value. Type training.learning_rate=VALUE."),
+        (["what"], "'what': settings are key=value, such as seed=7; --help lists all keys."),
+        (["--bf16"], "--bf16: a value must follow. Type training.bf16=true or --training.bf16 true."),
+        (
+            ["--seed", "--dry-run"],
+            "--seed: a value must follow. Type seed=VALUE or --seed VALUE.",
+        ),
+        (["--dryrun"], "--dryrun: unknown option. Type --dry-run."),
+        (["--zzzz"], "--zzzz: unknown option. Type key=value; --help lists all keys."),
+        (["-seed", "4"], "-seed: unknown option. Type seed=4 or --seed 4."),
+        (["-q"], "-q: unknown option. --help lists all keys."),
+        (["--learning-rate", "3"], "learning_rate: unknown key here. It is written training.learning_rate."),
+    ],
+)
+def test_wrong_arguments_are_answered_with_what_to_type(recipe, tmp_path, argv, finding):
+    with pytest.raises(ConfigError) as caught:
+        recipe(*argv)
+    assert caught.value.findings == [finding.replace("CWD", str(tmp_path))]
+
+
+def test_wrong_arguments_and_wrong_settings_together(recipe):
+    with pytest.raises(ConfigError) as caught:
+        recipe("a.txt", "b.txt", "--config", "none", "seed=x", positional="name")
+    assert caught.value.findings == [
+        "'b.txt': settings are key=value, such as seed=7; --help lists all keys.",
+        "--config none: no file of this name. Available: production, tiny.",
+        "seed: given 'x', allowed: integer.",
+    ]
+
+
+def test_dry_run_prints_what_load_takes(recipe, tmp_path, capsys):
+    with pytest.raises(SystemExit) as left:
+        recipe("--config", "tiny", "--dry-run", "training.bf16=true")
+    assert left.value.code == 0
+    (tmp_path / "again.yaml").write_text(capsys.readouterr().out)
+    assert load(Recipe, tmp_path / "again.yaml") == load(Recipe, overrides=["seed=11", "training.bf16=true"])
+
+
+def test_help_lists_every_key_with_type_default_and_meaning(recipe, capsys):
+    with pytest.raises(SystemExit) as left:
+        recipe("--help", "nonsense", default_config="tiny", positional="name")
+    assert left.value.code == 0
+    text = capsys.readouterr().out
+    for expected in (
+        "Learns.\n\nUsage: python recipes/learn.py [NAME] [--config FILE|NAME] [key=value ...] [--dry-run]\n",
+        "one of: production, tiny (default: tiny)\n",
+        "general\n  seed: integer; default 1\n      Seed.\n",
+        "\ndata.train: Text to learn from.\n  data.train.source: text or [text, ...] or null; default null\n",
+        "  data.train.max_rows: integer >= 1 or null; default null\n      Rows at most; null reads all.\n",
+        "  data.more.<name>.max_rows: integer >= 1 or null",
+        "  data.parts[].max_rows: integer >= 1 or null",
+        "\ndecoding: Search in validation.\n  decoding.num_beams: integer >= 1; default 5\n",
+        "\nrerank: A second search; null does without. (null unless given)\n  rerank.num_beams: integer >= 1;",
+        "  training.save_strategy: no | steps | epoch; default 'steps'\n",
+    ):
+        assert expected in text, expected
+
+
+# launch
+
+
+def run_script(tmp_path: Path, body: str, shell: str = '"$PYTHON" script.py') -> subprocess.CompletedProcess[str]:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import errno, os, sys\nfrom hf_nmt.config import launch\nfrom hf_nmt.errors import *\n"
+        f"def main(argv):\n{textwrap.indent(textwrap.dedent(body), '    ')}\nlaunch(main)\n"
+    )
+    environment = {**os.environ, "PYTHON": sys.executable}
+    return subprocess.run(
+        ["bash", "-c", shell], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "message"),
+    [
+        ("return 0", 0, ""),
+        ("return None", 0, ""),
+        ("raise DataError('a.txt, line 3: bad')", 2, "Error: a.txt, line 3: bad\n"),
+        ("raise GateError('BLEU 3 is under 20')", 1, "Error: BLEU 3 is under 20\n"),
+        ("raise ConfigError(['a: x', 'b: y'])", 2, "2 settings cannot be used:\n  a: x\n  b: y\n"),
+        ("raise ConfigError('a: x')", 2, "Error: a: x\n"),
+        ("raise KeyboardInterrupt", 130, "Interrupted.\n"),
+        (
+            "raise OSError(errno.ENOSPC, 'No space left on device', 'x.bin')",
+            2,
+            "Error: the disk is full (x.bin). Free space or choose another folder, then run again.\n",
+        ),
+        (
+            "raise RuntimeError('I/O error: No space left on device (os error 28)')",
+            2,
+            "Error: the disk is full. Free space or choose another folder, then run again.\n",
+        ),
+        ("import logging; logging.getLogger('hf_nmt.x').info('told'); return 0", 0, "told\n"),
+    ],
+)
+def test_launch_ends_with_message_and_status(tmp_path, body, status, message):
+    done = run_script(tmp_path, body)
+    assert (done.returncode, done.stderr, done.stdout) == (status, message, "")
+
+
+def test_launch_shows_the_trace_of_what_is_not_the_users(tmp_path):
+    done = run_script(tmp_path, "raise ZeroDivisionError('ours')")
+    assert done.returncode == 1 and "Traceback" in done.stderr
+
+
+def test_launch_is_quiet_when_the_reader_leaves(tmp_path):
+    body = "for _ in range(100000): sys.stdout.write('line\\n')\nreturn 0"
+    done = run_script(tmp_path, body, shell='"$PYTHON" script.py | head -n 1; exit ${PIPESTATUS[0]}')
+    assert (done.stdout, done.stderr, done.returncode) == ("line\n", "", 141)

@@ -22,7 +22,7 @@ from pydantic import Field
 
 from hf_nmt.config import Settings, dump, from_command_line, launch
 from hf_nmt.data.sources import CorpusSettings, load_pairs
-from hf_nmt.errors import ConfigError
+from hf_nmt.errors import ConfigError, NmtError
 from hf_nmt.evaluation import suite
 from hf_nmt.generation.decoding import DecodingSettings
 from hf_nmt.metrics import MetricSettings, check_metrics, compare, comparison_table, score_table
@@ -41,7 +41,9 @@ class ValidateData(Settings):
 
 
 class ValidateRecipe(Settings):
-    model: str | None = Field(None, description="Model folder to score, such as runs/<id>/best.")
+    model: str | None = Field(
+        None, description="Model to score: a folder such as runs/<id>/best, or an id of the Hub."
+    )
     translations: str | None = Field(
         None, description="File with one translation a line to score in place of a model; of any system."
     )
@@ -63,38 +65,38 @@ class ValidateRecipe(Settings):
     name: str | None = Field(None, description="Folder in output_dir; null makes it from the path of the model.")
 
 
-def check_inputs(settings: ValidateRecipe) -> None:
-    """Raise ConfigError with everything that is missing, before any data or weights load."""
-    findings = []
+def find_systems(settings: ValidateRecipe) -> list[str]:
+    """The system and the baseline, as paths or ids of the Hub.
+
+    Raises:
+        ConfigError: with everything that is missing, before any data or weights load.
+    """
+    findings, found = [], []
     if (settings.model is None) == (settings.translations is None):
-        findings.append(
-            "model: give either model=FOLDER (such as runs/<id>/best) or translations=FILE, one of them and not both."
-        )
-    if settings.model is not None and not Path(settings.model, "config.json").is_file():
-        findings.append(
-            f"model={settings.model}: no model is there (a folder with config.json, such as runs/<id>/best)."
-        )
-    if settings.translations is not None and not Path(settings.translations).is_file():
-        findings.append(f"translations={settings.translations}: there is no such file.")
-    if settings.baseline is not None and not Path(settings.baseline).exists():
-        findings.append(f"baseline={settings.baseline}: there is no such model folder or file of translations.")
+        findings.append("model: give model=FOLDER (such as runs/<id>/best) or translations=FILE, and not both.")
+    for kind in ("model", "translations", "baseline"):
+        if (path := getattr(settings, kind)) is not None:
+            try:
+                found.append(suite.find_system(path, kind))
+            except NmtError as error:
+                findings.append(f"{kind}: {error}")
+    if len(found) == 2 and found[0] == found[1]:
+        findings.append(f"baseline={settings.baseline}: this is the system itself; name another one.")
+    if settings.translations is not None and settings.decoding is not None and settings.baseline is None:
+        findings.append("decoding: it has no effect on translations=FILE; leave it out.")
     if settings.data.test is None:
         findings.append(
             "data.test: no test set is given. Give data.test.source=FILE data.test.target=FILE, data.test.path=FILE, "
             "or for the built-in corpus data.test.path=controlled/tiny data.test.split=test."
         )
-    if settings.baseline is not None and settings.baseline in (settings.model, settings.translations):
-        findings.append(f"baseline={settings.baseline}: this is the system itself; name another one.")
-    if settings.translations is not None and settings.decoding is not None and settings.baseline is None:
-        findings.append("decoding: it has no effect on translations=FILE; leave it out.")
     if findings:
         raise ConfigError(findings)
+    return found
 
 
 def main(argv: list[str]) -> int:
     settings = from_command_line(ValidateRecipe, argv, recipe="validate", doc=__doc__, positional="model")
-    check_inputs(settings)
-    paths = [path for path in (settings.model or settings.translations, settings.baseline) if path is not None]
+    paths = find_systems(settings)
     source_language, target_language = settings.data.source_language, settings.data.target_language
     for path in paths:
         source_language, target_language = suite.check_languages(path, source_language, target_language)
@@ -116,18 +118,13 @@ def main(argv: list[str]) -> int:
 
     evaluation = suite.evaluate(corpus, system, settings.metrics, target_language, per_domain=settings.per_domain)
     comparisons = []
-    if settings.baseline is not None:
+    if len(paths) == 2:
         texts = {path: system.texts for path, system in systems.items()}
-        comparisons = compare(texts, corpus.references, settings.metrics, target_language, baseline=settings.baseline)
+        comparisons = compare(texts, corpus.references, settings.metrics, target_language, baseline=paths[1])
     folder = suite.new_folder(settings.output_dir, settings.name or suite.system_name(paths[0]))
     if system.facts.decoding is not None:
         settings.decoding = DecodingSettings(**system.facts.decoding)
-    facts = {
-        "model": settings.model,
-        "translations": settings.translations,
-        "baseline": settings.baseline,
-        **languages,
-    }
+    facts = settings.model_dump(include={"model", "translations", "baseline"}) | languages
     suite.write_evaluation(
         folder, corpus, system, evaluation, settings_yaml=dump(settings), facts=facts, comparisons=comparisons
     )

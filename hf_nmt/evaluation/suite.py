@@ -19,11 +19,11 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from hf_nmt import artifacts, runs
 from hf_nmt.config import fingerprint
-from hf_nmt.data.text_lines import read_lines
+from hf_nmt.data.text_lines import existing_file, read_lines
 from hf_nmt.errors import ConfigError, DataError
 from hf_nmt.generation.decoding import DecodingSettings
 from hf_nmt.metrics import (
@@ -37,7 +37,7 @@ from hf_nmt.metrics import (
     score_corpus,
 )
 from hf_nmt.protocols import Translation, Translator
-from hf_nmt.translators import load_translator
+from hf_nmt.translators import load_translator, model_folder
 
 if TYPE_CHECKING:
     import datasets
@@ -179,6 +179,22 @@ def check_languages(path: str | Path, source: str | None, target: str | None) ->
     return chosen[0], chosen[1]
 
 
+def find_system(path: str, kind: Literal["model", "translations", "baseline"]) -> str:
+    """What a path stands for: a file of translations, the folder of a model (of a run, its best), or an id of the Hub.
+
+    Args:
+        path: as the user gave it.
+        kind: a model, a file of translations, or either of them.
+
+    Raises:
+        NmtError: nothing usable is there.
+    """
+    if kind == "translations" or (kind == "baseline" and Path(path).is_file()):
+        return str(existing_file(path))
+    may_be_id = len(Path(path).parts) == 2 and not path.startswith(("/", ".", "runs/"))
+    return path if may_be_id and not Path(path).exists() else str(model_folder(path))
+
+
 def system_name(path: str | Path) -> str:
     """A short name for a system: `runs/de-en-20260101-120000/best` -> `de-en-20260101-120000-best`."""
     path = Path(path).resolve()
@@ -236,20 +252,20 @@ def run_model(
     """Load a saved model and translate a corpus with it.
 
     Args:
-        path: folder that `translators.load_translator` opens.
+        path: what `find_system` gave.
         corpus: what to translate.
         decoding: settings given by the user; the model's own are taken for the rest.
         source_language, target_language: codes in the model's own spelling, or None.
         device: such as "cpu"; None leaves the choice to `load_translator`.
     """
     resolved = model_decoding(path, decoding)
-    translator = load_translator(path, device=device)
+    translator = load_translator(path, device=device, source_language=source_language, target_language=target_language)
     return translate_corpus(
         translator,
         corpus,
         resolved,
         name=str(path),
-        model_hash=fingerprint(artifacts.hash_folder(path)),
+        model_hash=fingerprint(artifacts.hash_folder(path)) if Path(path).is_dir() else None,
         target_language=target_language,
     )
 

@@ -38,7 +38,7 @@ class ScoredSystem(_Record):
     """What produced the text.
 
     Attributes:
-        hash: hash of the model folder, or of the file of translations.
+        hash: hash of the model folder, or of the file of translations; None for a model straight from the Hub.
         decoding: resolved decoding settings; None where the translations came from outside.
     """
 

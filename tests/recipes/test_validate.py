@@ -61,8 +61,9 @@ def work(tmp_path, monkeypatch):
     for folder in translators:
         Path(folder).mkdir(parents=True)
         Path(folder, "config.json").write_text(json.dumps({"source_language": "de", "target_language": "en"}))
+        Path(folder, "model.safetensors").touch()
         Path(folder, "generation_config.json").write_text(json.dumps({"num_beams": 6}))
-    monkeypatch.setattr(suite, "load_translator", lambda path, device=None: translators[str(path)])
+    monkeypatch.setattr(suite, "load_translator", lambda path, **options: translators[path])
     return translators
 
 
@@ -138,11 +139,11 @@ def test_translations_of_any_system_and_a_file_as_baseline(recipe, work, capsys)
 @pytest.mark.parametrize(
     ("arguments", "texts"),
     [
-        ([], ["model: give either model=FOLDER", "data.test: no test set is given"]),
-        (["model=runs/new/best", "translations=test.en", *FILES], ["one of them and not both"]),
-        (["model=runs/none", *FILES], ["model=runs/none: no model is there"]),
-        (["translations=none.en", *FILES], ["translations=none.en: there is no such file"]),
-        (["model=runs/new/best", "baseline=none", *FILES], ["baseline=none: there is no such model folder or file"]),
+        ([], ["model: give model=FOLDER", "data.test: no test set is given"]),
+        (["model=runs/new/best", "translations=test.en", *FILES], ["and not both"]),
+        (["model=runs/none", *FILES], ["model: runs/none: there is no such folder"]),
+        (["translations=none.en", *FILES], ["translations: none.en: there is no such file"]),
+        (["model=runs/new/best", "baseline=none", *FILES], ["baseline: none: there is no such folder"]),
         (["model=runs/new/best", "baseline=runs/new/best", *FILES], ["is the system itself"]),
         (["translations=test.en", "decoding.num_beams=2", *FILES], ["decoding: it has no effect"]),
         (
@@ -214,4 +215,4 @@ def test_exit_statuses_and_streams_of_the_command(work):
     assert done.stdout.startswith("metric") and "Written to predictions/out.en/" in done.stderr
     done = subprocess.run([*command, "model=none"], env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "") and "Traceback" not in done.stderr
-    assert "model=none: no model is there" in done.stderr and "data.test: no test set" in done.stderr
+    assert "model: none: there is no such folder" in done.stderr and "data.test: no test set" in done.stderr

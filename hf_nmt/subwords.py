@@ -1,0 +1,358 @@
+"""Two subword algorithms with the same result on every run: Unigram training (Kudo 2018) and BPE-dropout.
+
+**Unigram.** The trainer of the `tokenizers` package visits words in the order of a randomly seeded hash map, so that
+its scores differ from run to run, and it leaves longer segmentations. This is the same method, ordered, on arrays:
+
+- seeds: characters, and the substrings found twice or more that are not part of one longer substring each time;
+- expectation-maximisation over all segmentations of each word; the maximisation is that of variational Bayes,
+  log p(piece) = digamma(count) - digamma(sum of counts), as in SentencePiece;
+- pruning: up to a quarter of the pieces goes each round, those that cost the least likelihood when the best
+  segmentation of the piece into others takes their place.
+
+**BPE-dropout** (Provilkov et al. 2020). The `tokenizers` package draws from a generator without a seed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+from array import array
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hf_nmt.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+    from hf_nmt.models.tokenization_nmt import NmtTokenizer
+
+MAX_PIECE_LENGTH = 16  # characters; as in SentencePiece
+MAX_WORD_LENGTH = 128  # characters; longer words (runs of text without spaces) are cut for training
+MAX_WORDS = 100_000  # the most frequent ones; bounds time and memory (about half a gigabyte)
+SHRINKING_FACTOR = 0.75
+EXPECTED_COUNT_THRESHOLD = 0.5  # pieces expected less often are dropped after each maximisation
+
+
+def train_unigram(words: Mapping[str, int], num_pieces: int) -> list[tuple[str, float]]:
+    """Pieces with their log-probabilities (natural log), the likeliest first.
+
+    Every character of `words` is a piece. There are fewer than `num_pieces` where the words give no more.
+
+    Args:
+        words: words, each with its count.
+        num_pieces: wanted number of pieces, at least that of the distinct characters.
+    """
+    counts: Counter[str] = Counter()
+    for word, count in sorted(words.items(), key=lambda item: (-item[1], item[0]))[:MAX_WORDS]:
+        for start in range(0, len(word), MAX_WORD_LENGTH):
+            counts[word[start : start + MAX_WORD_LENGTH]] += count
+    texts, weights = list(counts), np.array(list(counts.values()), dtype=np.float64)
+    model = _Pieces(_seed_pieces(counts), texts)
+    almost = int(num_pieces * 1.1)  # the last cut is by score alone
+    while True:
+        for _ in range(2):
+            model.maximise(model.words.expected_counts(model.scores, weights))
+        if len(model.pieces) <= max(almost, num_pieces):
+            break
+        model.prune(weights, max(almost, int(len(model.pieces) * SHRINKING_FACTOR)))
+    return model.best(num_pieces)
+
+
+def _seed_pieces(words: Mapping[str, int]) -> dict[str, int]:
+    """Characters, and repeated substrings that are not always part of the same longer one, with their counts."""
+    shorter: Counter[str] = Counter()
+    for word, count in words.items():
+        for character in word:
+            shorter[character] += count
+    seeds = dict(shorter)
+    for length in range(2, MAX_PIECE_LENGTH + 1):  # one after another: what is repeated has a repeated beginning
+        longer: Counter[str] = Counter()
+        for word, count in words.items():
+            for start in range(len(word) - length + 1):
+                if word[start : start + length - 1] in shorter:
+                    longer[word[start : start + length]] += count
+        longer = Counter({piece: count for piece, count in longer.items() if count > 1})
+        for piece, count in longer.items():
+            for part in (piece[:-1], piece[1:]):
+                if length > 2 and shorter[part] == count:
+                    seeds.pop(part, None)
+        seeds.update(longer)
+        shorter = longer
+    return seeds
+
+
+class _Pieces:
+    """The pieces of the moment and their scores; `words` and `itself` are the lattices that they span."""
+
+    def __init__(self, seeds: Mapping[str, int], texts: Sequence[str]):
+        self.pieces = sorted(seeds, key=lambda piece: (-seeds[piece] * len(piece), piece))
+        size = np.array([seeds[piece] * len(piece) for piece in self.pieces], dtype=np.float64)
+        self.scores = np.log(size) - np.log(size.sum())
+        self.required = np.array([len(piece) == 1 for piece in self.pieces])
+        index = {piece: number for number, piece in enumerate(self.pieces)}
+        self.words = Lattice(texts, index)
+        self.itself = Lattice(self.pieces, index, whole=False)
+        self.rows = np.arange(len(self.pieces))  # of each piece in `itself`
+
+    def maximise(self, counts: np.ndarray) -> None:
+        keep = self.required | (counts >= EXPECTED_COUNT_THRESHOLD)
+        self._keep(keep)
+        counts = np.maximum(counts[keep], EXPECTED_COUNT_THRESHOLD)
+        self.scores = digamma(counts) - digamma(counts.sum(keepdims=True))
+
+    def prune(self, weights: np.ndarray, wanted: int) -> None:
+        """Keep `wanted` pieces or fewer: those whose replacement by others would cost the most likelihood."""
+        number = len(self.pieces)
+        edges, used = self.words.best_paths(self.scores, weights)
+        counts = np.bincount(self.words.piece[edges], weights=used, minlength=number)
+        ones = np.zeros(len(self.itself.texts))
+        ones[self.rows] = 1
+        edges, _ = self.itself.best_paths(self.scores, ones)
+        owner = np.full(len(self.itself.texts), -1)
+        owner[self.rows] = np.arange(number)
+        owner, part = owner[self.itself.text_of(edges)], self.itself.piece[edges]
+        split_score = np.bincount(owner, weights=self.scores[part], minlength=number)
+        num_parts = np.bincount(owner, minlength=number)
+        total = counts.sum()
+        with np.errstate(divide="ignore", invalid="ignore"):
+            # Taken away, a piece hands its count to each of its parts.
+            parts = np.bincount(owner, weights=np.log(counts[part] + counts[owner]), minlength=number)
+            split = parts - num_parts * np.log(total + counts * (num_parts - 1))
+            loss = counts / total * (np.log(counts) - np.log(total) - split)
+        loss[(counts == 0) | (split_score >= self.scores)] = -np.inf  # not used, or likelier in parts
+        loss[self.required] = np.inf
+        order = np.argsort(-loss, kind="stable")
+        keep = np.zeros(number, dtype=bool)
+        keep[order[:wanted]] = True
+        self._keep(keep & (loss > -np.inf))
+
+    def best(self, number: int) -> list[tuple[str, float]]:
+        order = sorted(range(len(self.pieces)), key=lambda i: (not self.required[i], -self.scores[i], self.pieces[i]))
+        chosen = sorted(order[:number], key=lambda i: (-self.scores[i], self.pieces[i]))
+        # Rounded, so that the last bits of another processor's logarithm make no other file.
+        return [(self.pieces[i], round(float(self.scores[i]), 6)) for i in chosen]
+
+    def _keep(self, keep: np.ndarray) -> None:
+        if keep.all():
+            return
+        self.words.keep(keep)
+        self.itself.keep(keep)
+        self.pieces = [piece for piece, kept in zip(self.pieces, keep, strict=True) if kept]
+        self.scores, self.required, self.rows = self.scores[keep], self.required[keep], self.rows[keep]
+
+
+class Lattice:
+    """All ways to write each text as a row of pieces.
+
+    The nodes are the positions 0 to len(text) of every text; an edge is a piece between two of them. Edges are sorted
+    by their end, so that each step takes all edges that end at position t, of all texts.
+
+    Args:
+        texts: what is to be written; each of its characters must be a piece.
+        index: piece -> number.
+        whole: False leaves out the edge that spans a whole text, of two or more characters.
+    """
+
+    def __init__(self, texts: Sequence[str], index: Mapping[str, int], whole: bool = True):
+        self.texts = texts
+        lengths = np.array([len(text) for text in texts])
+        self.first = np.concatenate([[0], np.cumsum(lengths + 1)[:-1]])  # node 0 of each text
+        self.last = self.first + lengths
+        self.num_nodes = int(self.last[-1]) + 1
+        begin, end, piece = array("i"), array("i"), array("i")
+        for node, text in zip(self.first.tolist(), texts, strict=True):
+            length = len(text)
+            for start in range(length):
+                for stop in range(start + 1, min(start + MAX_PIECE_LENGTH, length) + 1):
+                    number = index.get(text[start:stop])
+                    if number is not None and (whole or stop - start < length or length == 1):
+                        begin.append(node + start)
+                        end.append(node + stop)
+                        piece.append(number)
+        self._position = (np.arange(self.num_nodes) - np.repeat(self.first, lengths + 1)).astype(np.int32)
+        begin, end, piece = (np.frombuffer(values, dtype=np.int32) for values in (begin, end, piece))
+        order = np.lexsort((begin, end, self._position[end]))
+        self.begin, self.end, self.piece = begin[order], end[order], piece[order]
+        self._step()
+
+    def text_of(self, edges: np.ndarray) -> np.ndarray:
+        """Index of the text that each edge belongs to."""
+        return np.searchsorted(self.first, self.begin[edges], side="right") - 1
+
+    def keep(self, kept: np.ndarray) -> None:
+        """Leave the edges of the pieces where `kept` is true, which are numbered anew."""
+        edges = kept[self.piece]
+        self.begin, self.end = self.begin[edges], self.end[edges]
+        self.piece = (np.cumsum(kept, dtype=np.int32) - 1)[self.piece[edges]]
+        self._step()
+
+    def _step(self) -> None:
+        position = self._position[self.end]
+        bounds = np.searchsorted(position, np.arange(1, self._position.max(initial=0) + 2))
+        self._steps = []
+        for low, high in itertools.pairwise(bounds):
+            if low < high:
+                starts = np.flatnonzero(np.diff(self.end[low:high], prepend=-1))
+                sizes = np.diff(starts, append=high - low)
+                self._steps.append((slice(low, high), starts, sizes, self.end[low:high][starts]))
+
+    def expected_counts(self, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """How often each piece is expected in the texts, each counted `weights` times, over all segmentations."""
+        forward = np.zeros(self.num_nodes)  # log-probability of all ways to a node
+        for edges, starts, sizes, nodes in self._steps:
+            paths = forward[self.begin[edges]] + scores[self.piece[edges]]
+            top = np.maximum.reduceat(paths, starts)
+            forward[nodes] = top + np.log(np.add.reduceat(np.exp(paths - np.repeat(top, sizes)), starts))
+        mass = np.zeros(self.num_nodes)  # how often a node is passed
+        mass[self.last] = weights
+        passed = np.zeros(len(self.piece))
+        for edges, *_ in reversed(self._steps):
+            begin, end = self.begin[edges], self.end[edges]
+            share = np.exp(forward[begin] + scores[self.piece[edges]] - forward[end])
+            passed[edges] = mass[end] * share
+            np.add.at(mass, begin, passed[edges])
+        return np.bincount(self.piece, weights=passed, minlength=len(scores))
+
+    def best_paths(self, scores: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Edges on the likeliest segmentation of each text with a weight above 0, and the weights of their texts."""
+        forward, best = np.zeros(self.num_nodes), np.zeros(self.num_nodes, dtype=np.int64)
+        for edges, starts, sizes, nodes in self._steps:
+            paths = forward[self.begin[edges]] + scores[self.piece[edges]]
+            top = np.maximum.reduceat(paths, starts)
+            at_top = np.flatnonzero(paths == np.repeat(top, sizes))
+            forward[nodes] = top
+            best[nodes] = edges.start + at_top[np.searchsorted(at_top, starts)]
+        mass = np.zeros(self.num_nodes)
+        mass[self.last] = weights
+        on_path: list[np.ndarray] = []
+        for *_, nodes in reversed(self._steps):
+            edges = best[nodes[mass[nodes] > 0]]
+            mass[self.begin[edges]] = mass[self.end[edges]]
+            on_path.append(edges)
+        chosen = np.concatenate(on_path)
+        return chosen, mass[self.end[chosen]]
+
+
+def digamma(x: np.ndarray) -> np.ndarray:
+    """Derivative of log gamma(x), for x > 0: recurrence up to x >= 6, then the asymptotic series."""
+    shift, x = np.zeros_like(x, dtype=np.float64), np.array(x, dtype=np.float64)
+    while (small := x < 6).any():
+        shift[small] -= 1 / x[small]
+        x[small] += 1
+    square = 1 / x**2
+    series = square * (1 / 12 - square * (1 / 120 - square * (1 / 252 - square * (1 / 240 - square / 132))))
+    return shift + np.log(x) - 0.5 / x - series
+
+
+class BpeDropout:
+    """Segmentations of the training text with BPE-dropout, Algorithm 1 of Provilkov et al. 2020.
+
+    At each step every merge that could be applied is left out with the given probability, and the first of the rest
+    is applied; where all were left out, the word stays as it is. Probability 0 gives the tokenizer's own ids,
+    probability 1 characters.
+
+    Each word has `NUM_VARIANTS` segmentations drawn once and for all from the word and the number of the variant; the
+    generator picks among them. So the ids depend on nothing but text and generator, whatever was cached before.
+
+    Args:
+        tokenizer: one with BPE vocabularies.
+        probability: of leaving out a merge, 0 to 1.
+
+    Raises:
+        ConfigError: the tokenizer is not BPE, or the probability is not between 0 and 1.
+    """
+
+    NUM_VARIANTS = 256
+
+    def __init__(self, tokenizer: NmtTokenizer, probability: float):
+        if not 0 <= probability <= 1:
+            raise ConfigError(f"dropout: {probability} is not a probability; BPE-dropout takes 0 to 1.")
+        self.tokenizer, self.probability = tokenizer, probability
+        self._end = tokenizer.eos_token_id
+        self._source = _MergeSampler(tokenizer.source_backend, probability)
+        self._target = self._source
+        if tokenizer.separate_vocabularies:
+            self._target = _MergeSampler(tokenizer.target_backend, probability)
+
+    def __reduce__(self):  # workers start with an empty cache
+        return type(self), (self.tokenizer, self.probability)
+
+    def sample_source_ids(self, text: str, generator: np.random.Generator) -> list[int]:
+        """Ids as `tokenizer(text)` gives them, language tag and `</s>` included."""
+        ids = self._source.sample(text, generator)
+        if self.tokenizer.language_tags:
+            ids.insert(0, self.tokenizer.language_tag_id)
+        ids.append(self._end)
+        return ids
+
+    def sample_target_ids(self, text: str, generator: np.random.Generator) -> list[int]:
+        """Ids as `tokenizer(text_target=text)` gives them, `</s>` included."""
+        ids = self._target.sample(text, generator)
+        ids.append(self._end)
+        return ids
+
+
+class _MergeSampler:
+    """Random segmentations by the merges of one Rust BPE tokenizer."""
+
+    def __init__(self, backend: Tokenizer, probability: float):
+        model = json.loads(backend.to_str())["model"]
+        if model["type"] != "BPE":
+            raise ConfigError(dropout_needs_bpe(probability))
+        self._normalize, self._split = backend.normalizer.normalize_str, backend.pre_tokenizer.pre_tokenize_str
+        self._probability = probability
+        self._vocabulary: dict[str, int] = model["vocab"]
+        self._unknown = self._vocabulary[model["unk_token"]]
+        self._byte_fallback = model["byte_fallback"]
+        self._merges = {}
+        for rank, (left, right) in enumerate(model["merges"]):
+            pair = self._vocabulary[left], self._vocabulary[right]
+            self._merges[pair] = rank, self._vocabulary[left + right]
+        self._segment = lru_cache(maxsize=2**17)(self._draw)
+
+    def sample(self, text: str, generator: np.random.Generator) -> list[int]:
+        words = [word for word, _ in self._split(self._normalize(text))]
+        variants = generator.integers(BpeDropout.NUM_VARIANTS, size=len(words)).tolist()
+        ids: list[int] = []
+        for word, variant in zip(words, variants, strict=True):
+            ids.extend(self._segment(word, variant if self._probability else 0))
+        return ids
+
+    def _characters(self, word: str) -> list[int]:
+        ids: list[int] = []
+        for character in word:
+            if (known := self._vocabulary.get(character)) is not None:
+                ids.append(known)
+            elif self._byte_fallback:
+                ids.extend(self._vocabulary[f"<0x{byte:02X}>"] for byte in character.encode())
+            elif not ids or ids[-1] != self._unknown:
+                ids.append(self._unknown)
+        return ids
+
+    def _draw(self, word: str, variant: int) -> tuple[int, ...]:
+        # A generator of its own, seeded by text: the same in every process, unlike hash().
+        ids, draw = self._characters(word), random.Random(f"{variant} {word}").random
+        find, dropout = self._merges.get, self._probability
+        while True:
+            best = None
+            for place, pair in enumerate(itertools.pairwise(ids)):
+                merge = find(pair)
+                if merge is not None and (best is None or merge < best[0]) and (not dropout or draw() >= dropout):
+                    best = merge, place
+            if best is None:
+                return tuple(ids)
+            (_, piece), place = best
+            ids[place : place + 2] = [piece]
+
+
+def dropout_needs_bpe(probability: float) -> str:
+    return (
+        f"dropout: {probability} was given, but BPE-dropout leaves out merges, and a unigram tokenizer has none. Set "
+        "dropout to 0, or algorithm to bpe."
+    )

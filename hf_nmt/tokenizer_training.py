@@ -1,0 +1,475 @@
+"""Trains a tokenizer, opens a saved one, checks that it can serve, and samples segmentations for BPE-dropout."""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+from tokenizers import (
+    AddedToken,
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
+
+from hf_nmt.config import Settings
+from hf_nmt.errors import ConfigError, DataError
+from hf_nmt.models.tokenization_nmt import SPECIAL_TOKENS, NmtTokenizer, language_tag
+from hf_nmt.subwords import dropout_needs_bpe, train_unigram
+
+logger = logging.getLogger(__name__)
+
+SPACE = "\N{LOWER ONE EIGHTH BLOCK}"  # stands for the space before a word inside pieces
+BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
+CHUNK = 1000  # texts handed to the Rust tokenizer at once
+
+# Letters stay apart from digits, punctuation and symbols, each digit stands alone, and Korean, Chinese and Japanese
+# script is not joined to Latin. So a piece is a word part and no mixture, numbers are copied digit by digit, and no
+# text can be read as a reserved piece: `</s>`, `<2de>` and `<0x41>` all mix letters or digits with punctuation.
+PIECE_BORDERS = (
+    rf"\p{{N}}|{SPACE}?[[\p{{P}}\p{{S}}]&&[^{SPACE}]]+|{SPACE}?\p{{Hangul}}+"
+    rf"|{SPACE}?[\p{{Han}}\p{{Hiragana}}\p{{Katakana}}\u30FC]+"
+)
+
+
+class TokenizerSettings(Settings):
+    path: Path | None = Field(
+        None,
+        description="Folder of a saved tokenizer to use; null (the default) trains one on the training text.",
+    )
+    algorithm: Literal["bpe", "unigram"] = Field(
+        "bpe",
+        description="Byte-pair encoding (Sennrich et al. 2016) or the unigram language model (Kudo 2018). BPE is the "
+        "default because BPE-dropout needs it.",
+    )
+    vocab_size: int = Field(
+        8000,
+        ge=1,
+        description="Pieces in the vocabulary, special tokens and bytes included; of each side where joint is false. "
+        "8000 suits 30 thousand to a million pairs; take 1000 to 4000 for less and 32000 for several million.",
+    )
+    joint: bool = Field(
+        True,
+        description="One vocabulary for both sides, so that embeddings can be shared and names copied; false trains "
+        "one for each side, better where the scripts differ.",
+    )
+    byte_fallback: bool = Field(
+        True,
+        description="Characters without a piece are spelt in UTF-8 bytes (256 pieces of the vocabulary) and never "
+        "lost; false turns them into <unk>.",
+    )
+    normalization: Literal["nfkc", "nfc", "none"] = Field(
+        "nfkc",
+        description="Unicode form of all text, targets too. nfkc also replaces compatibility characters (full-width "
+        "forms, ligatures, superscripts), which the model then never writes: take nfc where Chinese or Japanese is "
+        "the target. White space is one space between words in all of them.",
+    )
+    language_tags: bool = Field(
+        False,
+        description="Open each source with a tag of the target language such as <2en> (Johnson et al. 2017), for "
+        "models of several target languages.",
+    )
+    character_coverage: float = Field(
+        0.9999,
+        gt=0,
+        le=1,
+        description="Share of the characters of the training text that get a piece of their own; the rarest are left "
+        "to byte_fallback. 0.9999 keeps stray characters of a large corpus out; 0.9995 suits Chinese and Japanese.",
+    )
+    max_training_sentences: int = Field(
+        500_000,
+        ge=1,
+        description="Pairs of sentences that the vocabulary is learnt from, drawn at random where the training text "
+        "has more; frequencies are settled well before, and time and memory stay bounded.",
+    )
+    dropout: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="BPE-dropout (Provilkov et al. 2020): probability of leaving out a merge, in training only. 0 is "
+        "off; 0.1 helps below about half a million pairs and costs longer sequences.",
+    )
+
+    @model_validator(mode="after")
+    def _settings_fit(self) -> TokenizerSettings:
+        findings = []
+        if self.path is not None:
+            findings = [
+                f"{name}: {getattr(self, name)!r} was given, but the tokenizer saved in path settles it. Leave {name} "
+                "out, or set path to null."
+                for name, field in type(self).model_fields.items()
+                if name not in ("path", "dropout") and getattr(self, name) != field.default
+            ]
+        elif self.algorithm == "unigram" and self.dropout > 0:
+            findings = [dropout_needs_bpe(self.dropout)]
+        if findings:
+            raise ConfigError(findings)
+        return self
+
+
+# Training
+
+
+def train_tokenizer(
+    sources: Iterable[str],
+    targets: Iterable[str],
+    settings: TokenizerSettings,
+    *,
+    source_language: str | Sequence[str],
+    target_language: str | Sequence[str],
+) -> NmtTokenizer:
+    """Train a tokenizer; the same text and settings give the same files.
+
+    Ids: `<unk>` 0, `<pad>` 1, `<s>` 2, `</s>` 3, then language tags, bytes, pieces. The vocabulary is smaller than
+    asked for, with a warning, where the text gives no more pieces (BPE joins what occurs twice or more).
+
+    Args:
+        sources, targets: as many of the one as of the other; read once.
+        settings: `path` and `dropout` are not looked at.
+        source_language, target_language: one code, or several for a model of several directions.
+
+    Raises:
+        ConfigError: `vocab_size` does not hold the reserved pieces and the characters.
+        DataError: there is no text, or there are not as many sources as targets.
+    """
+    pairs = _sample(sources, targets, settings.max_training_sentences)
+    normalizer = _normalizer(settings.normalization)
+    sides = [[text for pair in pairs if (text := normalizer.normalize_str(pair[side]))] for side in (0, 1)]
+    for name, texts in zip(("sources", "targets"), sides, strict=True):
+        if not texts:
+            raise DataError(f"No text to train a tokenizer on: the {name} hold {len(pairs)} lines and all are empty.")
+    source_languages, target_languages = (
+        [codes] if isinstance(codes, str) else list(codes) for codes in (source_language, target_language)
+    )
+    tags = [language_tag(code) for code in target_languages] if settings.language_tags else []
+    if settings.joint:
+        source, target = _train_side([*sides[0], *sides[1]], settings, tags, "joint"), None
+    else:
+        source = _train_side(sides[0], settings, tags, "source")
+        target = _train_side(sides[1], settings, [], "target")
+    return NmtTokenizer(
+        tokenizer_object=source,
+        target_tokenizer_object=target,
+        separate_vocabularies=not settings.joint,
+        language_tags=settings.language_tags,
+        source_languages=source_languages,
+        target_languages=target_languages,
+    )
+
+
+def _read(texts: Iterable[str]) -> Iterator[str]:
+    """The texts one by one; a column of a dataset is read in slices, a hundred times as fast."""
+    if hasattr(texts, "__len__") and hasattr(texts, "__getitem__"):
+        for start in range(0, len(texts), CHUNK):
+            yield from texts[start : start + CHUNK]
+    else:
+        yield from texts
+
+
+def _sample(sources: Iterable[str], targets: Iterable[str], limit: int) -> list[tuple[str, str]]:
+    """All pairs, or `limit` of them, all with the same chance (Vitter 1985, algorithm R), always the same."""
+    draw = random.Random(0)
+    kept: list[tuple[str, str]] = []
+    try:
+        for number, pair in enumerate(zip(_read(sources), _read(targets), strict=True)):
+            if number < limit:
+                kept.append(pair)
+            elif (place := draw.randrange(number + 1)) < limit:
+                kept[place] = pair
+    except ValueError as error:
+        raise DataError("There are not as many sources as targets: each source needs its target.") from error
+    return kept
+
+
+def _normalizer(name: str) -> normalizers.Normalizer:
+    forms = {"nfkc": [normalizers.NFKC()], "nfc": [normalizers.NFC()], "none": []}
+    return normalizers.Sequence(
+        [
+            *forms[name],
+            normalizers.Replace(Regex(r"\s+"), " "),
+            normalizers.Strip(),
+            normalizers.Replace(SPACE, "_"),  # in a text it would come back as a space
+        ]
+    )
+
+
+def _train_side(texts: list[str], settings: TokenizerSettings, tags: list[str], side: str) -> Tokenizer:
+    """Train the Rust tokenizer of one vocabulary on normalised texts."""
+    special = [*SPECIAL_TOKENS.values(), *tags]
+    reserved = [*special, *BYTES] if settings.byte_fallback else special
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(text)
+    counts[SPACE] = counts.pop(" ", 0) + len(texts)
+    rare = _rare_characters(counts, settings.character_coverage)
+    smallest = len(reserved) + len(counts) - len(rare)
+    if smallest > settings.vocab_size:
+        raise ConfigError(
+            f"vocab_size: {settings.vocab_size} is too small for the {side} vocabulary: {len(special)} special "
+            f"tokens{', 256 bytes' if settings.byte_fallback else ''} and {len(counts) - len(rare)} characters are "
+            f"{smallest}. Raise tokenizer.vocab_size well above that, or lower tokenizer.character_coverage."
+        )
+    if rare:
+        gaps = str.maketrans(dict.fromkeys(rare, " "))
+        texts = [text.translate(gaps) for text in texts]
+    model = {"bpe": _train_bpe, "unigram": _train_unigram}[settings.algorithm](texts, settings, reserved)
+    tokenizer = _pipeline(model, settings.normalization)
+    tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in special])
+    metaspace = decoders.Metaspace(replacement=SPACE, prepend_scheme="always")
+    tokenizer.decoder = (
+        decoders.Sequence([decoders.ByteFallback(), metaspace]) if settings.byte_fallback else metaspace
+    )
+    end = SPECIAL_TOKENS["eos_token"]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"$A {end}", special_tokens=[(end, tokenizer.token_to_id(end))]
+    )
+    size = tokenizer.get_vocab_size()
+    if size < settings.vocab_size:
+        logger.warning(
+            "tokenizer.vocab_size is %d, but the text gives only %d pieces for the %s vocabulary, which has no more. "
+            "Train on more text, or set tokenizer.vocab_size to %d or less.",
+            settings.vocab_size,
+            size,
+            side,
+            size,
+        )
+    logger.info("%s vocabulary: %d pieces from %d texts, %d characters left out", side, size, len(texts), len(rare))
+    return tokenizer
+
+
+def _rare_characters(counts: Counter[str], coverage: float) -> list[str]:
+    """The rarest characters that together stay below a share of 1 - coverage."""
+    allowed, rare = (1 - coverage) * counts.total(), []
+    for character, count in sorted(counts.items(), key=lambda item: (item[1], item[0])):
+        allowed -= count
+        if allowed < 0 or character == SPACE:
+            break
+        rare.append(character)
+    return rare
+
+
+def _pipeline(model: models.Model, normalization: str) -> Tokenizer:
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = _normalizer(normalization)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="always"),
+            pre_tokenizers.Split(Regex(PIECE_BORDERS), "isolated"),
+        ]
+    )
+    return tokenizer
+
+
+def _train_bpe(texts: list[str], settings: TokenizerSettings, reserved: list[str]) -> models.Model:
+    scratch = _pipeline(models.BPE(), "none")
+    scratch.train_from_iterator(
+        (texts[start : start + CHUNK] for start in range(0, len(texts), CHUNK)),
+        trainers.BpeTrainer(
+            vocab_size=settings.vocab_size, special_tokens=reserved, min_frequency=2, show_progress=False
+        ),
+    )
+    trained = json.loads(scratch.to_str())["model"]
+    # A new model: whatever a trainer reserves becomes a special token, and bytes must not be, or they would be left
+    # out of decoded text.
+    return models.BPE(
+        vocab=trained["vocab"],
+        merges=[tuple(merge) for merge in trained["merges"]],
+        unk_token=SPECIAL_TOKENS["unk_token"],
+        fuse_unk=True,
+        byte_fallback=settings.byte_fallback,
+    )
+
+
+def _train_unigram(texts: list[str], settings: TokenizerSettings, reserved: list[str]) -> models.Model:
+    split = _pipeline(models.BPE(), "none").pre_tokenizer.pre_tokenize_str
+    words: Counter[str] = Counter()
+    for text in texts:
+        words.update(word for word, _ in split(text))
+    pieces = train_unigram(words, settings.vocab_size - len(reserved))
+    # The score of a reserved piece counts for nothing: no text holds one between two piece borders.
+    vocabulary = [*((piece, 0.0) for piece in reserved), *pieces]
+    return models.Unigram(vocabulary, unk_id=0, byte_fallback=settings.byte_fallback)
+
+
+# Opening and checking
+
+
+def load_tokenizer(path: str | Path) -> NmtTokenizer:
+    """Open a folder written by `save_pretrained` of a tokenizer or a model of ours.
+
+    Raises:
+        DataError: there is no such folder, or it does not hold a whole tokenizer of this family.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        reason = "is a file, not a folder" if folder.exists() else "does not exist"
+        raise DataError(f"No tokenizer: {folder} {reason}. Give the folder that holds tokenizer.json.")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        if not (folder / name).is_file():
+            raise DataError(f"No tokenizer: {folder} holds no {name}. Give a folder written by save_pretrained.")
+    try:
+        kind = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8")).get("tokenizer_class")
+        if kind != NmtTokenizer.__name__:
+            raise DataError(
+                f"{folder} holds a {kind}, not an {NmtTokenizer.__name__}. Give a tokenizer that hf_nmt trained."
+            )
+        return NmtTokenizer.from_pretrained(str(folder))
+    except DataError:
+        raise
+    except Exception as error:  # the Rust parser raises plain Exception
+        raise DataError(f"The tokenizer in {folder} cannot be read: {error}") from error
+
+
+def check_tokenizer(
+    tokenizer: NmtTokenizer,
+    sources: Iterable[str],
+    targets: Iterable[str],
+    *,
+    model_config: Any = None,
+    max_sentences: int = 100_000,
+    max_failures: float = 0.01,
+) -> dict[str, Any]:
+    """What the tokenizer makes of a text, measured before training.
+
+    All rates are shares between 0 and 1. "Words" are what white space separates; tokens are counted without `</s>`
+    and tag. A round trip fails where decoding does not give back the text in the tokenizer's own normalisation.
+    "Changed by normalisation" counts texts of which more than white space changed: what is lost there in targets, the
+    model cannot learn to write.
+
+    Args:
+        model_config: an `NmtConfig` whose ids and sizes must fit; None checks the tokenizer alone.
+        max_sentences: pairs looked at, drawn at random where there are more.
+        max_failures: share of failed round trips, on either side, that is accepted.
+
+    Returns:
+        A dict for JSON.
+
+    Raises:
+        DataError: special ids or sizes do not fit, there is no text, or too many round trips fail.
+    """
+    problems = _id_problems(tokenizer, model_config)
+    if problems:
+        raise DataError("The tokenizer does not fit the model: " + " ".join(problems))
+    pairs = _sample(sources, targets, max_sentences)
+    report: dict[str, Any] = {
+        "sentences": len(pairs),
+        "separate_vocabularies": tokenizer.separate_vocabularies,
+        "special_ids": {name: getattr(tokenizer, f"{name}_id") for name in SPECIAL_TOKENS},
+    }
+    for side, backend in enumerate((tokenizer.source_backend, tokenizer.target_backend)):
+        name = ("source", "target")[side]
+        found = report[name] = _check_side(backend, [pair[side] for pair in pairs])
+        if not found["tokens"]:
+            raise DataError(f"The tokenizer cannot be checked: there is no {name} text.")
+        failures = found["round_trip"]
+        if failures["failure_rate"] > max_failures:
+            raise DataError(
+                f"The tokenizer loses {name} text: {failures['failures']} of {found['sentences']} sentences do not "
+                f"come back from its ids (accepted: {max_failures:.1%}), such as {failures['examples'][0]!r}; "
+                f"{found['unknown_rate']:.2%} of the tokens are <unk>. Train it with byte_fallback: true, or on text "
+                "of these languages."
+            )
+    return report
+
+
+def _id_problems(tokenizer: NmtTokenizer, model_config: Any) -> list[str]:
+    problems = []
+    for name, backend in (("source", tokenizer.source_backend), ("target", tokenizer.target_backend)):
+        for number, token in enumerate(SPECIAL_TOKENS.values()):
+            if (given := backend.token_to_id(token)) != number:
+                problems.append(f"{token} has id {given} in the {name} vocabulary and must have {number}.")
+    for name, ids in (
+        ("sources", tokenizer("a", tgt_lang=next(iter(tokenizer.target_languages), None))),
+        ("targets", tokenizer(text_target="a")),
+    ):
+        if ids["input_ids"][-1] != tokenizer.eos_token_id:
+            problems.append(f"{name} do not end with {tokenizer.eos_token}.")
+    if model_config is None:
+        return problems
+    for name, number in (("pad_token_id", 1), ("bos_token_id", 2), ("eos_token_id", 3), ("decoder_start_token_id", 2)):
+        if (given := getattr(model_config, name, None)) != number:
+            problems.append(f"{name} of the model is {given} and must be {number}.")
+    sizes = {"vocab_size": tokenizer.target_vocab_size}
+    if tokenizer.separate_vocabularies:
+        sizes["source_vocab_size"] = tokenizer.source_vocab_size
+    for name, needed in sizes.items():
+        if (getattr(model_config, name, None) or 0) < needed:
+            problems.append(f"{name} of the model is {getattr(model_config, name, None)}, the tokenizer has {needed}.")
+    return problems
+
+
+def _check_side(backend: Tokenizer, texts: list[str]) -> dict[str, Any]:
+    backend.encode_special_tokens = True  # tags and special tokens in a text are text
+    unknown = backend.token_to_id(SPECIAL_TOKENS["unk_token"])
+    bytes_ = {number for piece in BYTES if (number := backend.token_to_id(piece)) is not None}
+    characters, pieces = Counter(), Counter()
+    failures: list[dict[str, str]] = []
+    changed: list[dict[str, str]] = []
+    num_words = empty = longest = 0
+    for start in range(0, len(texts), CHUNK):
+        chunk = texts[start : start + CHUNK]
+        rows = [encoding.ids for encoding in backend.encode_batch_fast(chunk, add_special_tokens=False)]
+        for text, ids, decoded in zip(chunk, rows, backend.decode_batch(rows), strict=True):
+            expected = backend.normalizer.normalize_str(text)
+            characters.update(expected)
+            pieces.update(ids)
+            words = text.split()
+            num_words, empty, longest = num_words + len(words), empty + (not words), max(longest, len(ids))
+            if decoded != expected:
+                failures.append({"text": text, "expected": expected, "decoded": decoded})
+            if expected != " ".join(words):
+                changed.append({"text": text, "normalized": expected})
+    tokens = pieces.total()
+    uncovered = [
+        (character, count)
+        for character, count in sorted(characters.items(), key=lambda item: (-item[1], item[0]))
+        if backend.token_to_id(character.replace(" ", SPACE)) is None
+    ]
+    return {
+        "sentences": len(texts),
+        "empty_sentences": empty,
+        "words": num_words,
+        "characters": characters.total(),
+        "tokens": tokens,
+        "tokens_per_sentence": _ratio(tokens, len(texts)),
+        "tokens_per_word": _ratio(tokens, num_words),
+        "tokens_per_character": _ratio(tokens, characters.total()),
+        "longest_sentence": longest,
+        "vocabulary": backend.get_vocab_size(),
+        "vocabulary_used": len(pieces),
+        "unknown_rate": _ratio(pieces[unknown], tokens),
+        "byte_fallback_rate": _ratio(sum(pieces[number] for number in bytes_), tokens),
+        "uncovered_characters": {
+            "distinct": len(uncovered),
+            "rate": _ratio(sum(count for _, count in uncovered), characters.total()),
+            "most_frequent": [
+                {"character": character, "code_point": f"U+{ord(character):04X}", "count": count}
+                for character, count in uncovered[:20]
+            ],
+        },
+        "round_trip": {
+            "failures": len(failures),
+            "failure_rate": _ratio(len(failures), len(texts)),
+            "examples": failures[:5],
+        },
+        "changed_by_normalization": {
+            "sentences": len(changed),
+            "rate": _ratio(len(changed), len(texts)),
+            "examples": changed[:5],
+        },
+    }
+
+
+def _ratio(part: float, whole: float) -> float:
+    return round(part / whole, 6) if whole else 0.0

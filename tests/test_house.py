@@ -10,11 +10,13 @@ import re
 import shlex
 import sys
 import tokenize
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
 
 from hf_nmt.config import Settings, load
+from hf_nmt.config_keys import keys_of
 from hf_nmt.errors import ConfigError
 
 ROOT = Path(__file__).parent.parent
@@ -34,10 +36,13 @@ SAME_FLOOR = {
     "config_yaml": {"errors"},
     "artifacts": {"errors"},
     "data": {"language", "reporting"},
+    "reporting": {"runs"},
     "tokenizer_training": {"subwords"},
     "ort": {"generation"},
     "evaluation": {"translators"},
 }
+SETUP = configparser.ConfigParser()
+SETUP.read(ROOT / "setup.cfg")
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
 
@@ -169,10 +174,19 @@ def test_every_folder_of_the_package_is_installed():
     assert [name_of(folder) for folder in folders if not (folder / "__init__.py").is_file()] == []
 
 
+def test_every_data_file_of_the_package_is_installed():
+    files = [path for path in (ROOT / "hf_nmt").rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")]
+    assert files
+    patterns = {
+        (ROOT / package.replace(".", "/") / pattern).relative_to(ROOT).as_posix()
+        for package, names in SETUP["options.package_data"].items()
+        for pattern in re.split(r"[\s,]+", names.strip())
+    }
+    assert [name_of(path) for path in files if not any(fnmatch(name_of(path), p) for p in patterns)] == []
+
+
 def test_every_extra_that_is_named_exists():
-    setup = configparser.ConfigParser()
-    setup.read(ROOT / "setup.cfg")
-    extras = set(setup["options.extras_require"])
+    extras = set(SETUP["options.extras_require"])
     named = {}
     for path in [*python_files("hf_nmt", "recipes", "export"), *ROOT.rglob("recipes/**/*.yaml"), *ROOT.glob("*.md")]:
         for match in re.finditer(
@@ -328,15 +342,9 @@ def test_settings_file_is_valid_and_opens_with_its_launch_line(path):
         assert findings_of(script, config, given) == []
 
 
-def settings_classes(settings: type[Settings]) -> list[type[Settings]]:
-    from hf_nmt.config_keys import keys_of
-
-    return sorted({key.owner for key in keys_of(settings)}, key=lambda owner: owner.__name__)
-
-
 @pytest.mark.parametrize("recipe", sorted(path.stem for path in python_files("recipes", "export")))
 def test_every_key_has_a_meaning_and_unknown_keys_are_refused(recipe):
-    classes = settings_classes(settings_of(recipe))
+    classes = sorted({key.owner for key in keys_of(settings_of(recipe))}, key=lambda owner: owner.__name__)
     assert classes
     for owner in classes:
         assert owner.model_config.get("extra") == "forbid", owner

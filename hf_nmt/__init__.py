@@ -1,8 +1,8 @@
 """Translation models on Hugging Face Transformers.
 
-`import hf_nmt` teaches Transformers the model family (`AutoConfig`, `AutoModelForSeq2SeqLM`, `AutoTokenizer`) and gives
-it back `pipeline("translation")`. It imports neither torch nor Transformers for that: each registration waits for the
-module of Transformers that holds the registry, and is done when that import ends, or at once where it has ended before.
+`import hf_nmt` teaches Transformers the model family (`AutoConfig`, `AutoModelForSeq2SeqLM`, `AutoTokenizer`) and
+gives it back `pipeline("translation")`. It imports neither torch nor Transformers for that: each registration waits for
+the module of Transformers that holds the registry, and is done when that import ends; at once where it already has.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ _waiting: dict[str, Callable[[], None]] = {
 class _ImportWatch(threading.local):
     """A finder that finds as the others do, and registers once the outermost import has ended.
 
-    Registering inside an import would meet half-imported modules: the modelling code imports Transformers, and parts of
-    Transformers import each other. So the depth of the imports under way in this thread is counted.
+    Registering inside an import would meet half-imported modules: the modelling code imports Transformers, and parts
+    of Transformers import each other. So the depth of the imports under way in this thread is counted.
     """
 
     depth = 0

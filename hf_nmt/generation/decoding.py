@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from hf_nmt.config import Settings
-from hf_nmt.models.decoding_nmt import BATCH_TOKENS, MAX_LENGTH_EXTRA, MAX_LENGTH_RATIO, NUM_BEAMS
+from hf_nmt.models.sources_nmt import BATCH_TOKENS, MAX_LENGTH_EXTRA, MAX_LENGTH_RATIO, NUM_BEAMS
 
+# Keys of generation_config.json with the same name and meaning here.
+_OF_THE_MODEL = ("num_beams", "length_penalty", "early_stopping", "no_repeat_ngram_size")
 _SAMPLING = ("temperature", "top_k", "top_p", "seed")
 
 
@@ -18,19 +22,19 @@ class DecodingSettings(Settings):
     num_beams: int = Field(
         NUM_BEAMS,
         ge=1,
-        description="Hypotheses kept at each step; 1 is greedy search. Beyond 5 the gain is small and time grows with it.",
+        description="Hypotheses kept at each step; 1 is greedy search. Beyond 5 the gain is small, time grows.",
     )
     num_return_sequences: int = Field(
         1, ge=1, description="Translations per source, best first; at most num_beams unless do_sample is true."
     )
     length_penalty: float = Field(
         1.0,
-        description="Hypotheses are ranked by log-probability / length ** length_penalty; above 1 favours longer ones.",
+        description="Hypotheses rank by log-probability / length ** length_penalty; above 1 favours longer ones.",
     )
     early_stopping: bool | Literal["never"] = Field(
         False,
-        description="When beam search ends: false, when a better hypothesis of the present length is impossible; true, at "
-        "num_beams finished ones (faster); never, when a better one of any length is impossible (slower).",
+        description="When beam search ends: false, when a better hypothesis of the present length is impossible; true, "
+        "at num_beams finished ones (faster); never, when a better one of any length is impossible (slower).",
     )
     max_length_ratio: float = Field(
         MAX_LENGTH_RATIO,
@@ -71,18 +75,18 @@ class DecodingSettings(Settings):
     window_size: int = Field(
         4096,
         ge=1,
-        description="Texts read ahead and sorted by length together; more fills batches better, fewer come out sooner.",
+        description="Texts read ahead and sorted by length together; more fill batches better, fewer come out sooner.",
     )
     split_sentences: bool = Field(
         True,
-        description="Translate every sentence of a text on its own and join the translations with the text's own white "
-        "space: models trained on sentences lose parts of a longer text. false takes each text as it is, as test sets "
+        description="Translate every sentence of a text on its own and join the translations with the text's own "
+        "white space: models trained on sentences lose parts of a longer text. false takes each text as it is, as test sets "
         "aligned by line want it.",
     )
     truncate: bool = Field(
         False,
-        description="Cut off what is over the limit of the source, with a warning, instead of cutting it into parts or, "
-        "with split_sentences=false, refusing it.",
+        description="Cut off what is over the limit of the source, with a warning, instead of cutting it into parts "
+        "or, with split_sentences=false, refusing it.",
     )
 
     @model_validator(mode="after")
@@ -114,3 +118,16 @@ class DecodingSettings(Settings):
         if self.do_sample:
             kwargs |= {"temperature": self.temperature, "top_k": self.top_k, "top_p": self.top_p}
         return kwargs
+
+
+def model_decoding(folder: Path | str, given: DecodingSettings | None = None) -> DecodingSettings:
+    """How a saved model is to translate: what `given` sets, else its generation_config.json, else the defaults."""
+    try:
+        own = json.loads(Path(folder, "generation_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        own = {}
+    taken = given.model_dump(include=given.model_fields_set) if given is not None else {}
+    settings = {name: own[name] for name in _OF_THE_MODEL if own.get(name) is not None} | taken
+    if settings.get("num_beams") == 1 and "early_stopping" not in taken:
+        settings.pop("early_stopping", None)  # for the beam search that the model would do
+    return DecodingSettings(**settings)

@@ -19,15 +19,12 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from hf_nmt.errors import ConfigError, DataError
 from hf_nmt.generation.decoding import DecodingSettings
-from hf_nmt.models.decoding_nmt import (
-    DecodedBatch,
+from hf_nmt.models.decoding_nmt import DecodedBatch, decode, encoder_states, padded
+from hf_nmt.models.sources_nmt import (
     EncodedText,
     Languages,
     LongTextError,
-    decode,
     encode_texts,
-    encoder_states,
-    padded,
     source_limit,
     target_limit,
 )
@@ -43,12 +40,13 @@ class SourceError(DataError):
     """A source text that cannot be translated.
 
     Args:
+        reason: what is wrong with it, and what to do.
         index: its position in the input, from 0.
     """
 
-    def __init__(self, message: str, index: int):
-        self.index = index
-        super().__init__(f"Text {index + 1}: {message}")
+    def __init__(self, reason: str, index: int):
+        self.reason, self.index = reason, index
+        super().__init__(f"Text {index + 1}: {reason}")
 
 
 @dataclass
@@ -74,10 +72,26 @@ class Statistics:
     length_limited: int = 0
     seconds: float = 0.0
 
+    def summary(self) -> str:
+        """One line for a log."""
+        per_second = f"{self.sentences / self.seconds:,.1f} sentences/s" if self.seconds else "nothing to do"
+        notes = [
+            f"{count:,} {what}"
+            for count, what in (
+                (self.sentences - self.decoded_sentences, "repeated"),
+                (self.cut_sentences, "cut into parts"),
+                (self.truncated_sentences, "TRUNCATED"),
+                (self.length_limited, "ended at the length limit"),
+            )
+            if count
+        ]
+        counts = f"{self.texts:,} texts, {self.sentences:,} sentences"
+        return f"{counts}{' (' + ', '.join(notes) + ')' if notes else ''} in {self.seconds:,.1f} s: {per_second}"
+
 
 def windows(texts: Iterable[Any], largest: int, first: int | None = None) -> Iterator[list[Any]]:
-    """Consecutive lists of texts, read as they are asked for: the first of `first`, each next one twice as large, up to
-    `largest`."""
+    """Consecutive lists of texts, read as they are asked for: the first of `first`, each next one twice as large,
+    up to `largest`."""
     iterator, size = iter(texts), min(largest, first or largest)
     while window := list(itertools.islice(iterator, size)):
         yield window
@@ -125,12 +139,12 @@ class TorchTranslator:
         target_language: str | None = None,
         prefixes: Sequence[str] | None = None,
     ) -> Iterator[list[Translation]]:
-        """Yield the n-best list of each source, best first, in the order of `sources`, which are read window by window.
+        """Yield the n-best list of each source, best first, in order; `sources` is read window by window.
 
         A source may be a text of several sentences (see `DecodingSettings.split_sentences`); its tokens then hold the
-        end-of-sentence symbols between sentences, and a prefix is for its first sentence. An empty text stays as it is.
-        Scores are the model's own log-probabilities, whatever the sampling temperature. The score of a prefix is left
-        out of `score`, as the search does.
+        end-of-sentence symbols between sentences, and a prefix is for its first sentence. An empty text stays as it
+        is. Scores are the model's own log-probabilities, whatever the sampling temperature. The score of a prefix is
+        left out of `score`, as the search does.
 
         Raises:
             ConfigError: a language that the model does not have.

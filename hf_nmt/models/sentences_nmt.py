@@ -1,7 +1,7 @@
 """Long input: a text is cut into sentences and put together again with its own white space.
 
-Models trained on single sentences drop what follows the first few. The boundaries come from `sentencex` (rules for some
-three hundred languages, no download); it is looked up when first needed, as this file also travels with saved models.
+Models trained on single sentences drop what follows the first few. The boundaries come from `sentencex` (rules for
+some three hundred languages, no download); it is looked up when first needed, as this file travels with saved models.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ _CUTS = (
     re.compile(r"\s+"),
 )
 
-# Scripts written without spaces between sentences: kana, Chinese characters, their punctuation, full-width forms, Thai,
-# Lao, Burmese, Khmer.
+# Scripts written without spaces between sentences: kana, Chinese characters, their punctuation, full-width forms,
+# Thai, Lao, Burmese, Khmer.
 _NO_SPACES = re.compile(
     r"[\u3000-\u30ff\u3400-\u9fff\uf900-\ufaff\uff00-\uffef\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]"
 )
@@ -49,8 +49,8 @@ class SplitText:
         return [sentence for piece in self.pieces if (sentence := piece.strip())]
 
     def cut(self, fits: Callable[[str], bool]) -> SplitText:
-        """Cut every sentence for which `fits` is false: near its middle, best at a clause, else between words, and where
-        there is neither, between characters."""
+        """Cut every sentence for which `fits` is false: near its middle, best at a clause, else between words, and
+        where there is neither, between characters."""
         pieces, num_cut = [], 0
         for piece in self.pieces:
             parts = _halves(piece, fits)

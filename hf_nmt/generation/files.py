@@ -1,0 +1,316 @@
+"""Translate lines of a stream or a file: line by line the same number out, and files go on where they stopped.
+
+An output file grows as `<output>.partial`, with `<output>.partial.json` telling after each window of lines how much of
+it is certain. A process that is killed and started again continues there, in the same windows, and so writes the same
+bytes. The file gets its name when it is whole.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import itertools
+import json
+import logging
+import os
+import re
+import sys
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+from hf_nmt import artifacts
+from hf_nmt.data.text_lines import MAX_LINE_BYTES
+from hf_nmt.errors import ConfigError, DataError
+from hf_nmt.generation.decoding import DecodingSettings
+from hf_nmt.generation.translator import SourceError, Statistics, TorchTranslator, windows
+from hf_nmt.protocols import Translation, Translator
+from hf_nmt.runs import environment
+
+logger = logging.getLogger(__name__)
+
+OutputFormat = Literal["text", "jsonl"]
+
+# Lines of the first window; each next one is twice as large, up to DecodingSettings.window_size. Output starts early
+# and full batches follow soon.
+FIRST_WINDOW = 16
+
+_LINE_BREAKS = re.compile(r"[\r\n]+")
+_LINE_BREAKS_AND_TABS = re.compile(r"[\r\n\t]+")
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of input.
+
+    Attributes:
+        text: without its end.
+        end: LF, CR LF, or nothing at the end of a file.
+        num_bytes: of the whole line.
+    """
+
+    text: str
+    end: str
+    num_bytes: int
+
+
+def open_input(path: Path | None) -> BinaryIO:
+    """A file, unpacked where its name ends in `.gz`; None for the standard input, which closing leaves open."""
+    if path is None:
+        return open(sys.stdin.fileno(), "rb", closefd=False)
+    return gzip.open(path) if path.suffix == ".gz" else open(path, "rb")
+
+
+def read_lines(stream: BinaryIO, name: str, first: int = 0) -> Iterator[Line]:
+    """Lines of UTF-8 text; only LF ends a line, and a CR before it belongs to the end. A byte order mark is left out.
+
+    Args:
+        stream: where to read.
+        name: what errors call it.
+        first: number of lines before the first, for errors.
+
+    Raises:
+        DataError: a line that is no UTF-8 text, with its number; a damaged gzip file.
+    """
+    for number in itertools.count(first + 1):
+        try:
+            raw = stream.readline(MAX_LINE_BYTES)
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise DataError(f"{name}: the gzip file is damaged after line {number - 1} ({error}).") from error
+        if not raw:
+            return
+        problem = None
+        if len(raw) == MAX_LINE_BYTES or b"\0" in raw:
+            problem = "this is not text: a NUL byte, or a line without end"
+        try:
+            text = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            problem = f"not UTF-8 text (byte {raw[error.start]:#04x} at position {error.start + 1} of the line)"
+        if problem is not None:
+            raise DataError(f"{name}, line {number}: {problem}. Give a file of UTF-8 text.")
+        body = text.removesuffix("\n")
+        body = body.removesuffix("\r") if body != text else body
+        yield Line(body, text[len(body) :], len(raw))
+
+
+def render(n_best: list[Translation], line: Line, output_format: OutputFormat, index: int, num_best: int) -> str:
+    """One line of input as lines of output.
+
+    text: the translation; of several, each on a line of its own as `index TAB score TAB translation`, best first,
+    where the index counts the lines of the input from 0. jsonl: one object a line with index, source and translations.
+    """
+    if output_format == "jsonl":
+        translations = [
+            {
+                "text": one.text,
+                "score": round(one.score, 6),
+                "finish_reason": one.finish_reason,
+                "tokens": one.tokens,
+                "token_scores": [round(score, 6) for score in one.token_scores],
+            }
+            for one in n_best
+        ]
+        record = {"index": index, "source": line.text, "translations": translations}
+        return json.dumps(record, ensure_ascii=False) + "\n"
+    # A line break or a tab that the model produced would move everything after it.
+    if num_best == 1:
+        return _LINE_BREAKS.sub(" ", n_best[0].text) + line.end
+    end = line.end or "\n"
+    rows = [f"{index}\t{one.score:.6f}\t{_LINE_BREAKS_AND_TABS.sub(' ', one.text)}" for one in n_best]
+    return end.join(rows) + line.end
+
+
+def translate_lines(
+    translator: Translator,
+    lines: Iterable[Line],
+    settings: DecodingSettings,
+    *,
+    name: str,
+    target_language: str | None = None,
+    output_format: OutputFormat = "text",
+    first_window: int = FIRST_WINDOW,
+    index: int = 0,
+) -> Iterator[tuple[list[Line], str]]:
+    """Yield window by window the lines read and what to write for them.
+
+    Args:
+        translator: any system.
+        lines: the input.
+        settings: how to translate.
+        name: of the input, for errors.
+        target_language: code, for models of several languages.
+        output_format: see `render`.
+        first_window: number of lines in the first window.
+        index: number of lines of the input before the first of these.
+
+    Raises:
+        DataError: a line that cannot be translated, with its number.
+    """
+    for window in windows(lines, settings.window_size, first_window):
+        texts = [line.text for line in window]
+        whole = settings.model_copy(update={"window_size": len(window)})
+        try:
+            n_bests = list(translator.translate(texts, whole, target_language=target_language))
+        except SourceError as error:
+            raise DataError(f"{name}, line {index + error.index + 1}: {error.reason}") from error
+        written = [
+            render(n_best, line, output_format, index + position, settings.num_return_sequences)
+            for position, (line, n_best) in enumerate(zip(window, n_bests, strict=True))
+        ]
+        yield window, "".join(written)
+        index += len(window)
+
+
+@dataclass
+class Progress:
+    """How far an output file is certain.
+
+    Attributes:
+        num_lines, input_bytes: read and translated.
+        output_bytes: written for them.
+        num_windows: translated so far.
+        statistics: of the translator.
+    """
+
+    num_lines: int = 0
+    input_bytes: int = 0
+    output_bytes: int = 0
+    num_windows: int = 0
+    statistics: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+class PartialOutput:
+    """An output file that is continued after a stop, and named when it is whole.
+
+    Args:
+        path: of the whole file.
+        identity: what the output depends on (model, settings, input); None where the input cannot be read again and so
+            every start is a new one.
+        overwrite: forget what was begun.
+
+    Raises:
+        ConfigError: something was begun under this name with another identity.
+    """
+
+    def __init__(self, path: Path, identity: Mapping[str, Any] | None, *, overwrite: bool = False):
+        self.path = path
+        self.partial = path.with_name(path.name + ".partial")
+        self.journal = path.with_name(path.name + ".partial.json")
+        self.identity = identity
+        self.progress = Progress()
+        if not overwrite and identity is not None and self.partial.is_file() and self.journal.is_file():
+            begun = json.loads(self.journal.read_text(encoding="utf-8"))
+            if begun["identity"] != identity:
+                changed = sorted(key for key in identity if begun["identity"].get(key) != identity[key])
+                raise ConfigError(
+                    f"output: {self.partial} was begun with another {', '.join(changed)}. Delete it, choose another "
+                    "output, or start anew with overwrite=true."
+                )
+            if self.partial.stat().st_size >= begun["progress"]["output_bytes"]:
+                self.progress = Progress(**begun["progress"])
+
+    def __enter__(self) -> PartialOutput:
+        self._lock = artifacts.file_lock(self.partial)
+        self._lock.__enter__()
+        self._file = open(self.partial, "r+b" if self.progress.num_lines else "wb")
+        self._file.truncate(self.progress.output_bytes)
+        self._file.seek(self.progress.output_bytes)
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._file.close()
+        self._lock.__exit__(*error)
+
+    def write(self, lines: list[Line], text: str, statistics: Mapping[str, Any]) -> None:
+        """Add a window, and note it once it is on the disk."""
+        data = text.encode()
+        self._file.write(data)
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self.progress.num_lines += len(lines)
+        self.progress.input_bytes += sum(line.num_bytes for line in lines)
+        self.progress.output_bytes += len(data)
+        self.progress.num_windows += 1
+        self.progress.statistics = dict(statistics)
+        if self.identity is not None:
+            artifacts.write_json(
+                self.journal, {"identity": self.identity, "progress": dataclasses.asdict(self.progress)}
+            )
+
+    def finish(self) -> None:
+        """Give the file its name."""
+        self._file.close()
+        os.replace(self.partial, self.path)
+        self.journal.unlink(missing_ok=True)
+        self.partial.with_name(f".{self.partial.name}.lock").unlink(missing_ok=True)
+
+
+def name_of(source: Path | None) -> str:
+    """What messages call an input."""
+    return "standard input" if source is None else str(source)
+
+
+def describe(source: Path | None) -> dict[str, Any] | None:
+    """Size and hash of an input file; None for the standard input."""
+    if source is None:
+        return None
+    return {"bytes": source.stat().st_size, "sha256": artifacts.hash_file(source)}
+
+
+def translate_file(
+    translator: TorchTranslator,
+    source: Path | None,
+    output: Path,
+    settings: DecodingSettings,
+    facts: Mapping[str, Any],
+    *,
+    output_format: OutputFormat = "text",
+    overwrite: bool = False,
+) -> Iterator[Progress]:
+    """Translate a file, or go on with it; yields before the first and after each window how far it is.
+
+    Args:
+        source: file to read, or None for the standard input, which is always begun anew.
+        output: file to write; see `PartialOutput`.
+        facts: what the output depends on: `model`, `input`, `decoding` and so on. Work that was begun goes on if they
+            are the same, but for the size of batches, which may be lowered when memory was short.
+        output_format: see `render`.
+        overwrite: forget what was begun.
+    """
+    decoding = {name: value for name, value in facts["decoding"].items() if name != "batch_tokens"}
+    identity = None if source is None else {**facts, "decoding": decoding}
+    name = name_of(source)
+    with open_input(source) as stream, PartialOutput(output, identity, overwrite=overwrite) as partial:
+        progress = partial.progress
+        if progress.num_lines:
+            logger.info("%s: going on after line %d.", output, progress.num_lines)
+            stream.seek(progress.input_bytes)
+            translator.statistics = Statistics(**progress.statistics)
+        yield progress
+        for window, text in translate_lines(
+            translator,
+            read_lines(stream, name, progress.num_lines),
+            settings,
+            name=name,
+            output_format=output_format,
+            first_window=FIRST_WINDOW << progress.num_windows,
+            index=progress.num_lines,
+        ):
+            partial.write(window, text, dataclasses.asdict(translator.statistics))
+            yield progress
+        partial.finish()
+
+
+def write_record(output: Path, facts: Mapping[str, Any], progress: Progress, model: str | None) -> None:
+    """Write `<output>.json`: settings, hashes, counts and versions."""
+    record = {
+        "schema_version": 1,
+        **facts,
+        "model": {"path": model, "hash": facts["model"]},
+        "output": {"bytes": output.stat().st_size, "sha256": artifacts.hash_file(output), "lines": progress.num_lines},
+        "statistics": progress.statistics,
+        "environment": environment(),
+    }
+    artifacts.write_json(output.with_name(output.name + ".json"), record)

@@ -1,0 +1,135 @@
+"""Translate text with a saved model, a line at a time.
+
+    python recipes/translate.py model=runs/<id>/best < in.de > out.en
+    python recipes/translate.py model=runs/<id>/best input=in.de output=out.en
+    python recipes/translate.py model=runs/<id>/best output_format=jsonl decoding.num_return_sequences=5 < in.de
+
+Every line of input gives one of output, empty ones too; a line of several sentences is translated sentence by
+sentence. Several translations per line come as `index TAB score TAB translation`, best first, the index counting lines from
+0; output_format=jsonl gives one object per line, with tokens and their log-probabilities.
+
+An output file is written as <output>.partial until it is whole. If it is interrupted, the same command goes on where
+it stopped. <output>.json records the settings, hashes and counts. To test line-aligned text, as recipes/validate.py
+does, set decoding.split_sentences=false.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+from tqdm import tqdm
+
+from hf_nmt import artifacts
+from hf_nmt.config import Settings, fingerprint, from_command_line, launch
+from hf_nmt.data.text_lines import existing_file
+from hf_nmt.errors import ConfigError, NmtError
+from hf_nmt.generation.decoding import DecodingSettings, model_decoding
+from hf_nmt.translators import load_translator, model_folder
+
+logger = logging.getLogger("hf_nmt.recipes.translate")
+
+
+class TranslateRecipe(Settings):
+    model: str | None = Field(None, description="Folder of a saved model, such as runs/<id>/best, or a run folder.")
+    input: str | None = Field(None, description="File of UTF-8 text, plain or .gz; null reads the standard input.")
+    output: str | None = Field(None, description="File to write; null writes to the standard output.")
+    output_format: Literal["text", "jsonl"] = Field(
+        "text", description="text: translations alone; jsonl: one object a line, with scores and tokens."
+    )
+    source_language: str | None = Field(None, description="Code, for models of several source languages.")
+    target_language: str | None = Field(None, description="Code, for models of several target languages.")
+    decoding: DecodingSettings | None = Field(
+        None,
+        description="How to translate. null, and every key left out, takes the model's own generation_config.json.",
+    )
+    device: str | None = Field(None, description="Such as cpu or cuda:0; null takes a GPU where there is one.")
+    overwrite: bool = Field(False, description="Replace the output, and forget what an interruption left of it.")
+
+
+SETTINGS = TranslateRecipe
+
+
+def check(settings: TranslateRecipe) -> Path:
+    """The folder of the model; raises ConfigError with all that is wrong with the paths."""
+    findings, folder = [], Path()
+    try:
+        if settings.model is None:
+            raise NmtError("none is given. Write model=FOLDER, such as model=runs/<id>/best.")
+        folder = model_folder(settings.model)
+    except NmtError as error:
+        findings.append(f"model: {error}")
+    try:
+        if settings.input is not None:
+            existing_file(settings.input)
+    except NmtError as error:
+        findings.append(f"input: {error}")
+    output = Path(settings.output or "out")
+    if output.is_dir() or not output.absolute().parent.is_dir():
+        findings.append(f"output: {output} must be a file, in a folder that exists.")
+    elif settings.output is not None and output.exists() and not settings.overwrite:
+        findings.append(f"output: {output} exists. Choose another name, or replace it with overwrite=true.")
+    if findings:
+        raise ConfigError(findings)
+    return folder
+
+
+def main(argv: list[str]) -> int:
+    settings = from_command_line(TranslateRecipe, argv, recipe="translate", doc=__doc__, positional="model")
+    folder = check(settings)
+    settings.decoding = model_decoding(folder, settings.decoding)
+    languages = {"source_language": settings.source_language, "target_language": settings.target_language}
+    translator = load_translator(folder, settings.device, **languages)
+    source = None if settings.input is None else Path(settings.input)
+    if settings.output is None:
+        to_standard_output(translator, source, settings)
+    else:
+        to_file(translator, source, Path(settings.output), settings, fingerprint(artifacts.hash_folder(folder)))
+    logger.info(translator.statistics.summary())
+    return 0
+
+
+def to_standard_output(translator: Any, source: Path | None, settings: TranslateRecipe) -> None:
+    from hf_nmt.generation import files
+
+    typed = source is None and sys.stdin.isatty()
+    if typed:
+        logger.info("Type a text and press Enter; Ctrl-D ends.")
+    window_size = 1 if typed else settings.decoding.window_size
+    decoding = settings.decoding.model_copy(update={"window_size": window_size})
+    with files.open_input(source) as stream, tqdm(unit=" lines", disable=True if typed else None) as bar:
+        for window, text in files.translate_lines(
+            translator, files.read_lines(stream, files.name_of(source)), decoding,
+            name=files.name_of(source), output_format=settings.output_format,
+        ):  # fmt: skip
+            sys.stdout.buffer.write(text.encode())
+            sys.stdout.buffer.flush()
+            bar.update(len(window))
+
+
+def to_file(translator: Any, source: Path | None, output: Path, settings: TranslateRecipe, model_hash: str) -> None:
+    from hf_nmt.generation import files
+
+    asked = settings.model_dump(
+        include={"source_language", "target_language", "output_format", "decoding"}, mode="json"
+    )
+    facts = {"model": model_hash, "input": files.describe(source), **asked}
+    try:
+        with tqdm(unit=" lines", disable=None) as bar:
+            for progress in files.translate_file(
+                translator, source, output, settings.decoding, facts,
+                output_format=settings.output_format, overwrite=settings.overwrite,
+            ):  # fmt: skip
+                bar.update(progress.num_lines - bar.n)
+    except KeyboardInterrupt:
+        if source is not None:
+            logger.info("Stopped. The same command goes on where it stopped.")
+        raise
+    files.write_record(output, facts, progress, settings.model)
+
+
+if __name__ == "__main__":
+    launch(main)

@@ -21,7 +21,7 @@ from pathlib import Path
 from pydantic import Field
 
 from hf_nmt.config import Settings, dump, from_command_line, launch
-from hf_nmt.data.sources import CorpusSettings, load_pairs
+from hf_nmt.data.sources import CorpusSettings
 from hf_nmt.errors import ConfigError, NmtError
 from hf_nmt.evaluation import suite
 from hf_nmt.generation.decoding import DecodingSettings
@@ -101,14 +101,12 @@ def main(argv: list[str]) -> int:
     for path in paths:
         source_language, target_language = suite.check_languages(path, source_language, target_language)
 
-    test = settings.data.test
-    rows = load_pairs(test, source_language=source_language, target_language=target_language)
-    corpus = suite.corpus_of(rows, name=test.path or test.source, split=test.split or "test")
+    languages = {"source_language": source_language, "target_language": target_language}
+    corpus = suite.load_corpus(settings.data.test, **languages)
     check_metrics(settings.metrics, target_language, corpus.references)
     if settings.per_domain:
         suite.check_domains(corpus)
 
-    languages = {"source_language": source_language, "target_language": target_language}
     # Files first: a wrong number of lines is told before anything is translated.
     systems = {path: suite.read_system(path, corpus) for path in paths if Path(path).is_file()}
     for path in paths:
@@ -126,7 +124,13 @@ def main(argv: list[str]) -> int:
         settings.decoding = DecodingSettings(**system.facts.decoding)
     facts = settings.model_dump(include={"model", "translations", "baseline"}) | languages
     suite.write_evaluation(
-        folder, corpus, system, evaluation, settings_yaml=dump(settings), facts=facts, comparisons=comparisons
+        folder,
+        corpus,
+        system,
+        evaluation,
+        settings_yaml=dump(settings),
+        facts=facts,
+        comparisons=comparisons,
     )
     for line in suite.sample_lines(corpus, system, settings.num_samples):
         logger.info(line)

@@ -5,6 +5,7 @@ predictions/<system>/<time>/
     segments.jsonl       source, references, prediction and scores of each segment
     scores.json          the score records, and comparisons.json where there was a baseline
     settings.yaml        the resolved settings
+    manifest.json        the test set: files, hashes, what was dropped
     record.json          hashes, counts, seconds, environment
     COMPLETE             hashes of the files above
 """
@@ -23,6 +24,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hf_nmt import artifacts, runs
 from hf_nmt.config import fingerprint
+from hf_nmt.data.manifest import Manifest, describe
+from hf_nmt.data.sources import CorpusSettings, load_pairs
 from hf_nmt.data.text_lines import existing_file, read_lines
 from hf_nmt.errors import ConfigError, DataError
 from hf_nmt.generation.decoding import DecodingSettings
@@ -60,12 +63,14 @@ class Corpus:
         references: one or more reference translations a segment.
         domains: the domain of each segment, or None where the corpus names none.
         data: what a score record says of it.
+        manifest: its files, hashes and what was dropped.
     """
 
     sources: list[str]
     references: list[list[str]]
     domains: list[str] | None
     data: ScoredData
+    manifest: Manifest
 
     def __len__(self) -> int:
         return len(self.sources)
@@ -103,26 +108,48 @@ class Evaluation:
     segments: dict[str, list[float]]
 
 
-def corpus_of(rows: datasets.Dataset, *, name: str, split: str = "test") -> Corpus:
-    """A corpus from a table with the columns `source`, `target` and, where there are, `references` and `domain`.
+def load_corpus(
+    settings: CorpusSettings, *, source_language: str | None = None, target_language: str | None = None
+) -> Corpus:
+    """Read a test set.
 
     Args:
-        rows: as `data.sources.load_pairs` gives it.
-        name: for the records.
-        split: for the records.
+        settings: where it is.
+        source_language, target_language: codes, or None where the file does not need them.
+
+    Raises:
+        DataError, ConfigError: as `data.sources.load_pairs`.
+    """
+    rows = load_pairs(settings, source_language=source_language, target_language=target_language)
+    return corpus_of(rows, settings, source_language=source_language, target_language=target_language)
+
+
+def corpus_of(
+    rows: datasets.Dataset,
+    settings: CorpusSettings,
+    *,
+    source_language: str | None = None,
+    target_language: str | None = None,
+) -> Corpus:
+    """A corpus from a table with the columns `source`, `target` and, where there are, `references` and `domain`.
 
     Raises:
         DataError: there are no rows.
     """
+    name, split = str(settings.path or settings.source), settings.split or "test"
     if not len(rows):
         raise DataError(f"{name}: the test set is empty; there is nothing to score.")
-    sources = list(rows["source"])
-    targets = list(rows["target"])
     references = [list(row) for row in rows["references"]] if "references" in rows.column_names else None
-    domains = [str(domain) for domain in rows["domain"]] if "domain" in rows.column_names else None
-    references = references or [[target] for target in targets]
-    data = ScoredData(id=name, hash=fingerprint(sources, references), split=split)
-    return Corpus(sources, references, domains, data)
+    # ISO 639's code for a language that is not told.
+    source_language, target_language = source_language or "und", target_language or "und"
+    manifest = describe({split: (settings, rows)}, source_language=source_language, target_language=target_language)
+    return Corpus(
+        sources=list(rows["source"]),
+        references=references or [[target] for target in rows["target"]],
+        domains=[str(domain) for domain in rows["domain"]] if "domain" in rows.column_names else None,
+        data=ScoredData(id=name, hash=manifest.content_hash, split=split),
+        manifest=manifest,
+    )
 
 
 def model_languages(path: str | Path) -> tuple[list[str], list[str]]:
@@ -400,6 +427,7 @@ def write_evaluation(
                 partial / "comparisons.json", [comparison.model_dump(mode="json") for comparison in comparisons]
             )
         artifacts.write_text(partial / "settings.yaml", settings_yaml)
+        corpus.manifest.write(partial / "manifest.json")
         artifacts.write_json(partial / "record.json", _record(corpus, system, facts))
         artifacts.mark_complete(partial)
 

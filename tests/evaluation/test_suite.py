@@ -9,6 +9,7 @@ import pytest
 from datasets import Dataset
 
 from hf_nmt import artifacts
+from hf_nmt.data.sources import CorpusSettings
 from hf_nmt.errors import ConfigError, DataError, NmtError
 from hf_nmt.evaluation.suite import (
     check_languages,
@@ -36,6 +37,9 @@ ROWS = {
 }
 
 
+TOY = CorpusSettings(path="toy")
+
+
 class Decoding(pydantic.BaseModel):
     num_beams: int = 3
 
@@ -56,7 +60,7 @@ class FirstReference:
 
 @pytest.fixture
 def corpus():
-    return corpus_of(Dataset.from_dict(ROWS), name="toy")
+    return corpus_of(Dataset.from_dict(ROWS), TOY)
 
 
 @pytest.fixture
@@ -68,16 +72,25 @@ def system(corpus):
 
 def test_corpus_with_and_without_optional_columns(corpus):
     assert corpus.references == ROWS["references"] and corpus.domains == ROWS["domain"]
-    plain = corpus_of(Dataset.from_dict({key: ROWS[key] for key in ("source", "target")}), name="toy", split="test")
+    plain = corpus_of(Dataset.from_dict({key: ROWS[key] for key in ("source", "target")}), TOY)
     assert plain.references == [[target] for target in ROWS["target"]] and plain.domains is None
     assert (plain.data.id, plain.data.split) == ("toy", "test")
     # The hash is that of the texts: other references, another corpus.
-    assert len({plain.data.hash, corpus.data.hash, corpus_of(Dataset.from_dict(ROWS), name="other").data.hash}) == 2
+    assert (
+        len(
+            {
+                plain.data.hash,
+                corpus.data.hash,
+                corpus_of(Dataset.from_dict(ROWS), CorpusSettings(path="other")).data.hash,
+            }
+        )
+        == 2
+    )
 
 
 def test_an_empty_test_set_is_refused():
     with pytest.raises(DataError, match="toy: the test set is empty"):
-        corpus_of(Dataset.from_dict({"source": [], "target": []}), name="toy")
+        corpus_of(Dataset.from_dict({"source": [], "target": []}), TOY)
 
 
 def test_the_best_translation_of_each_segment_is_kept_in_order(system, caplog):
@@ -105,7 +118,7 @@ def test_scores_of_the_whole_and_of_each_domain(corpus, system):
 
 
 def test_domains_are_needed_for_scores_by_domain(system):
-    plain = corpus_of(Dataset.from_dict({key: ROWS[key] for key in ("source", "target")}), name="toy")
+    plain = corpus_of(Dataset.from_dict({key: ROWS[key] for key in ("source", "target")}), TOY)
     with pytest.raises(ConfigError, match="toy has no column `domain`. Set per_domain=false"):
         evaluate(plain, system, QUICK, "en", per_domain=True)
 
@@ -116,7 +129,8 @@ def test_the_folder_holds_everything(corpus, system, tmp_path):
     write_evaluation(folder, corpus, system, evaluation, settings_yaml="a: 1\n", facts={"model": "runs/x/best"})
     assert artifacts.verify(folder) == []
     assert sorted(path.name for path in folder.iterdir()) == [
-        "COMPLETE", "record.json", "scores.json", "segments.jsonl", "settings.yaml", "translations.txt",
+        "COMPLETE", "manifest.json", "record.json", "scores.json", "segments.jsonl", "settings.yaml",
+        "translations.txt",
     ]  # fmt: skip
     assert (folder / "translations.txt").read_text() == "one two\nthree four\na dog\na cat sleeps\n"
     scores = load_scores(folder / "scores.json")
@@ -132,6 +146,8 @@ def test_the_folder_holds_everything(corpus, system, tmp_path):
         "model_score": -1.5,
         "finish_reason": "eos",
     }
+    # The hash in the records is that of the manifest.
+    assert json.loads((folder / "manifest.json").read_text())["content_hash"] == scores[0].data.hash
     record = json.loads((folder / "record.json").read_text())
     assert record["counts"] == {
         "segments": 4, "references": 6, "empty_translations": 0, "cut_at_length_limit": 1, "target_tokens": 9,
@@ -148,7 +164,12 @@ def test_nothing_half_written_is_left(corpus, system, tmp_path, monkeypatch):
     monkeypatch.setattr(artifacts, "write_text", full)
     with pytest.raises(NmtError, match="disk is full"):
         write_evaluation(
-            tmp_path / "out" / "toy", corpus, system, evaluate(corpus, system, QUICK, "en"), settings_yaml="", facts={}
+            tmp_path / "out" / "toy",
+            corpus,
+            system,
+            evaluate(corpus, system, QUICK, "en"),
+            settings_yaml="",
+            facts={},
         )
     assert list((tmp_path / "out").iterdir()) == []
 

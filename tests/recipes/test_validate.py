@@ -13,6 +13,7 @@ import sacrebleu
 
 from hf_nmt import artifacts
 from hf_nmt.config import load
+from hf_nmt.data.sources import CorpusSettings
 from hf_nmt.errors import ConfigError, DataError, NmtError
 from hf_nmt.evaluation import suite
 from hf_nmt.metrics import load_scores
@@ -194,9 +195,7 @@ def test_every_settings_file_is_valid_and_default_shows_the_defaults(recipe):
 
 def test_the_built_in_corpus_with_its_references_and_domains(recipe, work):
     Path("runs/new/best/config.json").write_text(json.dumps({"source_language": "ko", "target_language": "en"}))
-    corpus = suite.corpus_of(
-        recipe.load_pairs(recipe.CorpusSettings(path="controlled/tiny", split="test", max_rows=8)), name="tiny"
-    )
+    corpus = suite.load_corpus(CorpusSettings(path="controlled/tiny", split="test", max_rows=8))
     Path("out.en").write_text("".join(f"{row[-1]}\n" for row in corpus.references))
     recipe.main(["--config", "tiny", "translations=out.en", "per_domain=true"])
     scores = load_scores(_folder() / "scores.json")

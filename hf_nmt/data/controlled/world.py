@@ -1,0 +1,102 @@
+"""Which words go together: the vocabulary of one size, indexed for sampling, and the combinations held out."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+
+from hf_nmt.data.controlled.vocabulary import DOMAINS, Adjective, Noun, Verb, vocabulary
+
+_SPECIAL_SECTIONS = frozenset({"change", "event", "happening", "failure", "weather", "report"})
+_HELD_OUT_PERCENT = 6
+
+
+@lru_cache(maxsize=None)
+def split_of(first: str, second: str) -> str:
+    """The split that a combination of two English words belongs to: a keyed hash, the same for every seed and size."""
+    bucket = int.from_bytes(hashlib.sha256(f"held out|{first}|{second}".encode()).digest()[:4], "big") % 100
+    if bucket < _HELD_OUT_PERCENT:
+        return "test"
+    return "validation" if bucket < 2 * _HELD_OUT_PERCENT else "train"
+
+
+class World:
+    """The words of one size.
+
+    Attributes:
+        actions: for each domain, the verbs that a person or group may be the subject of.
+        arguments: for each verb and domain, the nouns that its argument may be.
+        places: for each verb and domain, the nouns that name where it is done.
+        describing: for each noun, the adjectives that may describe it.
+        acting_on: for each noun, the verbs that take it as their object (for relative clauses).
+    """
+
+    def __init__(self, size: str):
+        words = vocabulary()
+        self.small = size == "tiny"
+        self.nouns = [noun for noun in words.nouns if noun.small or not self.small]
+        self.people = [noun for noun in words.people if noun.small or not self.small]
+        self.titles = words.titles
+        self.verbs = [verb for verb in words.verbs if verb.small or not self.small]
+        self.adjectives = [word for word in words.adjectives if word.small or not self.small]
+        self.times: dict[str, list] = {}
+        for time in words.times:
+            if time.small or not self.small:
+                self.times.setdefault(time.section, []).append(time)
+        self.degrees = [word for word in words.degrees if word.small or not self.small]
+        self.manners = {key: word for key, word in words.manners.items() if word.small or not self.small}
+        self.change_degrees = words.change_degrees
+        self._index()
+
+    def _index(self) -> None:
+        self.actions = {domain: self._verbs_of(domain) for domain in DOMAINS}
+        self.by_section: dict[str, list[Verb]] = {}
+        for verb in self.verbs:
+            for section in verb.flags & _SPECIAL_SECTIONS:
+                self.by_section.setdefault(section, []).append(verb)
+        self.arguments: dict[tuple[Verb, str], list[Noun]] = {}
+        self.places: dict[tuple[Verb, str], list[Noun]] = {}
+        for verb in self.verbs:
+            for domain in DOMAINS:
+                self.arguments[verb, domain] = self._of_classes(verb.objects, domain)
+                self.places[verb, domain] = self._of_classes(verb.places, domain)
+        self.describing: dict[Noun, list[Adjective]] = {
+            noun: [word for word in self.adjectives if noun.one_of(word.of) and "not_before" not in word.flags]
+            for noun in self.nouns + self.people
+        }
+        self.predicated: dict[Noun, list[Adjective]] = {
+            noun: [word for word in self.adjectives if noun.one_of(word.of) and "before" not in word.flags]
+            for noun in self.nouns + self.people
+        }
+        personal = [
+            verb for verb in self.verbs
+            if verb.particle == "을" and not verb.recipient and "person" in verb.subjects and not verb.flags & _SPECIAL_SECTIONS
+        ]  # fmt: skip
+        self.acting_on = {noun: [verb for verb in personal if noun.one_of(verb.objects)] for noun in self.nouns}
+        self.of_class: dict[str, list[Noun]] = {}
+        for noun in self.nouns:
+            for name in sorted(noun.classes):
+                self.of_class.setdefault(name, []).append(noun)
+
+    def _verbs_of(self, domain: str) -> list[Verb]:
+        return [
+            verb for verb in self.verbs
+            if domain in verb.domains and not verb.flags & _SPECIAL_SECTIONS
+            and (not verb.particle or verb.objects & {"person", "name"} or any(noun.one_of(verb.objects) for noun in self.nouns))
+            and (verb.subjects & {"person", "group"} or any(noun.one_of(verb.subjects) for noun in self.nouns))
+        ]  # fmt: skip
+
+    def _of_classes(self, classes: frozenset[str], domain: str) -> list[Noun]:
+        """Nouns of any of the classes: those of the domain where there are any, else all."""
+        found = [noun for noun in self.nouns if noun.one_of(classes)]
+        near = [noun for noun in found if domain in noun.domains]
+        return near or found
+
+    def in_class(self, name: str, domain: str = "") -> list[Noun]:
+        found = self.of_class.get(name, [])
+        return [noun for noun in found if domain in noun.domains] or found if domain else found
+
+
+@lru_cache(maxsize=2)
+def world(size: str) -> World:
+    return World(size)

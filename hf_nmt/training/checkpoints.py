@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from transformers.utils import logging as transformers_logging
 
 from hf_nmt.artifacts import atomic_folder, mark_complete, verify
 from hf_nmt.errors import NmtError
@@ -52,7 +53,7 @@ def writing(folder: Path) -> Iterator[Path]:
     Raises:
         NmtError: it could not be written, such as on a full disk. Nothing of it stays.
     """
-    with full_disk_is_told(folder), atomic_folder(folder, replace=True) as partial:
+    with full_disk_is_told(folder), quiet_files(), atomic_folder(folder, replace=True) as partial:
         yield partial
         mark_complete(partial)
 
@@ -73,6 +74,18 @@ def full_disk_is_told(path: Path) -> Iterator[None]:
             f"{path} could not be written ({text.splitlines()[0]}); {free:,.0f} MiB are free there. Free space or "
             "lift the limit on file sizes, then continue the run. Nothing half-written was kept."
         ) from error
+
+
+@contextmanager
+def quiet_files() -> Iterator[None]:
+    """Without the bars that Transformers shows for every model it saves or loads."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
 
 
 def latest_whole(checkpoints: Path) -> Path | None:
@@ -103,6 +116,13 @@ def thin_out(checkpoints: Path, *, keep_newest: int | None, keep_steps: Iterable
     kept = set(keep_steps)
     for folder in folders[: max(len(folders) - keep_newest, 0)]:
         if step_of(folder) not in kept:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_after(checkpoints: Path, step: int | None) -> None:
+    """Remove the checkpoints later than `step`; all of them where it is None."""
+    for folder in list_checkpoints(checkpoints):
+        if step is None or step_of(folder) > step:
             shutil.rmtree(folder, ignore_errors=True)
 
 

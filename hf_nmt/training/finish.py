@@ -12,6 +12,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, 
 
 from hf_nmt.artifacts import atomic_folder, write_json
 from hf_nmt.errors import NmtError
+from hf_nmt.generation.decoding import DecodingSettings
 from hf_nmt.metrics import dump_scores
 from hf_nmt.training import checkpoints
 from hf_nmt.training.trainer import TranslationTrainer
@@ -68,9 +69,12 @@ def choose_model(trainer: TranslationTrainer) -> tuple[Candidate, list[Candidate
             logger.info("%s: loss %.4f  %s", _described(candidate), candidate.result.metrics["loss"], scores)
         name = trainer.settings.metric_for_best_model
         sign = -1 if name == "loss" else 1
-        # The first of equals is the single checkpoint.
-        chosen = max(candidates.values(), key=lambda candidate: sign * candidate.result.metrics[name])
+        chosen = max(
+            candidates.values(),
+            key=lambda candidate: (sign * candidate.result.metrics[name], -candidate.result.metrics["loss"]),
+        )
     _load(trainer, chosen, held)
+    trainer.run.update(best={"kind": chosen.kind, "steps": chosen.steps})
     return chosen, list(candidates.values())
 
 
@@ -92,13 +96,23 @@ def _load(trainer: TranslationTrainer, candidate: Candidate, held: dict[str, tor
         trainer.model.tie_weights()
 
 
-def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+def save_model(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, decoding: DecodingSettings
+) -> None:
     """Write a model folder that anyone can load, then load it and compare.
+
+    Args:
+        model: its weights as they are.
+        tokenizer: of the model.
+        folder: takes the place of an older one.
+        decoding: what the model's own `generate` and pipeline do unless told otherwise.
 
     Raises:
         NmtError: it could not be written, or what was loaded differs from what was saved.
     """
-    with checkpoints.full_disk_is_told(folder), atomic_folder(folder, replace=True) as partial:
+    quiet, told = checkpoints.quiet_files(), checkpoints.full_disk_is_told(folder)
+    with quiet, told, atomic_folder(folder, replace=True) as partial:
+        model.generation_config.update(**decoding.generate_kwargs())
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
         check_saved(model, tokenizer, partial)
@@ -111,22 +125,24 @@ def check_saved(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fold
     Raises:
         NmtError: they differ.
     """
-    loaded = AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=model.dtype).to(model.device)
+    loaded = AutoModelForSeq2SeqLM.from_pretrained(
+        folder, dtype=model.dtype, attn_implementation=model.config._attn_implementation
+    ).to(model.device)
     loaded_tokenizer = AutoTokenizer.from_pretrained(folder)
     weights = loaded.state_dict()
     for name, tensor in model.state_dict().items():
         if name not in weights or not torch.equal(tensor, weights[name]):
-            raise NmtError(f"{folder.name}: the weight {name} came back different after saving.")
+            raise NmtError(f"The saved model is not the trained one: the weight {name} came back different.")
     ids = [tokenizer(text)["input_ids"] for text in PROBE_TEXTS]
     if ids != [loaded_tokenizer(text)["input_ids"] for text in PROBE_TEXTS]:
-        raise NmtError(f"{folder.name}: the tokenizer came back different after saving.")
+        raise NmtError("The saved tokenizer is not the one of the training: it gives other ids.")
     was_training = model.training
     probes = [_probe_logits(network, ids) for network in (model.eval(), loaded.eval())]
     model.train(was_training)
     for ours, theirs in zip(*probes, strict=True):
         if not torch.equal(ours, theirs):
             worst = (ours - theirs).abs().max().item()
-            raise NmtError(f"{folder.name}: the logits differ by up to {worst:.3g} after saving and loading.")
+            raise NmtError(f"The saved model is not the trained one: its logits differ by up to {worst:.3g}.")
 
 
 def _probe_logits(model: PreTrainedModel, texts: list[list[int]]) -> list[torch.Tensor]:

@@ -12,7 +12,6 @@ import enum
 import os
 import types
 import typing
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import pydantic
@@ -68,7 +67,7 @@ REFUSED: dict[str, str] = {
     "label_names": "the labels of a translation model are always `labels`",
     "predict_with_generate": "validation always translates",
     "generation_max_length": "write decoding.max_target_length",
-    "generation_num_beams": "write decoding.num_beams, or training.validation_num_beams for the validations while training",
+    "generation_num_beams": "write decoding.num_beams; while training it is training.validation_num_beams",
     "generation_config": "write the keys of the `decoding` section",
     "prediction_loss_only": _VALIDATION,
     "eval_do_concat_batches": _VALIDATION,
@@ -227,8 +226,8 @@ class TrainingSettings(_Base):  # type: ignore[misc, valid-type]
             )
         elif self.save_strategy == "steps" and not _is_multiple(self.eval_steps, self.save_steps):
             findings.append(
-                f"eval_steps: given {self.eval_steps}, but a best model can only be kept where every validation has its "
-                f"checkpoint; set a multiple of save_steps={self.save_steps}."
+                f"eval_steps: given {self.eval_steps}, but a best model can only be kept where every validation has "
+                f"its checkpoint; set a multiple of save_steps={self.save_steps}."
             )
         if self.fp16 and self.bf16:
             findings.append("fp16, bf16: at most one of them can be true.")
@@ -236,13 +235,10 @@ class TrainingSettings(_Base):  # type: ignore[misc, valid-type]
             raise ConfigError(findings)
         return self
 
-    def arguments(
-        self, output_dir: Path | str, *, seed: int, run_name: str, validate: bool
-    ) -> Seq2SeqTrainingArguments:
+    def arguments(self, *, seed: int, run_name: str, validate: bool) -> Seq2SeqTrainingArguments:
         """The Trainer's arguments on this machine; initialises the process group where a launcher started several.
 
         Args:
-            output_dir: the run folder.
             seed: seed of weights, dropout and, unless data_seed is set, of the order of the batches.
             run_name: shown by trackers such as W&B.
             validate: whether there are validation texts; without them eval_strategy is "no".
@@ -271,7 +267,6 @@ class TrainingSettings(_Base):  # type: ignore[misc, valid-type]
             raise ConfigError(findings)
         try:
             arguments = Seq2SeqTrainingArguments(
-                output_dir=str(output_dir),
                 run_name=run_name,
                 seed=seed,
                 remove_unused_columns=False,

@@ -6,8 +6,9 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate.utils import gather_object
@@ -26,7 +27,6 @@ from transformers import (
 from transformers.trainer_callback import ExportableState, TrainerState
 
 from hf_nmt.artifacts import write_json
-from hf_nmt.batching import TokenBatchSampler, TranslationCollator
 from hf_nmt.errors import ConfigError, NmtError
 from hf_nmt.models.loss_nmt import smoothed_cross_entropy_from_logits
 from hf_nmt.models.modeling_nmt import NmtForConditionalGeneration
@@ -34,7 +34,10 @@ from hf_nmt.runs import Run
 from hf_nmt.training import checkpoints
 from hf_nmt.training.callbacks import EarlyStopping, ProgressBar, RunRecorder, Stopwatch
 from hf_nmt.training.settings import TrainingSettings
-from hf_nmt.training.validation import Validation, ValidationResult
+
+if TYPE_CHECKING:
+    from hf_nmt.batching import TokenBatchSampler, TranslationCollator
+    from hf_nmt.training.validation import Validation, ValidationResult
 
 TRAINER_STATE = "trainer_state.json"
 
@@ -76,6 +79,7 @@ class TranslationTrainer(Seq2SeqTrainer):
         train_dataset: Dataset,
         validation: Validation | None = None,
     ):
+        args.output_dir = str(run.folder)
         self.settings = settings
         self.run = run
         self.sampler = sampler
@@ -85,11 +89,8 @@ class TranslationTrainer(Seq2SeqTrainer):
         self._interval_tokens: torch.Tensor | int = 0
         self._last_log = (0, 0.0)  # tokens and training seconds at the last log
         torch.set_float32_matmul_precision(settings.matmul_precision)
-        callbacks: list[TrainerCallback] = [
-            _BringBack(self),
-            RunRecorder(run, self.stopwatch),
-            ProgressBar(not args.disable_tqdm),
-        ]
+        self._progress = ProgressBar(not args.disable_tqdm)
+        callbacks: list[TrainerCallback] = [_BringBack(self), RunRecorder(run, self.stopwatch), self._progress]
         if validation is not None and args.eval_strategy != "no" and settings.early_stopping_patience is not None:
             callbacks.append(EarlyStopping(settings.early_stopping_patience))
         super().__init__(
@@ -112,8 +113,11 @@ class TranslationTrainer(Seq2SeqTrainer):
     # Batches
 
     def get_train_dataloader(self) -> DataLoader:
+        pairs = self.train_dataset
+        if isinstance(pairs, Dataset):  # read what the collator takes only
+            pairs = pairs.select_columns(["input_ids", "labels"])
         loader = DataLoader(
-            self.train_dataset.select_columns(["input_ids", "labels"]),
+            pairs,
             batch_sampler=self.sampler,
             collate_fn=self.data_collator,
             num_workers=self.args.dataloader_num_workers,
@@ -268,13 +272,13 @@ class TranslationTrainer(Seq2SeqTrainer):
         return self._train(str(folder), **kwargs)
 
     def _train(self, checkpoint: str | None, **kwargs: Any) -> Any:
+        # The log must not write into the line of the bar.
+        beside_bar = logging_redirect_tqdm([logging.getLogger("hf_nmt")]) if self._progress.show_bar else nullcontext()
         try:
-            with logging_redirect_tqdm([logging.getLogger("hf_nmt")]):
+            with beside_bar:
                 return super().train(resume_from_checkpoint=checkpoint, **kwargs)
         finally:
-            for callback in self.callback_handler.callbacks:
-                if isinstance(callback, ProgressBar):
-                    callback.close()
+            self._progress.close()
 
     def _check_restored(self, folder: Path) -> None:
         restored = self._restored
@@ -283,11 +287,8 @@ class TranslationTrainer(Seq2SeqTrainer):
                 f"resume: {folder} was written by {restored['world_size']} processes, now {self.args.world_size} run; "
                 "the batches would not be the same. Launch as many as before."
             )
-        if restored["sampler"] != self._sampler_identity():
+        if restored["sampler"] != self.sampler.fingerprint:
             raise ConfigError(f"resume: the training data or the batching are not those {folder} was written with.")
-
-    def _sampler_identity(self) -> dict[str, Any]:
-        return {"pairs": len(self.train_dataset), "batches": len(self.sampler)}
 
     def bring_back(self) -> None:
         """Restore what the Trainer forgets: the loss since the last log, and the stopwatch."""
@@ -348,7 +349,7 @@ class TranslationTrainer(Seq2SeqTrainer):
                 {
                     "step": self.state.global_step,
                     "world_size": self.args.world_size,
-                    "sampler": self._sampler_identity(),
+                    "sampler": self.sampler.fingerprint,
                     "unlogged_loss": unlogged,
                     "last_logged_step": self._globalstep_last_logged,
                     "last_log": list(self._last_log),

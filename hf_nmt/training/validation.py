@@ -73,7 +73,8 @@ class Validation:
         self.references = [list(row) for row in texts["references"]] if several else [[text] for text in targets]
         self.batches = batches
         self.tokenizer = tokenizer
-        self.decoding = decoding
+        # Validation texts are aligned by line, and each of them must come out whole.
+        self.decoding = decoding.model_copy(update={"split_sentences": False, "truncate": True})
         self.metrics = metrics
         self.target_language = target_language
         count = min(num_samples, len(self.sources))
@@ -126,9 +127,7 @@ class Validation:
         return loss / tokens
 
     def _translate(self, model: PreTrainedModel, num_beams: int | None, rank: int, world_size: int) -> list[str]:
-        settings = self.decoding
-        if num_beams is not None and num_beams != settings.num_beams:
-            settings = settings.model_copy(update={"num_beams": num_beams, "num_return_sequences": 1})
+        settings = self.decoding if num_beams is None else with_beams(self.decoding, num_beams)
         translator = TorchTranslator(model, self.tokenizer)
         mine = list(range(rank, len(self.sources), world_size))
         results = translator.translate(
@@ -138,3 +137,9 @@ class Validation:
         if world_size > 1:
             found = gather_object(found)
         return [text for _, text in sorted(found)]
+
+
+def with_beams(settings: DecodingSettings, num_beams: int) -> DecodingSettings:
+    """The settings with another number of beams, and without what would then have no meaning."""
+    changes = {"num_beams": num_beams, "num_return_sequences": 1}
+    return settings.model_copy(update=changes | ({"early_stopping": False} if num_beams == 1 else {}))

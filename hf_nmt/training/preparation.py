@@ -1,0 +1,336 @@
+"""From settings to what a trainer needs: texts, the run folder, a tokenizer, encoded pairs, the trainer itself."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pydantic
+import torch
+from accelerate.utils import broadcast_object_list
+from datasets import Dataset
+from pydantic import Field
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Seq2SeqTrainingArguments
+
+from hf_nmt import runs
+from hf_nmt.artifacts import write_json
+from hf_nmt.batching import BatchingSettings, TranslationCollator, encode_pairs, training_batches
+from hf_nmt.config import Settings
+from hf_nmt.data.manifest import Manifest, describe
+from hf_nmt.data.sources import BUILT_IN, CorpusSettings, load_pairs
+from hf_nmt.errors import ConfigError
+from hf_nmt.generation.decoding import DecodingSettings
+from hf_nmt.metrics import MetricSettings
+from hf_nmt.runs import Run
+from hf_nmt.subwords import BpeDropout
+from hf_nmt.tokenizer_training import TokenizerSettings, check_tokenizer, load_tokenizer, train_tokenizer
+from hf_nmt.training import checkpoints
+from hf_nmt.training.settings import TrainingSettings
+from hf_nmt.training.trainer import TranslationTrainer
+from hf_nmt.training.validation import Validation
+
+logger = logging.getLogger(__name__)
+
+_EXAMPLES = {"source_language": "de", "target_language": "en"}
+
+
+class Texts(NamedTuple):
+    """Pairs to train on, and to validate with."""
+
+    train: Dataset
+    validation: Dataset | None
+
+
+class TrainingData(Settings):
+    """Texts to train on and to validate with."""
+
+    source_language: str | None = Field(
+        None, description="Code of the source language, such as de; needed for every corpus but the built-in one (ko)."
+    )
+    target_language: str | None = Field(
+        None, description="Code of the target language, such as en; needed for every corpus but the built-in one (en)."
+    )
+    train: CorpusSettings | None = Field(
+        None, description="Pairs to train on; null takes the built-in corpus controlled/tiny."
+    )
+    validation: CorpusSettings | None = Field(
+        None,
+        description="Pairs to validate with, which choose the best model. null: those of the built-in corpus where that "
+        "is trained on, else none, and the best model is then the average of the last checkpoints.",
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _languages_given(self) -> TrainingData:
+        if not self._built_in:
+            missing = [(name, code) for name, code in _EXAMPLES.items() if getattr(self, name) is None]
+            findings = [
+                f"{name}: not given; write the code of the language, such as {code}." for name, code in missing
+            ]
+            if findings:
+                raise ConfigError(findings)
+        return self
+
+    @property
+    def _built_in(self) -> str | None:
+        path = f"{BUILT_IN}tiny" if self.train is None else self.train.path
+        return path if path is not None and path.startswith(BUILT_IN) else None
+
+    @property
+    def languages(self) -> dict[str, str]:
+        """source_language and target_language."""
+        return {
+            "source_language": self.source_language or "ko",
+            "target_language": self.target_language or "en",
+        }
+
+    @property
+    def corpora(self) -> dict[str, CorpusSettings]:
+        """What is read, by split."""
+        built_in = {
+            split: CorpusSettings(path=self._built_in, split=split)
+            for split in ("train", "validation")
+            if self._built_in is not None
+        }
+        given = {"train": self.train, "validation": self.validation}
+        return built_in | {split: corpus for split, corpus in given.items() if corpus is not None}
+
+    def load(self) -> Texts:
+        texts = {split: load_pairs(corpus, **self.languages) for split, corpus in self.corpora.items()}
+        return Texts(texts["train"], texts.get("validation"))
+
+    def describe(self, texts: Texts) -> Manifest:
+        read = texts._asdict()
+        return describe({split: (corpus, read[split]) for split, corpus in self.corpora.items()}, **self.languages)
+
+
+class TrainingRecipe(Settings):
+    """What every recipe that trains a translation model is told."""
+
+    seed: int = Field(42, ge=0, description="Of the first weights, of dropout and of the order of the batches.")
+    name: str | None = Field(
+        None,
+        pattern=r"[\w.-]+",
+        description="Opens the name of the run folder; null takes the languages, such as de-en.",
+    )
+    output_dir: Path = Field(Path("runs"), description="Folder in which every run gets its own.")
+    resume: Path | None = Field(
+        None, description="Run folder to continue, with the settings it was started with. null starts a new run."
+    )
+    data: TrainingData = Field(TrainingData(), description="The texts.")
+    tokenizer: TokenizerSettings = Field(TokenizerSettings(), description="Subword vocabulary.")
+    batching: BatchingSettings = Field(BatchingSettings(), description="Sizes of the batches.")
+    training: TrainingSettings = Field(TrainingSettings(), description="The training loop.")
+    decoding: DecodingSettings = Field(
+        DecodingSettings(),
+        description="How the last validation translates, and the saved model unless told otherwise.",
+    )
+    metrics: MetricSettings = Field(
+        MetricSettings(names=["bleu", "chrf"], bootstrap_samples=0), description="Scores of the validations."
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _sections_fit(self) -> TrainingRecipe:
+        best = self.training.metric_for_best_model
+        if best != "loss" and best not in self.metrics.names:
+            raise ConfigError(f"training.metric_for_best_model: {best} is not computed; add it to metrics.names.")
+        return self
+
+    @property
+    def run_name(self) -> str:
+        return self.name or "-".join(self.data.languages.values())
+
+    def arguments(self) -> Seq2SeqTrainingArguments:
+        """The Trainer's arguments on this machine, checked against it."""
+        validate = "validation" in self.data.corpora
+        return self.training.arguments(seed=self.seed, run_name=self.run_name, validate=validate)
+
+
+def resumed_settings(run: Run, given: TrainingRecipe, default: TrainingRecipe) -> Any:
+    """The settings of the run to be continued.
+
+    Args:
+        run: the run.
+        given: the settings of this command.
+        default: those of a command without any.
+
+    Raises:
+        ConfigError: this command asks for something else than the run was started with.
+    """
+    recorded = type(given).model_validate(run.record["settings"])
+    standard = {
+        path for path, _, _ in runs.differences(given.model_dump(mode="json"), default.model_dump(mode="json"))
+    }
+    findings = [
+        f"{path}: given {now!r}, but the run to be continued has {before!r}; it keeps its settings. Leave it out, or "
+        "leave resume out for a new run."
+        for path, before, now in runs.differences(recorded.model_dump(mode="json"), given.model_dump(mode="json"))
+        if path in standard and path not in ("resume", "output_dir", "name")
+    ]
+    if findings:
+        raise ConfigError(findings)
+    return recorded
+
+
+def open_run(
+    recipe: str,
+    settings: TrainingRecipe,
+    arguments: Seq2SeqTrainingArguments,
+    texts: Texts,
+    *,
+    resumed: Run | None,
+) -> Run:
+    """The folder of a new run, or that of the run to be continued; the first process makes it for all.
+
+    Raises:
+        ConfigError: the texts are not those that the run to be continued was trained on.
+    """
+    if arguments.process_index > 0:
+        return runs.load(_from_first(arguments, None))
+    manifest = settings.data.describe(texts)
+    data = {split: content.content_hash for split, content in manifest.splits.items()}
+    device = describe_device(arguments)
+    if resumed is not None:
+        changed = [split for split, digest in resumed.record["data"].items() if data.get(split) != digest]
+        if changed:
+            raise ConfigError(f"resume: the {' and '.join(changed)} texts changed since {resumed.folder} was started.")
+        for path, before, now in runs.differences(resumed.record["device"], device):
+            logger.warning("%s was %s and is now %s; the result may differ in the last bits.", path, before, now)
+        run = resumed
+    else:
+        seeds = {"seed": arguments.seed, "data_seed": data_seed(arguments)}
+        plain = settings.model_dump(mode="json")
+        run = runs.start(recipe, plain, settings.output_dir, settings.run_name, data=data, seeds=seeds, device=device)
+        manifest.write(run.folder / "manifest.json")
+    _from_first(arguments, run.folder)
+    return run
+
+
+def _from_first(arguments: Seq2SeqTrainingArguments, value: Any) -> Any:
+    """The value that the first process has."""
+    if arguments.world_size == 1:
+        return value
+    values = [value]
+    broadcast_object_list(values)
+    return values[0]
+
+
+def data_seed(arguments: Seq2SeqTrainingArguments) -> int:
+    return arguments.seed if arguments.data_seed is None else arguments.data_seed
+
+
+def describe_device(arguments: Seq2SeqTrainingArguments) -> dict[str, Any]:
+    device = arguments.device
+    is_cuda = device.type == "cuda"
+    return {
+        "type": device.type,
+        "name": torch.cuda.get_device_name(device) if is_cuda else runs.environment()["processor"],
+        "processes": arguments.world_size,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def prepare_tokenizer(
+    run: Run, settings: TrainingRecipe, arguments: Seq2SeqTrainingArguments, train: Dataset
+) -> PreTrainedTokenizerBase:
+    """The tokenizer of the run: kept in its folder, else loaded or trained, and checked against the training text."""
+    with arguments.main_process_first(local=False, desc="tokenizer"):
+        if not (run.tokenizer / "tokenizer_config.json").is_file():
+            if settings.tokenizer.path is not None:
+                tokenizer = load_tokenizer(settings.tokenizer.path)
+            else:
+                logger.info("training a tokenizer on %s pairs", f"{len(train):,}")
+                tokenizer = train_tokenizer(
+                    train["source"],
+                    train["target"],
+                    settings.tokenizer,
+                    **settings.data.languages,
+                )
+            report = check_tokenizer(tokenizer, train["source"], train["target"])
+            write_json(run.folder / "tokenizer_report.json", report)
+            tokenizer.save_pretrained(run.tokenizer)
+    return load_tokenizer(run.tokenizer)
+
+
+def make_trainer(
+    run: Run,
+    settings: TrainingRecipe,
+    arguments: Seq2SeqTrainingArguments,
+    texts: Texts,
+    tokenizer: PreTrainedTokenizerBase,
+    model: PreTrainedModel,
+) -> TranslationTrainer:
+    """Encode the texts and put the trainer together."""
+    batching = settings.batching
+    dropout = BpeDropout(tokenizer, settings.tokenizer.dropout) if settings.tokenizer.dropout else None
+    collator = TranslationCollator.for_model(model, pad_to_multiple_of=batching.pad_to_multiple_of)
+    with arguments.main_process_first(local=False, desc="encoding"):
+        pairs, sampler = training_batches(
+            encode_pairs(texts.train, tokenizer, batching, keep_text=dropout is not None),
+            batching,
+            seed=data_seed(arguments),
+            world_size=arguments.world_size,
+            accumulation=arguments.gradient_accumulation_steps,
+            subword_sampler=dropout,
+        )
+    validation = None
+    if texts.validation is not None:
+        validation = Validation(
+            texts.validation,
+            validation_batches(encode_pairs(texts.validation, tokenizer, batching), collator, batching),
+            tokenizer,
+            settings.decoding,
+            settings.metrics,
+            target_language=settings.data.languages["target_language"],
+            num_samples=settings.training.sample_translations,
+        )
+    run.choose(
+        matmul_precision=settings.training.matmul_precision,
+        attention=model.config._attn_implementation,
+        mixed_precision=str(arguments.mixed_precision),
+        batch_tokens=batching.batch_tokens,
+    )
+    return TranslationTrainer(
+        model,
+        arguments,
+        settings.training,
+        run,
+        tokenizer=tokenizer,
+        sampler=sampler,
+        collator=collator,
+        train_dataset=pairs,
+        validation=validation,
+    )
+
+
+def validation_batches(
+    encoded: Dataset, collator: TranslationCollator, batching: BatchingSettings
+) -> list[Mapping[str, torch.Tensor]]:
+    """All pairs, shortest first, in padded batches within the token budget."""
+    rows = encoded.select_columns(["input_ids", "labels"])[:]
+    pairs = [{"input_ids": source, "labels": target} for source, target in zip(*rows.values(), strict=True)]
+    pairs.sort(key=lambda pair: max(len(pair["input_ids"]), len(pair["labels"])))
+    batches, batch = [], []
+    for pair in pairs:
+        longest = max(len(pair["input_ids"]), len(pair["labels"]))
+        if batch and (len(batch) + 1) * longest > batching.batch_tokens:
+            batches.append(collator(batch))
+            batch = []
+        batch.append(pair)
+    return [*batches, collator(batch)]
+
+
+def latest_checkpoint(run: Run, arguments: Seq2SeqTrainingArguments) -> Path | None:
+    """Where to go on: the newest whole checkpoint. What was written after it is removed, to be made again."""
+    folder = None
+    if arguments.process_index == 0:
+        folder = checkpoints.latest_whole(run.checkpoints)
+        step = None if folder is None else checkpoints.step_of(folder)
+        run.forget_after(step)
+        checkpoints.remove_after(run.checkpoints, step)
+        if folder is None:
+            logger.warning("The run has no whole checkpoint; it begins anew in the same folder.")
+        else:
+            logger.info("continuing at step %d", step)
+    return _from_first(arguments, folder)

@@ -1,0 +1,90 @@
+"""Train a translation model.
+
+    accelerate launch recipes/train.py
+    accelerate launch recipes/train.py --config de-en_small data.train.source=train.de data.train.target=train.en \\
+        data.validation.source=val.de data.validation.target=val.en
+    accelerate launch recipes/train.py resume=runs/<id>
+
+Given nothing, it trains on the built-in corpus. Every run gets a folder of its own under output_dir, with the model in
+best/, checkpoints, metrics, plots and the log. Prints the path of best/.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import pydantic
+from pydantic import Field
+from transformers import set_seed
+
+from hf_nmt import runs
+from hf_nmt.config import from_command_line, launch
+from hf_nmt.errors import ConfigError
+from hf_nmt.reporting import plot_run
+from hf_nmt.training.finish import choose_model, save_model, summary_lines, write_summary
+from hf_nmt.training.model_building import ModelSettings, build_model
+from hf_nmt.training.preparation import (
+    TrainingRecipe,
+    latest_checkpoint,
+    make_trainer,
+    open_run,
+    prepare_tokenizer,
+    resumed_settings,
+)
+
+logger = logging.getLogger("hf_nmt.recipes.train")
+
+
+class TrainRecipe(TrainingRecipe):
+    model: ModelSettings = Field(ModelSettings(), description="Shape of the transformer.")
+
+    @pydantic.model_validator(mode="after")
+    def _lengths_fit(self) -> TrainRecipe:
+        longest = max(self.batching.max_source_length, self.batching.max_target_length)
+        if longest > self.model.max_position_embeddings:
+            raise ConfigError(
+                f"model.max_position_embeddings: the model takes {self.model.max_position_embeddings} tokens, and "
+                f"batching lets pairs of {longest} through. Raise it, or lower batching.max_source_length and "
+                "batching.max_target_length."
+            )
+        return self
+
+
+SETTINGS = TrainRecipe
+
+
+def settings_from(argv: list[str]) -> TrainRecipe:
+    return from_command_line(TrainRecipe, argv, recipe="train", doc=__doc__, default_config="default")
+
+
+def main(argv: list[str]) -> int:
+    settings, resumed = settings_from(argv), None
+    if settings.resume is not None:
+        resumed = runs.resume(settings.resume, "train")
+        settings = resumed_settings(resumed, settings, settings_from([]))
+    arguments = settings.arguments()
+    with arguments.main_process_first(local=False, desc="texts"):
+        texts = settings.data.load()
+
+    with open_run("train", settings, arguments, texts, resumed=resumed) as run:
+        logger.info("run folder: %s", run.folder)
+        tokenizer = prepare_tokenizer(run, settings, arguments, texts.train)
+        set_seed(settings.seed)
+        model = build_model(settings.model, tokenizer, **settings.data.languages)
+        trainer = make_trainer(run, settings, arguments, texts, tokenizer, model)
+        checkpoint = latest_checkpoint(run, arguments) if resumed is not None else None
+        trainer.train(resume_from_checkpoint=checkpoint)
+
+        chosen, candidates = choose_model(trainer)
+        if trainer.is_world_process_zero():
+            save_model(trainer.model, tokenizer, run.best, settings.decoding)
+            summary = write_summary(trainer, chosen, candidates)
+            plot_run(run.folder)
+            logger.info("\n%s", "\n".join(summary_lines(trainer, summary)))
+            sys.stdout.write(f"{run.best}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    launch(main)

@@ -1,0 +1,110 @@
+"""A tiny model, tokenizer and batches for tests of the training loop."""
+
+from __future__ import annotations
+
+import numpy
+import torch
+from datasets import Dataset
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from torch.utils.data import Sampler
+from transformers import PreTrainedTokenizerFast
+
+from hf_nmt import runs
+from hf_nmt.models.configuration_nmt import NmtConfig
+from hf_nmt.models.modeling_nmt import NmtForConditionalGeneration
+from hf_nmt.training.settings import TrainingSettings
+from hf_nmt.training.trainer import TranslationTrainer
+
+VOCABULARY = 40
+
+
+def make_tokenizer() -> PreTrainedTokenizerFast:
+    words = ["<unk>", "<pad>", "<s>", "</s>", *(f"w{number}" for number in range(VOCABULARY - 4))]
+    tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 3)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="<unk>", pad_token="<pad>", bos_token="<s>", eos_token="</s>"
+    )
+
+
+def make_model(seed: int = 1, **changes) -> NmtForConditionalGeneration:
+    torch.manual_seed(seed)
+    shape = {
+        "vocab_size": VOCABULARY,
+        "d_model": 16,
+        "encoder_layers": 2,
+        "decoder_layers": 2,
+        "encoder_attention_heads": 2,
+        "decoder_attention_heads": 2,
+        "encoder_ffn_dim": 32,
+        "decoder_ffn_dim": 32,
+        "max_position_embeddings": 64,
+    }
+    return NmtForConditionalGeneration(NmtConfig(**(shape | changes)))
+
+
+def make_pairs(count: int, seed: int = 0) -> Dataset:
+    """Encoded pairs of 2 to 12 tokens whose target is the source backwards."""
+    generator = numpy.random.default_rng(seed)
+    rows = [generator.integers(4, VOCABULARY, size=generator.integers(1, 12)).tolist() for _ in range(count)]
+    return Dataset.from_dict({"input_ids": [[*row, 3] for row in rows], "labels": [[*row[::-1], 3] for row in rows]})
+
+
+class GroupSampler(Sampler):
+    """Batches of `size` neighbours, in a new order each epoch."""
+
+    batch_size, drop_last = None, False
+
+    def __init__(self, count: int, size: int, *, shuffle: bool = True):
+        self.groups = [list(range(start, min(start + size, count))) for start in range(0, count, size)]
+        self.shuffle, self.epoch = shuffle, 0
+        self.fingerprint = f"{count}-{size}"
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def __iter__(self):
+        order = numpy.random.default_rng((5, self.epoch)).permutation(len(self)) if self.shuffle else range(len(self))
+        return iter([self.groups[index] for index in order])
+
+
+def collate(rows: list[dict]) -> dict[str, torch.Tensor]:
+    def pad(name: str, value: int) -> torch.Tensor:
+        width = max(len(row[name]) for row in rows)
+        return torch.tensor([row[name] + [value] * (width - len(row[name])) for row in rows])
+
+    inputs, labels = pad("input_ids", 1), pad("labels", -100)
+    decoder = torch.cat([torch.full((len(rows), 1), 2), labels[:, :-1]], 1)
+    return {
+        "input_ids": inputs,
+        "attention_mask": (inputs != 1).long(),
+        "labels": labels,
+        "decoder_input_ids": decoder.masked_fill(decoder == -100, 1),
+    }
+
+
+def make_run(folder, **changes) -> runs.Run:
+    return runs.start(
+        "train", {"seed": 1, **changes}, folder, "toy", data={"hash": "0"}, seeds={"seed": 1}, device={"type": "cpu"}
+    )
+
+
+def make_trainer(run, *, model=None, pairs=None, sampler=None, validation=None, **settings) -> TranslationTrainer:
+    pairs = make_pairs(64) if pairs is None else pairs
+    defaults = {"max_steps": 20, "eval_strategy": "no", "save_steps": 10, "logging_steps": 5, "warmup_steps": 4}
+    training = TrainingSettings(**(defaults | settings))
+    return TranslationTrainer(
+        model if model is not None else make_model(),
+        training.arguments(seed=3, run_name="toy", validate=validation is not None),
+        training,
+        run,
+        tokenizer=make_tokenizer(),
+        sampler=sampler if sampler is not None else GroupSampler(len(pairs), 8),
+        collator=collate,
+        train_dataset=pairs,
+        validation=validation,
+    )

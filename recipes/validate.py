@@ -53,7 +53,8 @@ class ValidateRecipe(Settings):
     data: ValidateData = Field(ValidateData(), description="Languages and test set.")
     decoding: DecodingSettings | None = Field(
         None,
-        description="How to translate. null, and every key left out, takes the model's own generation_config.json.",
+        description="How to translate. null, and every key left out, takes the model's own generation_config.json; "
+        "but lines are not split into sentences, and too long ones are cut off, unless told otherwise here.",
     )
     metrics: MetricSettings = Field(MetricSettings(), description="Scores and how they are computed.")
     per_domain: bool = Field(

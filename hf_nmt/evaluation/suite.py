@@ -28,7 +28,7 @@ from hf_nmt.data.manifest import Manifest, describe
 from hf_nmt.data.sources import CorpusSettings, load_pairs
 from hf_nmt.data.text_lines import existing_file, read_lines
 from hf_nmt.errors import ConfigError, DataError
-from hf_nmt.generation.decoding import DecodingSettings
+from hf_nmt.generation.decoding import DecodingSettings, model_decoding
 from hf_nmt.metrics import (
     Comparison,
     MetricSettings,
@@ -49,9 +49,6 @@ logger = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
 SEGMENTS = "segments.jsonl"
-# Keys of generation_config.json with the same name and meaning in DecodingSettings.
-OWN_DECODING = ("num_beams", "length_penalty", "early_stopping", "no_repeat_ngram_size")
-BEAM_SEARCH_ONLY = ("length_penalty", "early_stopping")
 
 
 @dataclass(frozen=True)
@@ -252,19 +249,16 @@ def read_system(path: str | Path, corpus: Corpus) -> System:
     return System(str(path), texts, ScoredSystem(hash=artifacts.hash_file(path)[:16]))
 
 
-def model_decoding(path: str | Path, decoding: DecodingSettings | None) -> DecodingSettings:
-    """How a model is to translate: what `decoding` sets, else its `generation_config.json`, else our defaults."""
-    try:
-        own = json.loads(Path(path, "generation_config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        own = {}
-    taken = {name: own[name] for name in OWN_DECODING if own.get(name) is not None}
-    taken |= decoding.model_dump(include=decoding.model_fields_set) if decoding is not None else {}
-    if taken.get("num_beams") == 1:
-        # A search of the model's own that greedy search does not know.
-        given = decoding.model_fields_set if decoding is not None else set()
-        taken = {name: value for name, value in taken.items() if name in given or name not in BEAM_SEARCH_ONLY}
-    return DecodingSettings(**taken)
+def corpus_decoding(path: str | Path, given: DecodingSettings | None) -> DecodingSettings:
+    """How a model translates a test set: as it is given, else as the model's `generation_config.json` says.
+
+    A test set is aligned by line and each line must come out, so unless it is given otherwise lines are not split into
+    sentences, and what exceeds the model is cut off with a warning, as in the validation of a training.
+    """
+    told = given.model_fields_set if given is not None else set()
+    by_line = {"split_sentences": False, "truncate": True}
+    unset = {name: value for name, value in by_line.items() if name not in told}
+    return model_decoding(path, given).model_copy(update=unset)
 
 
 def run_model(
@@ -285,7 +279,7 @@ def run_model(
         source_language, target_language: codes in the model's own spelling, or None.
         device: such as "cpu"; None leaves the choice to `load_translator`.
     """
-    resolved = model_decoding(path, decoding)
+    resolved = corpus_decoding(path, decoding)
     translator = load_translator(path, device=device, source_language=source_language, target_language=target_language)
     return translate_corpus(
         translator,

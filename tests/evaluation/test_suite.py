@@ -13,9 +13,9 @@ from hf_nmt.data.sources import CorpusSettings
 from hf_nmt.errors import ConfigError, DataError, NmtError
 from hf_nmt.evaluation.suite import (
     check_languages,
+    corpus_decoding,
     corpus_of,
     evaluate,
-    model_decoding,
     model_languages,
     new_folder,
     read_system,
@@ -227,16 +227,15 @@ def test_names_of_systems_and_folders(tmp_path):
     assert len(list((tmp_path / "x").iterdir())) == 5
 
 
-def test_decoding_is_the_models_own_unless_told_otherwise(tmp_path):
-    own = {"num_beams": 7, "length_penalty": 0.8, "early_stopping": True, "max_length": 99, "bos_token_id": 2}
+def test_decoding_is_the_models_own_line_by_line_unless_told_otherwise(tmp_path):
+    own = {"num_beams": 7, "length_penalty": 0.8, "max_length": 99, "bos_token_id": 2}
     (tmp_path / "generation_config.json").write_text(json.dumps(own))
-    taken = model_decoding(tmp_path, None)
-    assert (taken.num_beams, taken.length_penalty, taken.early_stopping) == (7, 0.8, True)
-    changed = model_decoding(tmp_path, DecodingSettings(length_penalty=1.2, batch_tokens=100))
+    taken = corpus_decoding(tmp_path, None)
+    assert (taken.num_beams, taken.length_penalty) == (7, 0.8)
+    assert (taken.split_sentences, taken.truncate) == (False, True)
+    changed = corpus_decoding(tmp_path, DecodingSettings(length_penalty=1.2, split_sentences=True, batch_tokens=100))
     assert (changed.num_beams, changed.length_penalty, changed.batch_tokens) == (7, 1.2, 100)
-    greedy = model_decoding(tmp_path, DecodingSettings(num_beams=1))
-    assert greedy == DecodingSettings(num_beams=1)
-    assert model_decoding(tmp_path / "absent", None) == DecodingSettings()
+    assert (changed.split_sentences, changed.truncate) == (True, True)
 
 
 def test_samples_are_spread_over_the_corpus(corpus, system):

@@ -24,7 +24,7 @@ from transformers.modeling_outputs import (
 from transformers.utils import can_return_tuple
 
 from .configuration_nmt import NmtConfig
-from .layers_nmt import Attention, DecoderLayer, EncoderLayer, FeedForward, Positions, SequenceLayout
+from .layers_nmt import Attention, DecoderLayer, EncoderLayer, FeedForward, Positions, SequenceLayout, dropout
 from .loss_nmt import MASKED_LOGIT, smoothed_cross_entropy
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class _Stack(NmtPreTrainedModel):
         else:
             hidden = layout.flatten(inputs_embeds)
         hidden = self.embed_positions(hidden, layout.positions)
-        return nn.functional.dropout(hidden, self.config.dropout, self.training)
+        return dropout(hidden, self.config.dropout, self.training)
 
 
 class NmtEncoder(_Stack):

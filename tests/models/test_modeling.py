@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from hf_nmt.models.configuration_nmt import NmtConfig
-from hf_nmt.models.layers_nmt import SequenceLayout, rotate, sinusoidal_table
+from hf_nmt.models.layers_nmt import SequenceLayout, dropout, rotate, sinusoidal_table
 from hf_nmt.models.loss_nmt import smoothed_cross_entropy, smoothed_cross_entropy_from_logits
 from hf_nmt.models.modeling_nmt import NmtForConditionalGeneration
 
@@ -226,6 +226,34 @@ class TestLayout:
         assert SequenceLayout.from_mask(None, 2, 1, past=5).positions.tolist() == [5, 5]
         mask = torch.tensor([[0, 1, 1], [1, 1, 1]])
         assert SequenceLayout.from_mask(mask, 2, 1, past=2).positions.tolist() == [1, 2]
+
+
+class TestDropout:
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+    def test_share_scale_and_gradient(self, dtype):
+        torch.manual_seed(0)
+        states = torch.ones(1001, 301, dtype=dtype, requires_grad=True)
+        dropped = dropout(states, 0.3, training=True)
+        share = 77 / 256  # 0.3 in steps of 1/256
+        assert (dropped == 0).float().mean().item() == pytest.approx(share, abs=0.003)
+        assert dropped.max().item() == pytest.approx(1 / (1 - share), rel=0.004)
+        columns = (dropped == 0).float().mean(0)
+        assert columns.std().item() == pytest.approx((share * (1 - share) / 1001) ** 0.5, rel=0.2)  # independent
+        dropped.sum().backward()
+        assert torch.equal(states.grad, dropped)
+
+    def test_off(self):
+        states = torch.randn(3, 4)
+        assert dropout(states, 0.3, training=False) is states
+        assert dropout(states, 0.0, training=True) is states
+
+    def test_follows_the_seed(self):
+        states = torch.ones(50)
+        torch.manual_seed(1)
+        first, second = dropout(states, 0.5, True), dropout(states, 0.5, True)
+        torch.manual_seed(1)
+        assert torch.equal(dropout(states, 0.5, True), first)
+        assert not torch.equal(first, second)
 
 
 class TestPositions:

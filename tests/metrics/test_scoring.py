@@ -149,17 +149,22 @@ def test_interval_holds_the_share_of_the_confidence():
 
 def test_settings_change_scores(good, references):
     lowered = [line.lower() if row % 4 == 0 else line for row, line in enumerate(good)]
-    plain = {score.name: score.value for score in compute_scores(lowered, references, target_language="en")}
+    plain = {
+        score.name: score.value for score in compute_scores(lowered, references, MetricSettings(**NO_INTERVAL), "en")
+    }
     assert set(plain) == {"BLEU", "chrF2", "TER"}
-    for settings, name in (
-        (MetricSettings(lowercase=True), "BLEU"),
-        (MetricSettings(lowercase=True), "chrF2"),
-        (MetricSettings(bleu=BleuSettings(tokenize="char")), "BLEU"),
-        (MetricSettings(chrf=ChrfSettings(char_order=4)), "chrF2"),
-        (MetricSettings(ter=TerSettings(normalized=True)), "TER"),
-        (MetricSettings(ter=TerSettings(case_sensitive=True)), "TER"),
+    for changed, name in (
+        ({"lowercase": True}, "BLEU"),
+        ({"lowercase": True}, "chrF2"),
+        ({"bleu": BleuSettings(tokenize="char")}, "BLEU"),
+        ({"chrf": ChrfSettings(char_order=4)}, "chrF2"),
+        ({"ter": TerSettings(normalized=True)}, "TER"),
+        ({"ter": TerSettings(case_sensitive=True)}, "TER"),
     ):
-        found = {score.name: score.value for score in compute_scores(lowered, references, settings, "en")}
+        found = {
+            score.name: score.value
+            for score in compute_scores(lowered, references, MetricSettings(**NO_INTERVAL, **changed), "en")
+        }
         assert found[name] != plain[name]
 
 

@@ -317,12 +317,8 @@ def _help(
         else:
             sections.setdefault(key.path.rpartition(".")[0], []).append(key)
     for section, keys in sections.items():
-        lines += [
-            "",
-            f"{section or 'general'}: {meanings[section]}".rstrip(": ")
-            if section in meanings
-            else f"{section or 'general'}",
-        ]
+        heading = f"{section or 'general'}: {meanings.get(section, '')}".rstrip(": ")
+        lines += ["", *textwrap.wrap(heading, 114, subsequent_indent=" " * 4)]
         for key in keys:
             default = "required" if key.default is PydanticUndefined else f"default {shown(key.default)}"
             lines.append(f"  {key.path}: {type_text(key.field.annotation, key.field.metadata)}; {default}")

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from hf_nmt.batching.collator import TranslationCollator
 from hf_nmt.batching.encoding import encode_pairs, length_columns
+from hf_nmt.batching.rows import SampledPairs, training_batches
 from hf_nmt.batching.sampler import TokenBatchSampler
 from hf_nmt.batching.settings import BatchingSettings
 
-__all__ = ["BatchingSettings", "TokenBatchSampler", "TranslationCollator", "encode_pairs", "length_columns"]
+__all__ = [
+    "BatchingSettings",
+    "SampledPairs",
+    "TokenBatchSampler",
+    "TranslationCollator",
+    "encode_pairs",
+    "length_columns",
+    "training_batches",
+]

@@ -1,9 +1,9 @@
 """What text a run used: hashes of contents that do not depend on file format, order of lines, path or date.
 
-The canonical line of a record is its JSON without null columns, keys sorted, no spaces, in UTF-8. Its id is the SHA-256
-of that line. The `content_hash` of a split is the SHA-256 over the lines of its records, each closed by a line feed,
-sorted by id. A single reference says nothing that `target` does not, so it is left out. The `content_hash` of a manifest
-is that of its only split, or, of several, the same function over `{"content_hash", "rows", "split"}` of each.
+The canonical line of a record is its JSON without null columns, keys sorted, no spaces, in UTF-8. Its id is the
+SHA-256 of that line. The `content_hash` of a split is the SHA-256 over the lines of its records, each closed by a line
+feed, sorted by id. A single reference says nothing that `target` does not, so it is left out. The `content_hash` of a
+manifest is that of its only split, or, of several, the same function over `{"content_hash", "rows", "split"}` of each.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ def content_hash(records: datasets.Dataset | Iterable[Mapping[str, Any]]) -> str
     """SHA-256 in hex over the canonical lines sorted by record id, in bounded memory."""
     rows = _rows(records) if isinstance(records, datasets.Dataset) else records
     with contextlib.ExitStack() as stack:
-        parts = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(_PARTS)]
+        parts = [stack.enter_context(tempfile.SpooledTemporaryFile(max_size=2**18)) for _ in range(_PARTS)]
         for record in rows:
             line = canonical_line(record)
             parts[hashlib.sha256(line).digest()[0] * _PARTS // 256].write(line + b"\n")

@@ -241,8 +241,6 @@ def _open_dataset(settings: CorpusSettings, format_name: str, wanted: Wanted) ->
 
 
 def _built_in(settings: CorpusSettings, source_language: str | None, target_language: str | None) -> datasets.Dataset:
-    from hf_nmt.data import controlled  # its grammar is built on import
-
     assert settings.path is not None
     size, splits = settings.path.removeprefix(BUILT_IN), ("train", "validation", "test")
     findings = []
@@ -261,6 +259,8 @@ def _built_in(settings: CorpusSettings, source_language: str | None, target_lang
     findings += [f"{name} would change nothing: {settings.path} is the built-in corpus. Take it out." for name in idle]
     if findings:
         raise ConfigError(findings)
+    from hf_nmt.data import controlled  # its word lists are read on import
+
     dataset = controlled.build(size, settings.split)
     return dataset if settings.max_rows is None else dataset.select(range(min(settings.max_rows, len(dataset))))
 

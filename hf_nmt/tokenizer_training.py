@@ -168,7 +168,7 @@ def train_tokenizer(
     )
 
 
-def _read(texts: Iterable[str]) -> Iterator[str]:
+def _read(texts: Any) -> Iterator[str]:
     """The texts one by one; a column of a dataset is read in slices, a hundred times as fast."""
     if hasattr(texts, "__len__") and hasattr(texts, "__getitem__"):
         for start in range(0, len(texts), CHUNK):
@@ -193,7 +193,7 @@ def _sample(sources: Iterable[str], targets: Iterable[str], limit: int) -> list[
 
 
 def _normalizer(name: str) -> normalizers.Normalizer:
-    forms = {"nfkc": [normalizers.NFKC()], "nfc": [normalizers.NFC()], "none": []}
+    forms: dict[str, list[Any]] = {"nfkc": [normalizers.NFKC()], "nfc": [normalizers.NFC()], "none": []}
     return normalizers.Sequence(
         [
             *forms[name],
@@ -413,7 +413,8 @@ def _check_side(backend: Tokenizer, texts: list[str]) -> dict[str, Any]:
     backend.encode_special_tokens = True  # tags and special tokens in a text are text
     unknown = backend.token_to_id(SPECIAL_TOKENS["unk_token"])
     bytes_ = {number for piece in BYTES if (number := backend.token_to_id(piece)) is not None}
-    characters, pieces = Counter(), Counter()
+    characters: Counter[str] = Counter()
+    pieces: Counter[int | None] = Counter()
     failures: list[dict[str, str]] = []
     changed: list[dict[str, str]] = []
     num_words = empty = longest = 0

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +18,8 @@ import pyarrow.parquet
 from hf_nmt.config_keys import nearest
 from hf_nmt.data.text_lines import aligned_lines, existing_file, open_bytes, read_lines
 from hf_nmt.errors import DataError
+
+logger = logging.getLogger(__name__)
 
 ROWS_AT_A_TIME = 10_000
 
@@ -92,7 +96,7 @@ def find_columns(names: Sequence[str], wanted: Wanted, where: str) -> tuple[str,
             near = nearest(column or language or side, names)
             hint = f" Did you mean {near!r}?" if near and column else f" Set {side}_column to one of them."
             asked = f"no column {column!r}" if column else f"no column for the {side} (looked for {', '.join(usual)})"
-            raise DataError(f"{where}: there is {asked}. Columns: {', '.join(names) or 'none'}.{hint}")
+            raise DataError(f"{where}: there is {asked}. Columns: {_listed(names)}.{hint}")
         found.append(name)
     if found[0] == found[1]:
         raise DataError(f"{where}: the column {found[0]!r} cannot be both source and target.")
@@ -123,7 +127,7 @@ def _record_pairs(records: Iterable[tuple[int, dict[str, Any]]], wanted: Wanted,
                     near = nearest(column, names)
                     hint = f" Did you mean {near!r}?" if near else ""
                     raise DataError(
-                        f"{where(number)}: there is no column {column!r}. Columns: {', '.join(names) or 'none'}.{hint}"
+                        f"{where(number)}: there is no column {column!r}. Columns: {_listed(names)}.{hint}"
                     )
                 value = value[step]
             values.append(value)
@@ -146,6 +150,11 @@ def _record_pairs(records: Iterable[tuple[int, dict[str, Any]]], wanted: Wanted,
                 "it in the file."
             )
         yield Pair(number, source or "", target or "", references, other)
+
+
+def _listed(names: Sequence[str]) -> str:
+    """For messages: a file without a header has whole sentences here."""
+    return ", ".join(name if len(name) <= 30 else f"{name[:30]}..." for name in names) or "none"
 
 
 def _cut(value: Any) -> str:
@@ -194,28 +203,28 @@ def read_delimited(path: Path, wanted: Wanted, *, delimiter: str) -> Corpus:
 
     table = rows()
     first_number, first = next(table)
-    numbers = [column for column in wanted.columns if column and column.isdecimal()]
+    where = f"{path}, line {first_number}"
     header, columns = True, wanted
-    if numbers:
+    if any(column and column.isdecimal() for column in wanted.columns):
         header = False
-        columns = Wanted(tuple(column and f"column_{column}" for column in wanted.columns), wanted.languages)
-    elif wanted.columns == (None, None):
+        source, target = (column and f"column_{column}" for column in wanted.columns)
+        columns = Wanted((source, target), wanted.languages)
+    else:
         try:
-            find_columns(first, wanted, f"{path}, line {first_number}")
+            find_columns(first, wanted, where)
         except DataError as error:
-            if delimiter != "\t":
+            if delimiter != "\t" or wanted.columns != (None, None):
                 raise DataError(
                     f"{error} A file without a header takes numbers: source_column=1 target_column=2."
                 ) from None
+            logger.info("%s: there is no header; the source is column 1 and the target column 2", path)
             header, columns = False, Wanted(("column_1", "column_2"))
     names = first if header else [f"column_{index}" for index in range(1, len(first) + 1)]
     if len(set(names)) != len(names):
-        raise DataError(
-            f"{path}, line {first_number}: two columns of the header have the same name: {', '.join(names)}."
-        )
-    columns = Wanted(find_columns(names, columns, f"{path}, line {first_number}"))
+        raise DataError(f"{where}: two columns of the header have the same name: {', '.join(names)}.")
+    columns = Wanted(find_columns(names, columns, where))
     if not header:
-        table = (row for part in ([(first_number, first)], table) for row in part)
+        table = itertools.chain([(first_number, first)], table)
     pairs = _record_pairs(records(), columns, lambda number: f"{path}, line {number}")
     return Corpus(str(path), "line", pairs, other=None)
 
@@ -252,7 +261,7 @@ def read_tables(name: str, schema: pa.Schema, tables: Iterable[pa.RecordBatch | 
                 number += 1
                 yield number, record
 
-    empty = {column.name: None for column in schema}
+    empty: dict[str, Any] = {column.name: None for column in schema}
     for column in schema:
         if column.name == "translation" and pa.types.is_struct(column.type):
             empty["translation"] = {inner.name: None for inner in column.type}
@@ -303,7 +312,8 @@ def read_tmx(path: Path, wanted: Wanted) -> Corpus:
                         segments = _segments(element)
                         seen.update(segments)
                         texts = [
-                            _segment_of(segments, language, f"{path}, unit {number}") for language in wanted.languages
+                            _segment_of(segments, str(language), f"{path}, unit {number}")
+                            for language in wanted.languages
                         ]
                         found += None not in texts
                         yield Pair(number, texts[0], texts[1], None, {})

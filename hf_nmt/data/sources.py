@@ -261,7 +261,7 @@ def _built_in(settings: CorpusSettings, source_language: str | None, target_lang
         raise ConfigError(findings)
     from hf_nmt.data import controlled  # its word lists are read on import
 
-    dataset = controlled.build(size, settings.split)
+    dataset = controlled.build(size, str(settings.split))
     return dataset if settings.max_rows is None else dataset.select(range(min(settings.max_rows, len(dataset))))
 
 

@@ -7,13 +7,13 @@ text one such split moves all later lines out of alignment, so files are read as
 from __future__ import annotations
 
 import gzip
+import io
 import itertools
 import zlib
 from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
@@ -51,7 +51,7 @@ def existing_file(path: str | Path) -> Path:
 
 
 @contextmanager
-def open_bytes(path: Path) -> Iterator[IO[bytes]]:
+def open_bytes(path: Path) -> Iterator[io.BufferedIOBase]:
     """The contents of a file, unpacked where its name ends in `.gz`.
 
     Raises:

@@ -64,7 +64,8 @@ class SplitText:
         A missing space is added where a script without spaces became one with spaces, and a single space is dropped in
         the opposite case.
         """
-        parts, gap = [], ""
+        parts: list[str] = []
+        gap = ""
         remaining = iter(translations)
         for piece in self.pieces:
             sentence = piece.strip()

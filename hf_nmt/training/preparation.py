@@ -311,7 +311,8 @@ def validation_batches(
     rows = encoded.select_columns(["input_ids", "labels"])[:]
     pairs = [{"input_ids": source, "labels": target} for source, target in zip(*rows.values(), strict=True)]
     pairs.sort(key=lambda pair: max(len(pair["input_ids"]), len(pair["labels"])))
-    batches, batch = [], []
+    batches: list[Any] = []
+    batch: list[dict[str, Any]] = []
     for pair in pairs:
         longest = max(len(pair["input_ids"]), len(pair["labels"]))
         if batch and (len(batch) + 1) * longest > batching.batch_tokens:

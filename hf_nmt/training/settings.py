@@ -206,7 +206,7 @@ class _OwnSettings(Settings):
 _Base = pydantic.create_model("_TrainerSettings", __base__=_OwnSettings, **_trainer_fields())
 
 
-class TrainingSettings(_Base):  # type: ignore[misc, valid-type]
+class TrainingSettings(_Base):
     """Our own keys, then those of `transformers.Seq2SeqTrainingArguments`."""
 
     @pydantic.model_validator(mode="after")

@@ -295,5 +295,7 @@ def test_a_named_column_that_is_missing_is_answered_with_the_nearest_name(tmp_pa
         DataError, match=r"there is no column 'germn'\. Columns: german, english\. Did you mean 'german'\?"
     ):
         load_from(tmp_path, path=path, source_column="germn", target_column="english")
+    with pytest.raises(DataError, match=r"A file without a header takes numbers: source_column=1 target_column=2"):
+        load_from(tmp_path, path=path, source_column="german", target_column="ennglish")
     with pytest.raises(DataError, match="'german' cannot be both source and target"):
         load_from(tmp_path, path=path, source_column="german", target_column="german")

@@ -24,6 +24,8 @@ from hf_nmt.errors import NmtError
 
 RUN_STATE = "run_state.json"
 WEIGHTS = "model.safetensors"
+# torch.save reports a failed write in words of its C++ streams, without an errno.
+_TORCH_WRITE_ERRORS = ("iostream error", "PytorchStreamWriter", "inline_container")
 _NAME = re.compile(r"step-(\d+)")
 
 logger = logging.getLogger(__name__)
@@ -64,9 +66,8 @@ def full_disk_is_told(path: Path) -> Iterator[None]:
     try:
         yield
     except (SafetensorError, RuntimeError) as error:
-        # torch.save and safetensors report a failed write in their own words, without an errno.
         text = str(error)
-        if not isinstance(error, SafetensorError) and "write" not in text.lower():
+        if isinstance(error, RuntimeError) and not any(words in text for words in _TORCH_WRITE_ERRORS):
             raise
         parent = next(parent for parent in path.absolute().parents if parent.exists())
         free = shutil.disk_usage(parent).free / 2**20

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from toy import GroupSampler, make_model, make_pairs, make_run, make_trainer
+from toy_training import GroupSampler, make_model, make_pairs, make_run, make_trainer
 from transformers import MarianConfig, MarianMTModel
 
 from hf_nmt import runs

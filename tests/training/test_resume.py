@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from recipe_processes import run_distributed, run_recipe
+from safetensors.torch import load_file
+
+from hf_nmt import runs
+from hf_nmt.training import checkpoints
+
+WORDS = [f"{first}{second}lo" for first in "bdfgklmnprst" for second in "aeiou"]
+
+
+def write_corpus(folder: Path, count: int = 120, seed: int = 0) -> list[str]:
+    """Two aligned files, and the settings that name them: the target is the source backwards."""
+    generator = torch.Generator().manual_seed(seed)
+    sources, targets = [], []
+    for _ in range(count):
+        length = int(torch.randint(1, 7, (1,), generator=generator))
+        words = [WORDS[index] for index in torch.randint(len(WORDS), (length,), generator=generator)]
+        sources.append(" ".join(words))
+        targets.append(" ".join(reversed(words)))
+    (folder / "text.xx").write_text("\n".join(sources) + "\n")
+    (folder / "text.yy").write_text("\n".join(targets) + "\n")
+    data = ["data.source_language=xx", "data.target_language=yy"]
+    data += [f"data.{split}.{side}={folder / name}" for split in ("train", "validation")
+             for side, name in (("source", "text.xx"), ("target", "text.yy"))]  # fmt: skip
+    return [*data, "data.validation.max_rows=8", "--config", "tiny", f"output_dir={folder / 'runs'}"]
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    return write_corpus(tmp_path)
+
+
+def only_run(folder: Path) -> Path:
+    (found,) = (folder / "runs").iterdir()
+    return found
+
+
+def last_weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(checkpoints.list_checkpoints(run / "checkpoints")[-1] / "model.safetensors")
+
+
+def measured(run: Path) -> list[tuple]:
+    """All that was logged, but for what depends on the clock."""
+    return [
+        (entry["step"], entry["epoch"], entry["tokens"], entry["name"], entry["value"])
+        for entry in runs.read_metrics(run)
+        if entry["name"] not in ("tokens_per_second", "eval_seconds")
+    ]
+
+
+def test_killed_twice_and_resumed_equals_never_killed(tmp_path, corpus):
+    argv = [*corpus, "tokenizer.dropout=0.1", "model.dropout=0.2", "training.gradient_accumulation_steps=2"]
+    assert run_recipe([*argv, "name=whole"], tmp_path / "whole") == 0, Path(tmp_path / "whole.err").read_text()
+    (whole,) = (tmp_path / "runs").glob("whole-*")
+    killed = run_recipe([*argv, "name=killed"], tmp_path / "first", signal_at=5)
+    assert killed == -signal.SIGKILL
+    (run,) = (tmp_path / "runs").glob("killed-*")
+    assert [path.name for path in checkpoints.list_checkpoints(run / "checkpoints")] == ["step-3"]
+    assert run_recipe([f"resume={run}"], tmp_path / "second", signal_at=8) == -signal.SIGKILL
+    assert json.loads((run / "run.json").read_text())["status"] == "running"
+    assert run_recipe([f"resume={run}"], tmp_path / "third") == 0
+    assert "continuing at step 6" in (tmp_path / "third.err").read_text()
+
+    expected, found = last_weights(whole), last_weights(run)
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert measured(run) == measured(whole)
+    histories = [runs.read_validations(folder) for folder in (whole, run)]
+    assert [entry["step"] for entry in histories[0]] == [6, 12]
+    assert [entry["samples"] for entry in histories[0]] == [entry["samples"] for entry in histories[1]]
+    assert (tmp_path / "third.out").read_text() == f"{run / 'best'}\n"
+    best = [load_file(folder / "best" / "model.safetensors") for folder in (whole, run)]
+    assert all(torch.equal(best[0][name], best[1][name]) for name in best[0])
+
+
+def test_a_broken_checkpoint_is_passed_over(tmp_path, corpus):
+    run_recipe(corpus, tmp_path / "first", signal_at=10)
+    run = only_run(tmp_path)
+    newest = run / "checkpoints" / "step-9" / "optimizer.pt"
+    newest.write_bytes(newest.read_bytes()[:-1] + b"x")
+    shutil.copytree(run / "checkpoints" / "step-9", run / "checkpoints" / "step-11")
+    (run / "checkpoints" / "step-11" / "COMPLETE").unlink()
+    assert run_recipe([f"resume={run}"], tmp_path / "second") == 0
+    log = (tmp_path / "second.err").read_text()
+    assert "step-11 is not used" in log and "step-9 is not used" in log and "SHA-256 differs" in log
+    assert "continuing at step 6" in log
+    assert runs.load(run).record["status"] == "finished"
+
+
+def test_an_interrupt_leaves_the_run_to_be_resumed(tmp_path, corpus):
+    assert run_recipe(corpus, tmp_path / "first", signal_at=5, number=signal.SIGINT) == 130
+    run = only_run(tmp_path)
+    assert f"resume={run}" in (tmp_path / "first.err").read_text()
+    assert runs.load(run).record["status"] == "running"
+    assert not list((run / "checkpoints").glob(".*"))
+    # The same command starts a new run and points at the old one.
+    assert run_recipe(corpus, tmp_path / "second") == 0
+    assert f"An unfinished run has the same settings and data: {run}" in (tmp_path / "second.err").read_text()
+    assert len(list((tmp_path / "runs").iterdir())) == 2
+
+
+def test_a_full_disk_while_saving_is_told_and_harms_nothing(tmp_path, corpus):
+    run_recipe(corpus, tmp_path / "first", signal_at=4)
+    run = only_run(tmp_path)
+    largest = max(path.stat().st_size for path in (run / "checkpoints" / "step-3").iterdir())
+    status = run_recipe([f"resume={run}"], tmp_path / "second", file_limit=largest - 1)
+    assert status == 2
+    message = (tmp_path / "second.err").read_text()
+    assert "step-6 could not be written" in message and "MiB" in message and "Traceback" not in message
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-3"]
+    assert checkpoints.latest_whole(run / "checkpoints").name == "step-3"
+    assert runs.load(run).record["status"] == "failed"
+    assert run_recipe([f"resume={run}"], tmp_path / "third") == 0
+    assert runs.load(run).record["status"] == "finished"
+
+
+def test_two_processes_train_as_one_that_accumulates(tmp_path, corpus):
+    argv = [*corpus, "model.dropout=0", "training.use_cpu=true", "training.logging_steps=1"]
+    assert run_recipe([*argv, "name=one", "training.gradient_accumulation_steps=2"], tmp_path / "one") == 0
+    assert run_distributed([*argv, "name=two", "training.num_processes=2"], tmp_path / "two", 2) == [0, 0], (
+        tmp_path / "two-0.err"
+    ).read_text()
+    (one,), (two,) = ((tmp_path / "runs").glob(f"{name}-*") for name in ("one", "two"))
+    for name in ("loss", "grad_norm", "eval_loss"):
+        values = [runs.series(runs.read_metrics(run), name)[1] for run in (one, two)]
+        assert values[1] == pytest.approx(values[0], rel=1e-5) and values[0]
+    assert [entry["tokens"] for entry in runs.read_metrics(one)] == [
+        entry["tokens"] for entry in runs.read_metrics(two)
+    ]
+    assert (tmp_path / "two-1.out").read_text() == ""

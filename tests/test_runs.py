@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import json
+import logging
+
+import pytest
+
+from hf_nmt import runs
+from hf_nmt.artifacts import file_lock
+from hf_nmt.errors import ConfigError, NmtError
+
+SETTINGS = {"seed": 1, "name": None, "output_dir": "runs", "resume": None, "model": {"d_model": 8}}
+
+
+def start(folder, settings=SETTINGS, name="de-en", data=None):
+    return runs.start(
+        "train", settings, folder, name, data=data or {"train": "abc"}, seeds={"seed": 1}, device={"type": "cpu"}
+    )
+
+
+def test_a_run_has_its_own_folder_and_record(tmp_path):
+    with start(tmp_path) as run:
+        assert run.folder.name.startswith("de-en-2") and run.folder.parent == tmp_path
+        assert json.loads((run.folder / "run.json").read_text())["status"] == "running"
+        logging.getLogger("hf_nmt.runs").warning("a line")
+    record = json.loads((run.folder / "run.json").read_text())
+    assert record["status"] == "finished" and record["schema_version"] == 1
+    assert record["settings"] == SETTINGS and record["seeds"] == {"seed": 1} and record["data"] == {"train": "abc"}
+    assert {"python", "platform", "processor", "cores", "packages", "command"} <= record["environment"].keys()
+    assert "a line" in (run.folder / "log.txt").read_text()
+
+
+def test_runs_of_the_same_second_do_not_meet(tmp_path):
+    assert len({start(tmp_path).folder for _ in range(3)}) == 3
+
+
+def test_the_log_rotates(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "LOG_BYTES", 2000)
+    with start(tmp_path) as run:
+        for number in range(100):
+            logging.getLogger("hf_nmt.runs").warning("line %d of the log", number)
+    files = sorted(path.name for path in run.folder.glob("log.txt*"))
+    assert files == ["log.txt", "log.txt.1", "log.txt.2", "log.txt.3"]
+    assert all((run.folder / name).stat().st_size <= 2000 for name in files)
+
+
+def test_the_fingerprint_is_of_settings_and_data(tmp_path):
+    first = start(tmp_path).record["fingerprint"]
+    elsewhere = SETTINGS | {"name": "other", "output_dir": "else", "resume": "x"}
+    assert start(tmp_path, elsewhere, name="other").record["fingerprint"] == first
+    assert start(tmp_path, SETTINGS | {"seed": 2}).record["fingerprint"] != first
+    assert start(tmp_path, data={"train": "abd"}).record["fingerprint"] != first
+
+
+def test_an_unfinished_run_is_pointed_out(tmp_path, caplog):
+    stale = start(tmp_path)
+    with start(tmp_path):
+        assert f"An unfinished run has the same settings and data: {stale.folder}" in caplog.text
+    caplog.clear()
+    with file_lock(stale.folder / "run"):  # somebody is writing it
+        assert stale.folder not in runs.unfinished(tmp_path, stale.record["fingerprint"])
+    start(tmp_path, SETTINGS | {"seed": 2})
+    assert "unfinished" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(ValueError("broken"), "failed"), (NmtError("full"), "failed"), (KeyboardInterrupt(), "running")],
+)
+def test_how_a_run_ended_is_recorded(tmp_path, caplog, error, status):
+    with pytest.raises(type(error)), start(tmp_path) as run:
+        raise error
+    assert runs.load(run.folder).record["status"] == status
+    if status == "failed":
+        assert runs.load(run.folder).record["error"] == f"{type(error).__name__}: {error}"
+    else:
+        assert f"Continue with: resume={run.folder}" in caplog.text
+    assert runs.resume(run.folder, "train").folder == run.folder
+
+
+def test_what_cannot_be_resumed_is_refused(tmp_path):
+    with start(tmp_path) as run:
+        with pytest.raises(NmtError, match="in use by another process"), runs.resume(run.folder, "train"):
+            pass
+    with pytest.raises(ConfigError, match=r"resume: .* is finished: .*best. Leave resume out for a new run"):
+        runs.resume(run.folder, "train")
+    with pytest.raises(ConfigError, match=r"is a run of recipes/train.py; resume it there"):
+        runs.resume(start(tmp_path).folder, "distill")
+    with pytest.raises(ConfigError, match=r"resume: .*nowhere is not a run folder: no readable run.json"):
+        runs.resume(tmp_path / "nowhere", "train")
+    run.update(schema_version=7)
+    with pytest.raises(ConfigError, match="has a run.json of version 7; this hf_nmt reads 1"):
+        runs.load(run.folder)
+
+
+def test_metrics_are_kept_up_to_the_checkpoint(tmp_path):
+    with start(tmp_path) as run:
+        for step in (5, 10, 15):
+            run.add_metrics(step, {"loss": step / 10, "rate": 0.1}, epoch=step / 7, tokens=step * 100, seconds=1.5)
+            run.add_validation({"step": step, "metrics": {"bleu": 1.0}})
+        with open(run.folder / "metrics.jsonl", "a") as stream:
+            stream.write('{"step": 16, "na')  # the process was killed here
+        assert [entry["step"] for entry in runs.read_metrics(run.folder)] == [5, 5, 10, 10, 15, 15]
+        assert runs.read_metrics(run.folder)[0] == {
+            "step": 5, "epoch": 0.714286, "tokens": 500, "seconds": 1.5, "name": "loss", "value": 0.5,
+        }  # fmt: skip
+        run.forget_after(10)
+        run.add_metrics(15, {"loss": 2.0}, epoch=2, tokens=1500, seconds=2)
+        assert runs.series(runs.read_metrics(run.folder), "loss") == ([5, 10, 15], [0.5, 1.0, 2.0])
+        assert [entry["step"] for entry in runs.read_validations(run.folder)] == [5, 10]
+        run.forget_after(None)
+        assert runs.read_metrics(run.folder) == runs.read_validations(run.folder) == []
+
+
+def test_other_processes_do_not_write(tmp_path):
+    folder = start(tmp_path).folder
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with runs.load(folder) as reader:
+        reader.add_metrics(1, {"loss": 1.0}, epoch=0, tokens=0, seconds=0)
+        reader.add_validation({"step": 1})
+        reader.choose(matmul_precision="high")
+        reader.forget_after(None)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_choices_add_up(tmp_path):
+    run = start(tmp_path)
+    run.choose(matmul_precision="high")
+    run.choose(attention="eager")
+    assert runs.load(run.folder).record["choices"] == {"matmul_precision": "high", "attention": "eager"}
+
+
+def test_differences_name_the_path():
+    before, after = {"a": {"b": 1, "c": 2}, "d": [1]}, {"a": {"b": 1, "c": 3}, "d": [1, 2], "e": None}
+    assert runs.differences(before, after) == [("a.c", 2, 3), ("d", [1], [1, 2])]

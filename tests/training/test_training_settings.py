@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from transformers import Seq2SeqTrainingArguments
+
+from hf_nmt.config import load
+from hf_nmt.errors import ConfigError
+from hf_nmt.training import settings as module
+from hf_nmt.training.settings import REFUSED, RENAMED, TRAINER_DEFAULTS, TrainingSettings
+
+FIELDS = {field.name for field in dataclasses.fields(Seq2SeqTrainingArguments)}
+
+
+def refused(*overrides: str) -> str:
+    with pytest.raises(ConfigError) as error:
+        load(TrainingSettings, overrides=overrides)
+    return str(error.value)
+
+
+def arguments(**changes):
+    return TrainingSettings(**changes).arguments(seed=5, run_name="test", validate=True)
+
+
+def test_every_argument_of_the_trainer_is_taken_or_refused():
+    assert len(FIELDS) > 100
+    taken = FIELDS & TrainingSettings.model_fields.keys()
+    assert taken | REFUSED.keys() == FIELDS
+    assert not taken & REFUSED.keys()
+    assert not FIELDS & RENAMED.keys()
+    assert TRAINER_DEFAULTS.keys() <= taken
+
+
+def test_what_is_taken_reaches_the_trainer():
+    values = {"learning_rate": 3e-4, "adam_beta1": 0.8, "lr_scheduler_type": "cosine", "max_grad_norm": 0.5,
+              "dataloader_num_workers": 1, "logging_steps": 7, "optim": "adafactor", "data_seed": 9}  # fmt: skip
+    found = arguments(**values)
+    for name, value in values.items():
+        assert getattr(found, name) == value
+    assert found.seed == 5 and found.run_name == "test"
+    assert found.report_to == []
+
+
+def test_own_defaults_reach_the_trainer_and_the_help():
+    found = arguments()
+    for name, (value, reason) in TRAINER_DEFAULTS.items():
+        assert getattr(found, name) == value, name
+        assert reason in TrainingSettings.model_fields[name].description
+    others = {name: field.default for name, field in TrainingSettings.model_fields.items() if name in FIELDS}
+    theirs = Seq2SeqTrainingArguments()
+    for name in ("weight_decay", "adam_beta1", "max_grad_norm", "gradient_accumulation_steps", "full_determinism"):
+        assert others[name] == getattr(theirs, name)
+
+
+def test_types_convert_and_words_are_checked():
+    found = load(TrainingSettings, overrides=["learning_rate=2e-4", "warmup_steps=0.1", "bf16=true"])
+    assert (found.learning_rate, found.warmup_steps, found.bf16) == (2e-4, 0.1, True)
+    message = refused("lr_scheduler_type=invsqrt", "eval_strategy=epochs", "learning_rate=fast")
+    assert "lr_scheduler_type: given 'invsqrt'" in message and "inverse_sqrt" in message
+    assert "eval_strategy: given 'epochs', allowed: no | steps | epoch" in message
+    assert "learning_rate" in message
+
+
+@pytest.mark.parametrize(
+    ("override", "answer"),
+    [
+        ("evaluation_strategy=steps", "write eval_strategy"),
+        ("warmup_ratio=0.1", "write warmup_steps, a number below 1 is the share of all steps"),
+        ("no_cuda=true", "write use_cpu"),
+        ("group_by_length=true", "token budget of the `batching` section"),
+        ("sortish_sampler=true", "the Trainer accepts it and does nothing with it"),
+        ("per_device_train_batch_size=8", "token budget of the `batching` section"),
+        ("gradient_checkpointing=true", "write activation_checkpointing"),
+        ("generation_num_beams=4", "write decoding.num_beams"),
+        ("push_to_hub=true", "push the finished model with push_to_hub"),
+        ("output_dir=x", "write output_dir at the top level"),
+        ("deepspeed=x.json", "data-parallel processes only"),
+    ],
+)
+def test_names_that_would_do_nothing_are_answered(override, answer):
+    name = override.partition("=")[0]
+    message = refused(override)
+    assert message.startswith(f"{name}: ") and answer in message
+
+
+def test_all_findings_come_at_once():
+    message = refused("warmup_ratio=0.1", "fp16=true", "bf16=true", "eval_steps=300", "metric_for_best_model=rouge")
+    assert len(message.splitlines()) == 4
+    assert "at most one of them can be true" in message
+    assert "set a multiple of save_steps=500" in message
+    assert "metric_for_best_model: given 'rouge', allowed: bleu, chrf or loss" in message
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "saving", "allowed"),
+    [(500, 500, True), (500, 250, True), (500, 1000, False), (0.1, 0.05, True), (0.1, 10, False), (None, 5, False)],
+)
+def test_every_validation_needs_its_checkpoint(evaluation, saving, allowed):
+    if allowed:
+        TrainingSettings(eval_steps=evaluation, save_steps=saving)
+    else:
+        with pytest.raises(ValueError, match="every validation has"):
+            TrainingSettings(eval_steps=evaluation, save_steps=saving)
+
+
+def test_strategies_must_meet():
+    assert "allowed with eval_strategy=epoch: epoch or best" in refused("eval_strategy=epoch")
+    load(TrainingSettings, overrides=["eval_strategy=epoch", "save_strategy=epoch"])
+    message = refused("eval_strategy=no", "early_stopping_patience=3")
+    assert "early_stopping_patience: needs validations, but eval_strategy is no" in message
+
+
+def test_without_texts_there_is_no_validation():
+    found = TrainingSettings().arguments(seed=1, run_name="x", validate=False)
+    assert found.eval_strategy == "no" and found.metric_for_best_model is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"fp16": True}, "training.fp16: .*the Trainer would silently train in fp32; use bf16"),
+        ({"tf32": True}, "training.tf32: .*NVIDIA GPUs only"),
+        ({"dataloader_prefetch_factor": 2}, "training: .*dataloader_num_workers"),
+        ({"warmup_steps": -1}, "training: .*warmup_steps"),
+    ],
+)
+def test_what_this_machine_cannot_do_is_refused(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        arguments(use_cpu=True, **changes)
+
+
+def test_bf16_works_without_a_gpu(monkeypatch):
+    monkeypatch.setattr(module, "_has_accelerator", lambda: False)
+    found = arguments(bf16=True)
+    assert found.use_cpu and found.mixed_precision == "bf16" and not found.dataloader_pin_memory
+
+
+def test_another_number_of_processes_names_the_launch_line(monkeypatch):
+    monkeypatch.setattr(module, "_has_accelerator", lambda: False)
+    with pytest.raises(ConfigError) as error:
+        arguments(num_processes=2)
+    message = str(error.value)
+    assert "training.num_processes: given 2, but 1 process runs" in message
+    assert "accelerate launch --multi_gpu --num_processes 2 recipes/train.py ... training.use_cpu=true" in message
+    assert arguments(num_processes=1).world_size == 1

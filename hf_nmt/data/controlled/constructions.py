@@ -5,41 +5,57 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from hf_nmt.data.controlled import quantities
-from hf_nmt.data.controlled.meaning import Clause, Existence, Link, NounPhrase, Report, Sentence
-from hf_nmt.data.controlled.phrases import _MORE, _MUCH_MORE, HE, I, SHE, THEY, WE, Article
+from hf_nmt.data.controlled.meaning import (
+    Clause,
+    Content,
+    Existence,
+    Judgment,
+    Link,
+    NounPhrase,
+    Report,
+    Seeming,
+    Sentence,
+)
+from hf_nmt.data.controlled.phrases import FIRST, HE, SHE, THEY, WE, Article
 from hf_nmt.data.controlled.random_choice import cumulative
-from hf_nmt.data.controlled.vocabulary import Noun
+from hf_nmt.data.controlled.vocabulary import Adverbial, Noun
+
+_MORE, _MUCH_MORE = Adverbial("더", "", "", "degree", True), Adverbial("훨씬 더", "much", "", "degree", True)
+_STATES = frozenset({"피곤하", "아프", "바쁘", "배고프", "졸리", "심심하", "기쁘", "행복하"})
+_JUDGMENTS = frozenset({"중요하", "어렵", "쉽", "위험하", "재미있", "지루하", "복잡하"})
+_PRICED = ("device", "clothes", "furniture", "product", "ware")
+
+
+def _said(article: Article, content: Content, **options: object) -> Sentence:
+    """The content in the style of the article; now and then opened by a connective."""
+    opener = None
+    if not article.world.small and isinstance(content, Clause) and not options and article.draw.chance(0.06):
+        opener = article.draw.pick(article.world.times["opener"])
+    return Sentence(content, article.style, opener=opener, **options)
 
 
 def _action(article: Article) -> Sentence:
     clause = article.action()
-    if clause.argument is not None and article.draw.chance(0.12):
-        _add_relative(article, clause)
+    if article.draw.chance(0.14):
+        _extend_object(article, clause)
     return _said(article, clause)
 
 
-def _add_relative(article: Article, clause: Clause) -> None:
+def _extend_object(article: Article, clause: Clause) -> None:
+    """A relative clause on the object; what would stand between the two verbs in English goes."""
     verb, phrase = clause.verb, clause.argument
-    if verb.particle == "을" and not verb.article and "name" not in verb.objects and phrase.noun.form == "count":
-        article.with_relative(phrase, clause.subject.noun, verb)
-
-
-def _said(article: Article, content: Clause | Link | Report | Existence, **kwargs: object) -> Sentence:
-    opener = None
-    if not article.world.small and isinstance(content, Clause) and not kwargs and article.draw.chance(0.06):
-        opener = article.draw.pick(article.world.times["opener"])
-        if content.time is not None and opener.korean == "예를 들어":
-            opener = None
-    return Sentence(content, article.style, opener=opener, **kwargs)
+    if phrase is None or verb.particle != "을" or verb.article or clause.recipient is not None or phrase.joined:
+        return
+    if phrase.noun.form == "count" and article.add_relative(phrase, clause.subject.noun, verb):
+        clause.manner = clause.companion = clause.place = clause.duration = None
 
 
 def _yes_or_no(article: Article) -> Sentence:
     clause = article.action(simple=article.world.small)
     clause.polarity = ""
-    if clause.subject.noun is WE or clause.subject.noun is I:
+    if clause.subject.noun in (FIRST, WE):
         clause.subject = NounPhrase(article.draw.pick((HE, SHE, THEY)))
-        if clause.modality == "want":
-            clause.modality = "want_other"
+        clause.modality = "want_other" if clause.modality == "want" else clause.modality
     clause.subject.marker = ""
     return _said(article, clause, mood="question")
 
@@ -47,17 +63,8 @@ def _yes_or_no(article: Article) -> Sentence:
 def _wh(article: Article) -> Sentence:
     draw = article.draw
     clause = article.action(tense="past" if draw.chance(0.7) else "future", simple=True, pronouns=False)
-    clause.subject.marker = ""
-    options = ["reason", "subject"]
-    if clause.verb.places and clause.place is None and clause.verb.particle != "에":
-        options += ["place", "place"]
-    if clause.time is None:
-        options += ["time", "time"]
-    if clause.argument is not None and clause.verb.particle == "을" and _takes_what(clause):
-        options += ["object", "object"]
-        if clause.argument.noun.form == "count" and clause.argument.noun.counter:
-            options += ["count"]
-    asked = draw.pick(options)
+    clause.subject.marker, clause.purpose = "", None
+    asked = draw.pick(_askable(clause))
     if asked == "subject":
         clause.subject = None
     elif asked == "object":
@@ -67,77 +74,96 @@ def _wh(article: Article) -> Sentence:
     return _said(article, clause, mood="question", asked=asked)
 
 
-def _takes_what(clause: Clause) -> bool:
-    return not clause.verb.ambiguous and not clause.verb.objects & {"human", "name"}
+def _askable(clause: Clause) -> list[str]:
+    verb, phrase = clause.verb, clause.argument
+    options = ["reason"]
+    if "person" in verb.subjects:
+        options.append("subject")
+    if verb.places and clause.place is None and verb.particle != "에":
+        options += ["place", "place"]
+    if clause.time is None and clause.duration is None:
+        options += ["time", "time"]
+    if phrase is not None and verb.particle == "을" and not verb.ambiguous and not verb.objects & {"human", "name"}:
+        options += ["object", "object"]
+        if phrase.noun.form == "count" and phrase.noun.counter:
+            options.append("count")
+    return options
 
 
 def _description(article: Article) -> Sentence:
-    """An adjective as the predicate."""
-    clause = _described(article)
-    draw = article.draw
-    if clause.polarity == "" and draw.chance(0.5) and "plainly" not in clause.adjective.flags:
-        clause.degree = draw.pick(article.world.degrees)
+    clause, draw = _described(article), article.draw
     if draw.chance(0.15):
-        clause.polarity, clause.degree = "ji", None
+        clause.polarity = "long"
+    elif draw.chance(0.5) and "plainly" not in clause.adjective.flags:
+        clause.degree = draw.pick(article.world.degrees)
     return _said(article, clause)
 
 
 def _described(article: Article, relative: float = 0.3) -> Clause:
-    draw = article.draw
-    while True:
-        noun = draw.pick(article.people + article.roles) if draw.chance(0.3) else draw.pick(article.world.nouns)
-        if article.domain in noun.domains and article.world.predicated[noun]:
-            break
-    adjective = draw.pick(article.world.predicated[noun])
-    article._combine(adjective, noun)
-    phrase = article._named(noun) if noun.gender else article.thing(noun, 0.6)
-    phrase.modifier = None
-    phrase.counted, phrase.number = False, 1
-    if phrase.determiner in ("많은", "여러"):
-        phrase.determiner = ""
+    """An adjective as the predicate of a person, thing or place."""
+    draw, world = article.draw, article.world
+    noun = draw.pick(article.people + article.roles) if draw.chance(0.3) else draw.pick(world.describable[article.domain])
+    phrase = NounPhrase(noun)
+    if noun.gender:
+        phrase = article.somebody(noun)
+    elif noun.form == "count":
+        point = draw.below(100)
+        if point < 20:
+            phrase.determiner = draw.pick(("이", "그"))
+        elif point < 32:
+            phrase.owner = article.owner() if "human" not in noun.classes else None
+        elif point < 40 and "human" in noun.classes:
+            phrase.number = 0
     if draw.chance(relative):
-        article.with_relative(phrase, None)
-    return Clause(subject=phrase, adjective=adjective, tense="past" if draw.chance(0.35) else "present")
+        article.add_relative(phrase)
+    clause = Clause(subject=phrase, adjective=draw.pick(world.predicated[noun]))
+    clause.tense = "past" if draw.chance(0.35) else "present"
+    return clause
 
 
 def _comparison(article: Article) -> Sentence:
-    draw = article.draw
-    while True:
-        clause = _described(article, relative=0.1)
-        noun = clause.subject.noun
-        if "plainly" in clause.adjective.flags or clause.subject.noun.form not in ("count", "name"):
-            article.begin()
-            continue
-        break
-    if noun.form == "name":
-        clause.than = article._named(_other(article, article.people, noun))
+    draw, world = article.draw, article.world
+    clause = _described(article, relative=0.1)
+    noun, adjective = clause.subject.noun, clause.adjective
+    clause.tense = "present"
+    if noun.gender:
+        clause.than = article.somebody(next(other for other in article.people if other is not noun))
+    elif noun.form != "count" or "plainly" in adjective.flags:
+        return _said(article, clause)
     else:
-        rivals = [other for other in article.world.nouns if other is not noun and other.form == "count"
-                  and clause.adjective in article.world.predicated[other] and not other.classes.isdisjoint(noun.classes)]  # fmt: skip
-        rival = draw.pick(rivals) if rivals else noun
-        clause.than = NounPhrase(rival, determiner="그")
-        if clause.subject.relative is None and clause.subject.owner is None:
+        rivals = [other for other in world.rivals[noun] if adjective in world.predicated[other]]
+        if not rivals:
+            return _said(article, clause)
+        if not world.small and noun.counter and draw.chance(0.3):
+            return _said(article, _superlative(article, clause))
+        clause.than = NounPhrase(draw.pick(rivals), determiner="그")
+        if clause.subject.is_plain:
             clause.subject.determiner = "이"
     clause.degree = draw.pick((None, _MORE, _MORE, _MUCH_MORE))
-    clause.tense = "present"
     return _said(article, clause)
 
 
-def _other(article: Article, items: list[Noun], noun: Noun) -> Noun:
-    return next(other for other in items if other is not noun)
+def _superlative(article: Article, clause: Clause) -> Clause:
+    """A person or thing as the most so of a group."""
+    noun = clause.subject.noun
+    if "human" in noun.classes:
+        clause.subject = article.somebody(article.draw.pick(article.people))
+        clause.superlative = NounPhrase(noun, number=0, determiner="이")
+    else:
+        clause.subject = NounPhrase(noun, owner=article.owner())
+        clause.superlative = NounPhrase(noun, number=0, determiner="이")
+    return clause
 
 
 def _identity(article: Article) -> Sentence:
     draw = article.draw
-    jobs = article.world.in_class("job", article.domain)
-    clause = Clause(subject=article._named(draw.pick(article.people)) if draw.chance(0.6) else NounPhrase(draw.pick((HE, SHE))))
-    clause.identity = NounPhrase(draw.pick(jobs))
+    subject = NounPhrase(draw.pick((HE, SHE))) if draw.chance(0.4) else article.somebody(draw.pick(article.people))
+    clause = Clause(subject=subject, tense="past" if draw.chance(0.3) else "present")
+    clause.identity = NounPhrase(draw.pick(article.world.in_class("job", article.domain)))
     if draw.chance(0.45):
-        article._modify(clause.identity)
-    clause.tense = "past" if draw.chance(0.3) else "present"
+        article.modify(clause.identity)
     if draw.chance(0.15):
-        clause.polarity = "ji"
-    article.keys.append(("be", clause.identity.noun.english))
+        clause.polarity = "long"
     return _said(article, clause)
 
 
@@ -146,170 +172,251 @@ def _existence(article: Article) -> Sentence:
     position = draw.pick(world.times["position"])
     place = draw.pick(world.in_class("container" if position.korean == "안" else "surface"))
     thing = article.thing(draw.pick(world.in_class("small_thing")))
-    if thing.noun.form == "unique" or thing.determiner == "이" or thing.determiner == "그" or thing.owner:
-        thing.determiner, thing.owner = "", None
-    article.keys.append((place.english, thing.noun.english))
-    existence = Existence(thing, NounPhrase(place, determiner="그" if draw.chance(0.2) else ""), position)
-    existence.tense = "past" if draw.chance(0.5) else "present"
+    thing.owner = None
+    if thing.determiner in ("이", "그", "모든"):
+        thing.determiner = ""
+    content = Existence(thing, NounPhrase(place, determiner="그" if draw.chance(0.2) else ""), position)
+    content.tense = "past" if draw.chance(0.5) else "present"
     mood = "question" if draw.chance(0.12) else "statement"
-    if mood == "statement" and draw.chance(0.12) and not thing.counted and thing.noun.form == "count":
-        existence.absent = True
-    return _said(article, existence, mood=mood)
+    content.absent = mood == "statement" and thing.is_plain and thing.noun.form == "count" and draw.chance(0.15)
+    return _said(article, content, mood=mood)
 
 
-_RELATIONS = cumulative({"because": 2, "because_of": 2, "since": 1, "if": 3, "when": 3, "before": 3, "after": 3,
-                         "as_soon_as": 1, "until": 1, "but": 3, "and": 2, "although": 1, "while": 2, "purpose": 2})  # fmt: skip
+_RELATIONS = cumulative(
+    {
+        "because": 2, "because_of": 2, "since": 1, "if": 3, "when": 3, "before": 3, "after": 3, "as_soon_as": 1,
+        "until": 1, "but": 3, "and": 2, "although": 1, "while": 1, "purpose": 2,
+    }
+)  # fmt: skip
 _SMALL_RELATIONS = cumulative({"because_of": 2, "if": 2, "when": 2, "before": 2, "after": 2, "but": 2})
+_CAUSES = ("because", "because_of", "since")
 
 
 def _linked(article: Article) -> Sentence:
     return _said(article, _link(article))
 
 
-def _link(article: Article) -> Link:
-    draw = article.draw
-    relation = draw.weighted(_SMALL_RELATIONS if article.world.small else _RELATIONS)
-    tense = "future" if relation == "if" or relation in ("when", "before", "after", "as_soon_as") and draw.chance(0.3) else "past"
-    if relation in ("while", "purpose"):
-        return _shared_link(article, relation)
-    main = article.action(tense=tense, simple=True)
-    if relation in ("because", "because_of", "since", "if", "when") and draw.chance(0.3):
-        sub = Clause(verb=draw.pick(article.world.by_section["weather"]))
-    elif relation in ("because", "because_of", "since") and draw.chance(0.5):
-        sub = _described(article, relative=0.1)
+def _link(article: Article, avoid: Noun | None = None) -> Link:
+    """Two clauses; `avoid` is the subject of neither."""
+    draw, world = article.draw, article.world
+    relation = draw.weighted(_SMALL_RELATIONS if world.small else _RELATIONS)
+    future = relation == "if" or relation in ("when", "before", "after", "as_soon_as") and draw.chance(0.3)
+    tense = "future" if future else "past"
+    if relation in ("while", "purpose") or not world.small and relation in ("before", "after", "and") and draw.chance(0.4):
+        return _shared_link(article, relation, avoid)
+    main = article.action(tense=tense, simple=True, avoid=avoid, needs={"long", "years"} if relation == "until" else None)
+    if relation in _CAUSES and draw.chance(0.6):
+        sub = _cause(article, main)
+    elif relation in (*_CAUSES, "if", "when") and draw.chance(0.3):
+        sub = Clause(verb=draw.pick(world.by_section["weather"]))
     else:
         sub = article.action(tense=tense, simple=True, avoid=main.subject.noun, pronouns=relation in ("but", "and"))
-    sub.tense = "past" if tense == "past" else "present"
     sub.time = sub.frequency = None
+    if relation not in (*_CAUSES, "but", "and", "although"):
+        sub.time, main.time = main.time, None
+    sub.tense = "past" if tense == "past" else "present"
     return Link(relation, sub, main)
 
 
-def _shared_link(article: Article, relation: str) -> Link:
-    main = article.action(tense="past", subject=article.person(), simple=True)
+def _cause(article: Article, main: Clause) -> Clause:
+    """Why somebody does something: how the thing is, or how the person feels."""
+    draw, phrase = article.draw, main.argument
+    adjectives = article.world.predicated.get(phrase.noun, ()) if phrase is not None and phrase.noun.form == "count" else ()
+    if adjectives and draw.chance(0.7) and "goal" not in main.verb.flags and "human" not in phrase.noun.classes:
+        subject = NounPhrase(phrase.noun, determiner=draw.pick(("", "이", "그")))
+        main.argument = NounPhrase(phrase.noun, determiner="그")
+        return Clause(subject=subject, adjective=draw.pick(adjectives))
+    states = [word for word in article.world.adjectives if word.stem.text in _STATES]
+    return Clause(subject=article.person(False, main.subject.noun), adjective=draw.pick(states))
+
+
+def _shared_link(article: Article, relation: str, avoid: Noun | None) -> Link:
+    needs = {"means", "goal"} if relation == "purpose" else None
+    main = article.action(tense="past", simple=True, avoid=avoid, needs=needs)
+    main.purpose = None
     sub = article.action(tense="past", subject=main.subject, simple=True)
-    sub.subject, sub.time, sub.duration = None, None, None
+    sub.subject, sub.time, sub.duration, sub.purpose = None, None, None, None
     return Link(relation, sub, main)
 
 
 def _reported(article: Article) -> Sentence:
-    draw = article.draw
-    verb = draw.pick(article.world.by_section["report"])
+    draw, world = article.draw, article.world
+    verb = draw.pick(world.by_section["report"])
     subject = article.subject_of(verb)
-    subject.marker = ""
     point = draw.below(10)
     if point < 6:
-        content = article.action(tense=draw.pick(("past", "past", "future")), simple=True, avoid=subject.noun)
-        content.time = None
-    elif point < 9 or article.world.small:
+        content: Clause | Link = _reported_action(article, subject.noun)
+    elif point < 8 or world.small:
         content = _described(article, relative=0.15)
-        content.tense = draw.pick(("past", "present", "present"))
     else:
-        content = _link(article)
-        content.main.time = None
-    tense = "past" if draw.chance(0.8) or "future" in verb.flags else "present"
-    return _said(article, Report(subject, verb, content, tense=tense))
+        content = _link(article, subject.noun)
+        content.main.time = content.subordinate.time = None
+    past = draw.chance(0.8) or "future" in verb.flags
+    report = Report(subject, verb, content, tense="past" if past else "present")
+    if past and not world.small and draw.chance(0.25):
+        report.time = draw.pick(world.times["past"])
+    return _said(article, report)
+
+
+def _reported_action(article: Article, avoid: Noun) -> Clause:
+    tense = article.draw.pick(("past", "past", "future"))
+    clause = article.action(tense=tense, simple=True, avoid=avoid)
+    clause.time = None
+    return clause
+
+
+def _inquiry(article: Article) -> Sentence:
+    """Somebody asks, knows or wonders whether, why, when, where."""
+    draw = article.draw
+    verb = draw.pick(article.world.by_section["inquiry"])
+    subject = article.person()
+    content = _reported_action(article, subject.noun)
+    options = ["whether", "whether", "why"]
+    if content.duration is None:
+        options.append("when")
+    if content.verb.places and content.verb.particle not in ("에", "으로") and content.place is None:
+        options.append("where")
+    return _said(article, Report(subject, verb, content, tense="past", asked=draw.pick(options)))
 
 
 def _figure(article: Article) -> Sentence:
     draw, world = article.draw, article.world
     verb = draw.pick(world.by_section["change"])
-    nouns = [noun for noun in world.in_class("figure", article.domain)]
-    noun = draw.pick(nouns)
-    article._combine(verb, noun)
-    clause = Clause(subject=NounPhrase(noun), verb=verb)
-    clause.tense = "future" if draw.chance(0.25) else "past"
-    if noun.form != "unique" and draw.chance(0.3) and article.groups:
+    noun = draw.pick(world.in_class("figure", article.domain))
+    clause = Clause(subject=NounPhrase(noun), verb=verb, tense="future" if draw.chance(0.25) else "past")
+    if draw.chance(0.3) and article.groups and article.domain in ("business", "tech"):
         clause.subject.owner = NounPhrase(draw.pick(article.groups))
     if draw.chance(0.8):
         clause.time = article.time(clause.tense)
     if draw.chance(0.7):
         clause.amount = quantities.percent(draw, world.small)
-    elif verb.degrees and not world.small:
+    elif not world.small:
         clause.manner = world.change_degrees[draw.pick(verb.degrees)]
-    return _said(article, clause)
+    return _said(article, clause, nominative=not world.small and draw.chance(0.3))
+
+
+def _long(article: Article) -> Sentence:
+    """A report of two clauses, each with its circumstances, some with relative clauses."""
+    draw = article.draw
+    subject = article.subject_of(verb := draw.pick(article.world.by_section["report"]))
+    clauses = [article.action(tense="past", avoid=subject.noun) for _ in range(2)]
+    for clause in clauses:
+        clause.time = None
+        if draw.chance(0.4):
+            _extend_object(article, clause)
+    relation = draw.pick(("because_of", "when", "after", "before", "but", "and", "although"))
+    for clause in clauses:
+        clause.polarity, clause.modality, clause.aspect, clause.frequency, clause.tense = "", "", "", None, "past"
+    report = Report(subject, verb, Link(relation, *clauses))
+    if draw.chance(0.6):
+        report.time = draw.pick(article.world.times["past"])
+    return _said(article, report)
 
 
 def _event(article: Article) -> Sentence:
     draw, world = article.draw, article.world
     verb = draw.pick(world.by_section["event"])
-    events = [noun for noun in world.in_class("event") if article.domain in noun.domains] or world.in_class("event")
-    noun = draw.pick(events)
-    article._combine(verb, noun)
-    clause = Clause(subject=NounPhrase(noun), verb=verb, tense="future" if draw.chance(0.4) else "past")
-    if noun.form == "count" and draw.chance(0.25):
-        clause.subject.determiner = draw.pick(("이", "그"))
+    phrase = NounPhrase(draw.pick(world.in_class("event", article.domain)))
+    if phrase.noun.form == "count":
+        point = draw.below(100)
+        if point < 25:
+            phrase.determiner = draw.pick(("이", "그"))
+        elif point < 40 and not world.small:
+            phrase.ordinal = 1 + draw.below(5)
+    clause = Clause(subject=phrase, verb=verb, tense="future" if draw.chance(0.4) else "past")
     clause.time = article.time(clause.tense, point=True)
     if draw.chance(0.5):
-        article._place(clause)
-    return _said(article, clause)
+        article.add_place(clause)
+    return _said(article, clause, nominative=not world.small and draw.chance(0.3))
 
 
 def _happening(article: Article) -> Sentence:
     draw, world = article.draw, article.world
-    verbs = [verb for verb in world.by_section.get("happening", []) + world.by_section["failure"] if article.domain in verb.domains]
+    verbs = world.by_section.get("happening", []) + world.by_section["failure"]
+    verbs = [verb for verb in verbs if article.domain in verb.domains]
     if not verbs:
         return _event(article)
     verb = draw.pick(verbs)
-    noun = draw.pick([noun for noun in world.nouns if noun.one_of(verb.subjects)])
-    article._combine(verb, noun)
-    clause = Clause(subject=article.thing(noun, 0.8), verb=verb, tense="past")
+    subject = article.thing(draw.pick(world.doers[verb, article.domain]), 0.8)
+    clause = Clause(subject=subject, verb=verb, tense="past")
     if draw.chance(0.6):
         clause.time = article.time("past")
     if verb.places and draw.chance(0.7):
-        article._place(clause)
-    return _said(article, clause)
+        article.add_place(clause)
+    return _said(article, clause, nominative=True)
 
 
 def _amount(article: Article) -> Sentence:
+    """A price or an age."""
     draw, world = article.draw, article.world
     if draw.chance(0.4):
-        subject = article._named(draw.pick(article.people))
+        subject = article.somebody(draw.pick(article.people))
         return _said(article, Clause(subject=subject, identity=quantities.age(draw), tense="present"))
-    noun = draw.pick([noun for name in ("device", "clothes", "furniture", "product", "ware") for noun in world.in_class(name)
-                      if noun.form == "count"])  # fmt: skip
+    nouns = [noun for noun in world.in_class(draw.pick(_PRICED)) if noun.form == "count"]
+    noun = draw.pick([noun for noun in nouns if article.domain in noun.domains] or nouns)
     owner = NounPhrase(noun, determiner=draw.pick(("이", "그")))
-    price = next(word for word in world.nouns if word.korean == "가격")
-    article.keys.append(("price", noun.english))
+    price = next(word for word in world.in_class("cost") if word.english == "price")
     clause = Clause(subject=NounPhrase(price, owner=owner), identity=quantities.money(draw), tense="present")
     return _said(article, clause)
 
 
 def _passive(article: Article) -> Sentence:
     draw, world = article.draw, article.world
-    verbs = [verb for verb in world.actions[article.domain] if "passive" in verb.flags and verb.stem.text.endswith("하")]
-    verb = draw.pick(verbs)
-    nouns = [noun for noun in world.arguments[verb, article.domain] if not noun.one_of(frozenset({"human"}))]
-    if not nouns:
+    verb = draw.pick(world.passives[article.domain]) if world.passives[article.domain] else None
+    if verb is None:
         return _action(article)
-    noun = draw.pick(nouns)
-    article._combine(verb, noun)
-    clause = Clause(subject=article.thing(noun), verb=verb, passive=True, tense="future" if draw.chance(0.25) else "past")
+    subject = article.thing(article.choose(world.arguments[verb, article.domain]))
+    clause = Clause(subject=subject, verb=verb, passive=True, tense="future" if draw.chance(0.25) else "past")
     if draw.chance(0.75):
         clause.time = article.time(clause.tense)
     if draw.chance(0.4):
-        article._place(clause)
-    return _said(article, clause)
+        article.add_place(clause)
+    return _said(article, clause, nominative=draw.chance(0.3))
 
 
 def _request(article: Article) -> Sentence:
     draw = article.draw
     if article.style == "written" or article.domain == "news":
         return _action(article)
-    clause = article.action(tense="future", subject=NounPhrase(HE), simple=True)
-    clause.subject, clause.time = None, None
-    mood = "request"
-    if draw.chance(0.3) and article.style != "polite":
-        mood = "proposal"
-    return _said(article, clause, mood=mood)
+    clause = _bare_action(article)
+    proposal = draw.chance(0.3) and article.style != "polite"
+    return _said(article, clause, mood="proposal" if proposal else "request")
+
+
+def _bare_action(article: Article) -> Clause:
+    """Something that one does of free will, without who or when."""
+    while True:
+        clause = article.action(tense="future", subject=NounPhrase(HE), simple=True)
+        if "state" not in clause.verb.flags:
+            clause.subject, clause.time = None, None
+            return clause
+
+
+def _seeming(article: Article) -> Sentence:
+    if article.draw.chance(0.5):
+        clause = _described(article, relative=0.1)
+    else:
+        clause = article.action(tense="past", simple=True)
+        clause.subject.marker = ""
+    return _said(article, Seeming(clause))
+
+
+def _judgment(article: Article) -> Sentence:
+    draw = article.draw
+    action = _bare_action(article)
+    action.duration = action.purpose = action.companion = None
+    adjective = draw.pick([word for word in article.world.adjectives if word.stem.text in _JUDGMENTS])
+    return _said(article, Judgment(action, adjective, tense="past" if draw.chance(0.25) else "present"))
 
 
 _KINDS: dict[Callable[[Article], Sentence], float] = {
-    _action: 34, _yes_or_no: 4, _wh: 5, _description: 8, _comparison: 4, _identity: 3, _existence: 4, _linked: 14,
-    _reported: 9, _figure: 4, _event: 4, _happening: 2, _amount: 2, _passive: 4, _request: 2,
+    _action: 33, _yes_or_no: 4, _wh: 5, _description: 7, _comparison: 4, _identity: 2, _existence: 3, _linked: 15,
+    _reported: 10, _inquiry: 3, _figure: 4, _event: 4, _happening: 2, _amount: 2, _passive: 4, _request: 2,
+    _seeming: 2, _judgment: 2, _long: 3,
 }  # fmt: skip
 _SMALL_KINDS: dict[Callable[[Article], Sentence], float] = {
-    _action: 44, _yes_or_no: 4, _description: 10, _comparison: 4, _identity: 4, _existence: 6, _linked: 12, _reported: 8,
-    _figure: 4, _event: 4,
+    _action: 44, _yes_or_no: 4, _description: 10, _comparison: 4, _identity: 4, _existence: 6, _linked: 12,
+    _reported: 8, _figure: 4, _event: 4,
 }  # fmt: skip
 _FULL_TABLE, _SMALL_TABLE = cumulative(_KINDS), cumulative(_SMALL_KINDS)
 

@@ -6,6 +6,7 @@ import datasets
 
 from hf_nmt.data.controlled import english, korean
 from hf_nmt.data.controlled.constructions import sentence
+from hf_nmt.data.controlled.held_out import split_of_sentence
 from hf_nmt.data.controlled.phrases import Article
 from hf_nmt.data.controlled.random_choice import Draw
 from hf_nmt.data.controlled.vocabulary import DOMAINS
@@ -72,9 +73,8 @@ def _write_article(
     for _ in range(length * 40):
         if position == length or len(seen) == limit:
             return
-        article.begin()
         meaning = sentence(article)
-        if article.split() != split:
+        if split_of_sentence(meaning.content) != split:
             continue
         source = korean.realize(meaning)
         references = english.realize(meaning)

@@ -1,149 +1,69 @@
-"""From meaning to English text and its variants.
-
-A realisation is a list of parts: words, or a choice `(label, usual, other)` between two lists of parts. The canonical
-sentence takes `usual` everywhere; for each label, the sentence that takes `other` at all places of that label is a
-further reference.
-"""
+"""From meaning to English text and its variants."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from hf_nmt.data.controlled.english_morphology import (
     comparison,
     gerund,
-    indefinite,
-    number_words,
     past_participle,
     past_tense,
     plural,
     third_person,
 )
-from hf_nmt.data.controlled.meaning import Clause, Existence, Link, NounPhrase, Report, Sentence
-
-Part = str | tuple[str, list, list]
+from hf_nmt.data.controlled.english_phrases import Part, person_of, simple_phrase, synonym
+from hf_nmt.data.controlled.meaning import (
+    Clause,
+    Existence,
+    Judgment,
+    Link,
+    NounPhrase,
+    Report,
+    Seeming,
+    Sentence,
+)
 
 MAX_REFERENCES = 4
-_OBJECT_PRONOUNS = {"I": "me", "he": "him", "she": "her", "they": "them", "we": "us"}
-_POSSESSIVES = {"I": "my", "he": "his", "she": "her", "they": "their", "we": "our"}
 _CONTRACTIONS = {
     "do not": "don't", "does not": "doesn't", "did not": "didn't", "will not": "won't", "cannot": "can't",
     "could not": "couldn't", "would not": "wouldn't", "is not": "isn't", "are not": "aren't", "was not": "wasn't",
     "were not": "weren't", "has not": "hasn't", "have not": "haven't", "had not": "hadn't",
 }  # fmt: skip
-# Head verb and the form of the verb after it.
+# The verb that takes tense, and how the main verb follows it.
 _MODALITIES = {
     "must": ("have", "to"), "want": ("want", "to"), "want_other": ("want", "to"), "plan": ("plan", "to"),
-    "decide": ("decide", "to"), "begin": ("begin", "to"), "enjoy": ("like", "ing"), "know_how": ("know how", "to"),
+    "decide": ("decide", "to"), "begin": ("begin", "to"), "enjoy": ("like", "-ing"), "know_how": ("know", "how to"),
     "try": ("try", "to"), "may": ("be", "allowed to"),
 }  # fmt: skip
 _MODAL_SYNONYMS = {"begin": "start", "plan": "intend", "must": "need", "enjoy": "enjoy"}
-_BEFORE = {"because": "because", "because_of": "because", "since": "since", "if": "if", "when": "when",
-           "before": "before", "after": "after", "as_soon_as": "as soon as", "until": "until",
-           "although": "although"}  # fmt: skip
-_OTHER_CONJUNCTION = {"because": "since", "because_of": "since", "although": "though", "since": "as"}
+_CONJUNCTIONS = {
+    "because": "because", "because_of": "because", "since": "since", "if": "if", "when": "when", "before": "before",
+    "after": "after", "as_soon_as": "as soon as", "until": "until", "although": "although",
+}  # fmt: skip
+_OTHER_CONJUNCTIONS = {"because": "since", "because_of": "since", "since": "as", "although": "though"}
+_BACKSHIFTED = {"past": "pluperfect", "present": "past", "future": "would"}
+_ASKED = {"object": "what", "place": "where", "time": "when", "reason": "why"}
 
 
 def noun_phrase(phrase: NounPhrase, role: str) -> list[Part]:
-    """A noun phrase; `role` is `subject`, `object`, `predicate` or `owner` and decides articles and pronoun forms."""
-    noun = phrase.noun
-    if noun.form == "pronoun":
-        form = {"subject": noun.english, "owner": _POSSESSIVES[noun.english]}.get(role, _OBJECT_PRONOUNS[noun.english])
-        return _marked([form], phrase)
-    if noun.gender:
-        name = f"{noun.family[1]} {noun.english}" if phrase.full_name or phrase.title else noun.english
-        if phrase.title:
-            name = f"{phrase.title.english} {name}"
-        return _marked([_owned(name, role)], phrase)
-    usual = _common(phrase, noun.english, phrase.modifier.english if phrase.modifier else "", role)
-    synonym = phrase.modifier.synonym if phrase.modifier else ""
-    if noun.synonym:
-        other = _common(phrase, noun.synonym, phrase.modifier.english if phrase.modifier else "", role)
-        parts: list[Part] = [("synonym", usual, other)]
-    elif synonym:
-        parts = [("synonym", usual, _common(phrase, noun.english, synonym, role))]
-    else:
-        parts = usual
+    """A noun phrase with all that belongs to it; roles as in `simple_phrase`."""
+    parts = simple_phrase(phrase, role)
     if phrase.relative is not None:
-        parts = parts + _relative(phrase)
-    return _marked(parts, phrase)
-
-
-def _marked(parts: list[Part], phrase: NounPhrase) -> list[Part]:
-    return ["only", *parts] if phrase.marker == "만" else parts
-
-
-def _owned(text: str, role: str) -> str:
-    if role != "owner":
-        return text
-    return text + ("'" if text.endswith("s") and not text.endswith("ss") else "'s")
-
-
-def _common(phrase: NounPhrase, head: str, adjective: str, role: str) -> list[Part]:
-    noun = phrase.noun
-    many = phrase.number != 1 or phrase.determiner in ("모든", "여러", "많은")
-    if many and noun.form == "count":
-        head = plural(head)
-    text = f"{adjective} {head}" if adjective else head
-    text = _owned(text, role)
-    if phrase.counted:
-        return [_counted(phrase, text)]
-    if phrase.owner is not None:
-        return [*noun_phrase(phrase.owner, "owner"), text]
-    if phrase.determiner:
-        return _determined(phrase, text, many or noun.form == "plural")
-    if noun.form == "name":
-        return [text]
-    if noun.form == "unique":
-        return ["the " + text]
-    if noun.form == "bare":
-        return ["the " + text if phrase.relative is not None else text]
-    if role in ("subject", "owner") or phrase.relative is not None:
-        return ["the " + text]
-    return [text if many or noun.form in ("mass", "plural") else indefinite(text)]
-
-
-def _counted(phrase: NounPhrase, text: str) -> str:
-    amount = str(phrase.number) if phrase.number >= 30 else number_words(phrase.number)
-    unit = phrase.noun.unit
-    if not unit:
-        return f"{amount} {text}"
-    return f"{amount} {unit if phrase.number == 1 else plural(unit)} of {text}"
-
-
-def _determined(phrase: NounPhrase, text: str, many: bool) -> list[Part]:
-    if phrase.determiner == "이":
-        return [("these " if many else "this ") + text]
-    if phrase.determiner == "그":
-        return [("that", ["the"], ["those" if many else "that"]), text]
-    return [{"모든": "all the ", "여러": "several ", "많은": "many "}[phrase.determiner] + text]
+        parts = [*parts, *_relative(phrase)]
+    if phrase.joined is not None:
+        parts = [*parts, "and", *simple_phrase(phrase.joined, role)]
+    return parts
 
 
 def _relative(phrase: NounPhrase) -> list[Part]:
     clause = phrase.relative
     if phrase.gap == "object":
         return [("relative", ["that"], []), *_statement(clause, clause.tense)]
-    pronoun = "who" if phrase.noun.one_of(frozenset({"human", "elder"})) else "that"
-    person = "plural" if _is_plural(phrase) else "third"
-    return [pronoun, *_verb_phrase(clause, clause.tense, person)]
+    return ["who", *_verb_phrase(clause, clause.tense, "plural" if person_of(phrase) == "plural" else "third")]
 
 
-def _is_plural(phrase: NounPhrase) -> bool:
-    noun = phrase.noun
-    if noun.plural and not phrase.counted:
-        return True
-    if phrase.counted:
-        return phrase.number != 1
-    return (phrase.number == 0 or phrase.determiner in ("모든", "여러", "많은")) and noun.form in ("count", "mass", "plural")
-
-
-def person_of(phrase: NounPhrase | None) -> str:
-    """What a verb agrees with: `first`, `third` or `plural`."""
-    if phrase is None:
-        return "third"
-    if phrase.noun.english == "I":
-        return "first"
-    if phrase.noun.english in ("we", "they") or phrase.noun.form == "plural" and not phrase.counted:
-        return "plural"
-    return "plural" if _is_plural(phrase) else "third"
+# Verbs
 
 
 def _be(tense: str, person: str) -> str:
@@ -152,90 +72,92 @@ def _be(tense: str, person: str) -> str:
     return {"first": "am", "third": "is", "plural": "are"}[person]
 
 
-def _head_and_rest(clause: Clause) -> tuple[str, list[Part], str]:
+def _inflected(verb: str, tense: str, person: str) -> str:
+    if verb.startswith("be "):
+        return _be(tense, person) + verb[2:]
+    if tense == "past":
+        return past_tense(verb)
+    return third_person(verb) if person == "third" else verb
+
+
+def _form(form: Callable[[str], str], verb: str, other: str) -> Part:
+    return synonym(form(verb), other and form(other))
+
+
+def _head(clause: Clause) -> tuple[str, list[Part], str]:
     """The verb that takes tense, what follows it, and its synonym."""
     if clause.verb is None:
         return "be", _complement(clause), ""
-    verb = clause.verb
+    verb, other, after = clause.verb.english, clause.verb.synonym, []
     if clause.passive:
-        head, rest, synonym = "be", [past_participle(verb.english)], ""
-    else:
-        head, rest, synonym = verb.english, [], verb.synonym
+        verb, other, after = "be", "", [past_participle(verb)]
     if clause.modality == "can":
-        return "can", _bare(head, synonym) + rest, ""
+        return "can", [synonym(verb, other), *after], ""
     if clause.modality:
-        lead, form = _MODALITIES[clause.modality]
-        if form == "ing":
-            return lead, [_choice(gerund(head), synonym and gerund(synonym)), *rest], _MODAL_SYNONYMS.get(clause.modality, "")
-        return lead, [form, *_bare(head, synonym), *rest], _MODAL_SYNONYMS.get(clause.modality, "")
+        lead, link = _MODALITIES[clause.modality]
+        following = [_form(gerund, verb, other)] if link == "-ing" else [link, synonym(verb, other)]
+        return lead, [*following, *after], _MODAL_SYNONYMS.get(clause.modality, "")
     if clause.aspect == "progressive":
-        return "be", [_choice(gerund(head), synonym and gerund(synonym)), *rest], ""
-    if clause.aspect in ("perfect", "experience"):
-        return "have", [_choice(past_participle(head), synonym and past_participle(synonym)), *rest], ""
-    return head, rest, synonym
-
-
-def _choice(usual: str, other: str) -> Part:
-    return ("synonym", [usual], [other]) if other else usual
-
-
-def _bare(head: str, synonym: str) -> list[Part]:
-    return [_choice(head, synonym)]
+        return "be", [_form(gerund, verb, other), *after], ""
+    if clause.aspect:
+        return "have", [_form(past_participle, verb, other), *after], ""
+    return verb, after, other
 
 
 def _complement(clause: Clause) -> list[Part]:
-    """What follows be: an adjective with degree or comparison, or a noun phrase."""
-    if clause.identity is not None:
-        identity = clause.identity
+    """What follows be: a noun phrase, an amount, or an adjective with degree or comparison."""
+    identity, adjective = clause.identity, clause.adjective
+    if identity is not None:
         return noun_phrase(identity, "predicate") if isinstance(identity, NounPhrase) else [identity.english]
-    adjective = clause.adjective
+    degree = [clause.degree.english] if clause.degree is not None and clause.degree.english else []
     if clause.than is not None:
-        much = [clause.degree.english] if clause.degree is not None and clause.degree.english else []
-        return [*much, comparison(adjective.english)[0], "than", *noun_phrase(clause.than, "subject_of_than")]
+        return [*degree, comparison(adjective.english)[0], "than", *noun_phrase(clause.than, "standard")]
     if clause.superlative is not None:
         return ["the", comparison(adjective.english)[1], "of", *noun_phrase(clause.superlative, "object")]
-    words: list[Part] = [_choice(adjective.english, adjective.synonym)]
-    return [clause.degree.english, *words] if clause.degree is not None else words
+    return [*degree, synonym(adjective.english, adjective.synonym)]
 
 
-def _finite(clause: Clause, tense: str, person: str, question: bool = False) -> tuple[list[Part], list[Part]]:
-    """The auxiliary that a question puts before the subject (empty where there is none) and the rest of the verb."""
-    head, rest, synonym = _head_and_rest(clause)
-    auxiliary, following = "", []
-    if head == "can":
-        if tense in ("future", "would", "pluperfect"):
-            auxiliary = {"future": "will", "would": "would", "pluperfect": "had"}[tense]
-            following = ["been able to" if tense == "pluperfect" else "be able to"]
-        else:
-            auxiliary = "could" if tense == "past" else "can"
-    elif tense in ("future", "would"):
-        auxiliary = "will" if tense == "future" else "would"
-        following = _bare(head, synonym)
-    elif tense == "pluperfect":
-        auxiliary = "had"
-        following = [_choice(past_participle(head), synonym and past_participle(synonym))]
-        if head == "have" and clause.aspect:
-            following = []
-    elif head == "be":
-        auxiliary = _be(tense, person)
-    elif head == "have" and clause.aspect:
-        auxiliary = "had" if tense == "pluperfect" else ("has" if person == "third" else "have")
-    elif clause.polarity or question:
+def _verb_group(clause: Clause, tense: str, person: str, question: bool = False) -> tuple[list[Part], list[Part]]:
+    """The auxiliary with its negation (empty where there is none), and the rest of the verb."""
+    head, after, other = _head(clause)
+    if clause.polarity.startswith("unable") and head != "can":
+        head, after, other = "can", [synonym(head, other), *after], ""
+    auxiliary, following = _auxiliary(head, other, tense, person, bool(clause.aspect))
+    if not auxiliary and (clause.polarity or question):
         auxiliary = "did" if tense == "past" else ("does" if person == "third" else "do")
-        following = _bare(head, synonym)
-    else:
-        following = [_choice(_inflect(head, tense, person), synonym and _inflect(synonym, tense, person))]
+        following = [synonym(head, other)]
+    elif not auxiliary:
+        following = [synonym(_inflected(head, tense, person), other and _inflected(other, tense, person))]
     middle: list[Part] = []
     if clause.subject is not None and clause.subject.marker == "도":
         middle.append("also")
     if clause.aspect == "perfect":
         middle.append("already")
     if clause.frequency is not None:
-        middle.append(_choice(clause.frequency.english, clause.frequency.synonym))
-    return _with_negation(auxiliary, clause), middle + following + rest
+        middle.append(synonym(clause.frequency.english, clause.frequency.synonym))
+    return _negated(auxiliary, clause), [*middle, *following, *after]
 
 
-def _with_negation(auxiliary: str, clause: Clause) -> list[Part]:
+def _auxiliary(head: str, other: str, tense: str, person: str, perfect: bool) -> tuple[str, list[Part]]:
+    """The auxiliary that head and tense bring with them, and the form of the head after it."""
+    if head == "can":
+        if tense in ("past", "present"):
+            return ("could" if tense == "past" else "can"), []
+        return {"future": "will", "would": "would", "pluperfect": "had"}[tense], [
+            "been able to" if tense == "pluperfect" else "be able to"
+        ]
+    if tense in ("future", "would"):
+        return ("will" if tense == "future" else "would"), [synonym(head, other)]
+    if tense == "pluperfect":
+        return "had", [] if perfect and head == "have" else [_form(past_participle, head, other)]
+    if head == "be":
+        return _be(tense, person), []
+    if head == "have" and perfect:
+        return ("has" if person == "third" else "have"), []
+    return "", []
+
+
+def _negated(auxiliary: str, clause: Clause) -> list[Part]:
     if not clause.polarity:
         return [auxiliary] if auxiliary else []
     if clause.aspect == "experience":
@@ -245,98 +167,78 @@ def _with_negation(auxiliary: str, clause: Clause) -> list[Part]:
     return [("contraction", [full], [short])] if short else [full]
 
 
-def _inflect(verb: str, tense: str, person: str) -> str:
-    if tense == "past":
-        if verb.startswith("be "):
-            return _be("past", person) + verb[2:]
-        return past_tense(verb)
-    if verb.startswith("be "):
-        return _be("present", person) + verb[2:]
-    return third_person(verb) if person == "third" else verb
+# Clauses
 
 
 def _circumstances(clause: Clause, with_time: bool = True) -> list[Part]:
     """Everything after the verb."""
-    parts: list[Part] = []
-    if clause.verb is not None:
-        parts += _arguments(clause)
+    parts: list[Part] = _arguments(clause) if clause.verb is not None else []
     if clause.amount is not None:
         parts.append(clause.amount.english)
-    if clause.degree is not None and clause.verb is not None:
-        parts.append(clause.degree.english)
     if clause.manner is not None:
-        parts.append(_choice(clause.manner.english, clause.manner.synonym))
+        parts.append(synonym(clause.manner.english, clause.manner.synonym))
     if clause.companion is not None:
         parts += ["with", *noun_phrase(clause.companion, "object")]
     if clause.place is not None:
-        parts += place(clause.place)
+        parts += _place(clause.place)
+    if clause.purpose is not None:
+        parts += ["to", *_bare_phrase(clause.purpose)]
     if clause.duration is not None:
         parts.append(clause.duration.english)
-    if clause.goal_purpose is not None:
-        parts += ["to", *base_form(clause.goal_purpose)]
     if clause.time is not None and with_time:
         parts.append(clause.time.english)
     return parts
 
 
 def _arguments(clause: Clause) -> list[Part]:
-    verb = clause.verb
+    verb, phrase = clause.verb, clause.argument
     argument: list[Part] = []
-    if clause.argument is not None:
+    if phrase is not None:
         if "goal" in verb.flags:
-            return _goal(clause)
-        argument = noun_phrase(clause.argument, "object")
-        if verb.article == "the" and clause.argument.number == 1 and not clause.argument.determiner:
-            argument = ["the " + clause.argument.noun.english]
+            return _goal(phrase, verb.preposition)
+        role = "subject" if verb.article == "the" and phrase.is_plain else "object"
+        argument = noun_phrase(phrase, role)
         if verb.preposition:
             argument = [verb.preposition, *argument]
     if clause.recipient is None:
         return argument
     recipient = noun_phrase(clause.recipient, "object")
     if "dative" in verb.flags:
-        return [("dative", [*recipient, *argument], [*argument, "for" if "for" in verb.flags else "to", *recipient])]
+        preposition = "for" if "for" in verb.flags else "to"
+        return [("dative", [*recipient, *argument], [*argument, preposition, *recipient])]
     return [*argument, verb.recipient, *recipient]
 
 
-def _goal(clause: Clause) -> list[Part]:
+def _goal(phrase: NounPhrase, preposition: str) -> list[Part]:
     """The place that one goes to: home takes no preposition, and some places no article."""
-    phrase, preposition = clause.argument, clause.verb.preposition
     noun = phrase.noun
-    if _plain(phrase):
-        fixed = noun.to_phrase if preposition == "to" or noun.to_phrase == "home" else noun.at_phrase
-        if fixed:
-            return [fixed]
-        return [preposition, *noun_phrase(phrase, "subject")]
-    return [preposition, *noun_phrase(phrase, "object")]
+    if not phrase.is_plain:
+        return [preposition, *noun_phrase(phrase, "object")]
+    fixed = noun.to_phrase if preposition == "to" or noun.to_phrase == "home" else noun.at_phrase
+    return [fixed] if fixed else [preposition, *noun_phrase(phrase, "subject")]
 
 
-def _plain(phrase: NounPhrase) -> bool:
-    return not (phrase.counted or phrase.owner or phrase.modifier or phrase.determiner or phrase.relative)
-
-
-def place(phrase: NounPhrase) -> list[Part]:
-    """A place with its preposition."""
+def _place(phrase: NounPhrase) -> list[Part]:
     noun = phrase.noun
-    if noun.at_phrase and _plain(phrase):
+    if noun.at_phrase and phrase.is_plain:
         return [noun.at_phrase]
-    return [noun.preposition, *noun_phrase(phrase, "subject" if _plain(phrase) else "object")]
+    return [noun.preposition, *noun_phrase(phrase, "subject" if phrase.is_plain else "object")]
 
 
 def _bare_phrase(clause: Clause) -> list[Part]:
     """The verb phrase in the bare infinitive."""
-    head, rest, synonym = _head_and_rest(clause)
-    return [_choice(head, synonym), *rest, *_circumstances(clause)]
+    head, after, other = _head(clause)
+    return [synonym(head, other), *after, *_circumstances(clause)]
 
 
 def _gerund_phrase(clause: Clause) -> list[Part]:
-    """The verb phrase in -ing."""
-    head, rest, synonym = _head_and_rest(clause)
-    return [_choice(gerund(head), synonym and gerund(synonym)), *rest, *_circumstances(clause)]
+    head, after, other = _head(clause)
+    return [_form(gerund, head, other), *after, *_circumstances(clause)]
 
 
 def _verb_phrase(clause: Clause, tense: str, person: str, with_time: bool = True) -> list[Part]:
     """Auxiliary, verb and what follows, without the subject."""
-    auxiliary, rest = _finite(clause, tense, person)
+    auxiliary, rest = _verb_group(clause, tense, person)
     return [*auxiliary, *rest, *_circumstances(clause, with_time)]
 
 
@@ -345,127 +247,112 @@ def _subject(clause: Clause) -> list[Part]:
 
 
 def _statement(clause: Clause, tense: str, with_time: bool = True) -> list[Part]:
-    """A clause in the order of a statement."""
     return [*_subject(clause), *_verb_phrase(clause, tense, person_of(clause.subject), with_time)]
-
-
-_ASKED = {"object": "what", "place": "where", "time": "when", "reason": "why"}
 
 
 def _question(clause: Clause, asked: str) -> list[Part]:
     if asked == "subject":
         return ["who", *_verb_phrase(clause, clause.tense, "third")]
-    auxiliary, rest = _finite(clause, clause.tense, person_of(clause.subject), question=True)
+    auxiliary, rest = _verb_group(clause, clause.tense, person_of(clause.subject), question=True)
     words: list[Part] = [_ASKED[asked]] if asked in _ASKED else []
-    circumstances = _circumstances(clause)
+    argument = clause.argument
     if asked == "count":
-        words = ["how many", plural(clause.argument.noun.english)]
-        argument = clause.argument
+        words = ["how many", synonym(plural(argument.noun.english), argument.noun.synonym and plural(argument.noun.synonym))]
         clause.argument = None
-        circumstances = _circumstances(clause)
-        clause.argument = argument
+    circumstances = _circumstances(clause)
+    clause.argument = argument
     return [*words, *auxiliary, *_subject(clause), *rest, *circumstances]
 
 
 def _main(clause: Clause) -> list[Part]:
-    """A statement that stands alone; its time may come first, and the object of some verbs may become the subject."""
+    """A statement that stands alone. Its time stands last, or first where a relative clause would claim it."""
     if clause.time is None:
-        return [_with_passive(clause, _statement(clause, clause.tense))]
+        return _with_passive(clause)
     adverb = clause.time.english
-    return [
-        ("time", [], [adverb, ","]),
-        _with_passive(clause, _statement(clause, clause.tense, with_time=False)),
-        ("time", [adverb], []),
-    ]
+    if clause.argument is not None and clause.argument.relative is not None:
+        return [adverb, ",", *_statement(clause, clause.tense, with_time=False)]
+    return [("time", [], [adverb, ","]), *_with_passive(clause), ("time", [adverb], [])]
 
 
-def _with_passive(clause: Clause, active: list[Part]) -> Part:
+def _with_passive(clause: Clause) -> list[Part]:
+    active = _statement(clause, clause.tense, with_time=False)
     if not _has_passive(clause):
-        return ("", active, [])
-    patient = NounPhrase(
-        clause.argument.noun, clause.argument.number, clause.argument.counted, clause.argument.determiner,
-        clause.argument.owner, clause.argument.modifier,
-    )  # fmt: skip
-    auxiliary = {"past": "was", "present": "is", "future": "will be"}[clause.tense]
-    if person_of(patient) == "plural":
-        auxiliary = {"past": "were", "present": "are", "future": "will be"}[clause.tense]
-    rest = [*noun_phrase(clause.subject, "object")]
-    circumstances = place(clause.place) if clause.place is not None else []
-    passive = [
-        *noun_phrase(patient, "object"), auxiliary, past_participle(clause.verb.english), "by", *rest, *circumstances,
-    ]  # fmt: skip
-    return ("passive", active, passive)
+        return active
+    passive = Clause(subject=clause.argument, verb=clause.verb, passive=True, place=clause.place)
+    auxiliary, rest = _verb_group(passive, clause.tense, person_of(clause.argument))
+    agent = ["by", *noun_phrase(clause.subject, "subject")]
+    patient = noun_phrase(clause.argument, "object")
+    place = _place(clause.place) if clause.place is not None else []
+    return [("passive", active, [*patient, *auxiliary, *rest, *agent, *place])]
 
 
 def _has_passive(clause: Clause) -> bool:
-    verb, argument = clause.verb, clause.argument
-    return (
-        verb is not None
-        and "passive" in verb.flags
-        and verb.particle == "을"
-        and argument is not None
-        and argument.relative is None
-        and not (clause.passive or clause.polarity or clause.modality or clause.aspect or clause.frequency)
-        and not (clause.manner or clause.companion or clause.recipient or clause.duration or clause.goal_purpose)
-        and clause.subject.noun.form != "pronoun"
-        and not clause.subject.marker
-    )
+    verb = clause.verb
+    busy = clause.passive or clause.polarity or clause.modality or clause.aspect or clause.frequency or clause.manner
+    busy = busy or clause.companion or clause.recipient or clause.duration or clause.purpose
+    if busy or verb is None or "passive" not in verb.flags or verb.particle != "을" or clause.argument is None:
+        return False
+    return clause.argument.relative is None and clause.subject.noun.form != "pronoun" and not clause.subject.marker
 
 
-def _link(link: Link, tense_of=lambda clause: clause.tense) -> list[Part]:
+# Sentences
+
+
+def _same(clause: Clause) -> str:
+    return clause.tense
+
+
+def _link(link: Link, tense_of: Callable[[Clause], str] = _same) -> list[Part]:
     sub, main, relation = link.subordinate, link.main, link.relation
-    shared = sub.subject is None and not (sub.verb is not None and "weather" in sub.verb.flags)
-    main_parts = _statement(main, tense_of(main))
     if relation in ("but", "and"):
-        if shared:
-            sub = _with_subject(sub, main.subject)
-            rest = _verb_phrase(_with_subject(main, main.subject), tense_of(main), person_of(main.subject))
-            return [*_statement(sub, tense_of(sub)), relation, *rest]
-        return [*_statement(sub, tense_of(sub)), ",", relation, *main_parts]
-    if shared and relation in ("before", "after", "while"):
-        phrase = [relation, *_gerund_phrase(sub)]
-    elif relation == "purpose":
+        first = sub.with_subject(main.subject) if link.shares_subject else sub
+        second = _statement(main, tense_of(main))
+        if link.shares_subject:
+            return [*_statement(first, tense_of(first)), relation, *second[len(_subject(main)) :]]
+        return [*_statement(first, tense_of(first)), ",", relation, *second]
+    main_parts = _statement(main, tense_of(main))
+    if relation == "purpose":
         return [*main_parts, ("purpose", ["to"], ["in order to"]), *_bare_phrase(sub)]
-    else:
-        # A subordinate clause of time or condition stays in the present where the main clause is future.
-        tense = _subordinate_tense(relation, main, sub, tense_of)
-        other = _OTHER_CONJUNCTION.get(relation)
-        conjunction = [(("conjunction", [_BEFORE[relation]], [other]) if other else _BEFORE[relation])]
-        phrase = [*conjunction, *_statement(_with_subject(sub, main.subject) if shared else sub, tense)]
+    if link.shares_subject and relation in ("before", "after", "while"):
+        phrase = [relation, *_gerund_phrase(sub)]
+        return [("order", [], [*phrase, ","]), *main_parts, ("order", phrase, [])]
+    other = _OTHER_CONJUNCTIONS.get(relation)
+    conjunction = _CONJUNCTIONS[relation]
+    first = sub.with_subject(main.subject) if link.shares_subject else sub
+    phrase = [
+        ("conjunction", [conjunction], [other]) if other else conjunction,
+        *_statement(first, _subordinate_tense(link, tense_of)),
+    ]
     return [("order", [*phrase, ","], []), *main_parts, ("order", [], phrase)]
 
 
-def _subordinate_tense(relation: str, main: Clause, sub: Clause, tense_of) -> str:
-    if relation in ("if", "when", "before", "after", "as_soon_as", "until") and main.tense == "future":
+def _subordinate_tense(link: Link, tense_of: Callable[[Clause], str]) -> str:
+    """The tense of a subordinate clause: the present for the future, the simple past in indirect speech."""
+    sub, main = link.subordinate, link.main
+    if link.relation in ("because", "because_of", "since", "although"):
+        return tense_of(sub)
+    if main.tense == "future":
         return "past" if tense_of(main) == "would" else "present"
-    if relation in ("because", "before", "after", "as_soon_as", "until", "if"):
-        return "past" if main.tense == "past" else "present"
-    return tense_of(sub)
-
-
-def _with_subject(clause: Clause, subject: NounPhrase | None) -> Clause:
-    if clause.subject is subject:
-        return clause
-    copy = Clause(**{name: getattr(clause, name) for name in Clause.__slots__})
-    copy.subject = subject
-    return copy
-
-
-_BACKSHIFTED = {"past": "pluperfect", "present": "past", "future": "would"}
+    return "past" if main.tense == "past" else sub.tense
 
 
 def _report(report: Report) -> list[Part]:
     def tense_of(clause: Clause) -> str:
         return _BACKSHIFTED[clause.tense] if report.tense == "past" else clause.tense
 
-    outer = Clause(subject=report.subject, verb=report.verb, tense=report.tense)
+    polarity = "lexical" if "negative" in report.verb.flags else ""
+    said = _statement(Clause(subject=report.subject, verb=report.verb, tense=report.tense, polarity=polarity), report.tense)
     content = report.content
     inner = _link(content, tense_of) if isinstance(content, Link) else _statement(content, tense_of(content))
-    said = _statement(outer, report.tense)
+    conjunction: Part = ("that", ["that"], [])
+    if report.asked == "whether":
+        conjunction = ("whether", ["whether"], ["if"])
+    elif report.asked:
+        conjunction = report.asked
     if report.time is None:
-        return [*said, ("that", ["that"], []), *inner]
+        return [*said, conjunction, *inner]
     adverb = report.time.english
-    return [("time", [], [adverb, ","]), *said, ("time", [adverb], []), ("that", ["that"], []), *inner]
+    return [("time", [], [adverb, ","]), *said, ("time", [adverb], []), conjunction, *inner]
 
 
 def _existence(content: Existence, mood: str) -> list[Part]:
@@ -479,26 +366,40 @@ def _existence(content: Existence, mood: str) -> list[Part]:
     return [("order", ["there", verb, *thing, *where], [*where, "there", verb, *thing])]
 
 
+def _judgment(content: Judgment) -> list[Part]:
+    be = _be(content.tense, "third")
+    adjective = content.adjective.english
+    impersonal = ["it", be, adjective, "to", *_bare_phrase(content.action)]
+    return [("order", impersonal, [*_gerund_phrase(content.action), be, adjective])]
+
+
+def _parts(sentence: Sentence) -> list[Part]:
+    content, mood = sentence.content, sentence.mood
+    if isinstance(content, Report):
+        return _report(content)
+    if isinstance(content, Link):
+        return _link(content)
+    if isinstance(content, Existence):
+        return _existence(content, mood)
+    if isinstance(content, Seeming):
+        return ["it seems", ("that", ["that"], []), *_statement(content.content, content.content.tense)]
+    if isinstance(content, Judgment):
+        return _judgment(content)
+    if mood == "question":
+        return _question(content, sentence.asked)
+    if mood == "request":
+        return ["please", *_bare_phrase(content)]
+    if mood == "proposal":
+        return ["let's", *_bare_phrase(content)]
+    return _main(content)
+
+
 def realize(sentence: Sentence) -> list[str]:
     """The English text of a sentence: the canonical one first, then up to three that say the same."""
-    content = sentence.content
-    end = "?" if sentence.mood == "question" else "."
-    if isinstance(content, Report):
-        parts = _report(content)
-    elif isinstance(content, Link):
-        parts = _link(content)
-    elif isinstance(content, Existence):
-        parts = _existence(content, sentence.mood)
-    elif sentence.mood == "question":
-        parts = _question(content, sentence.asked)
-    elif sentence.mood == "request":
-        parts = ["please", *_bare_phrase(content)]
-    elif sentence.mood == "proposal":
-        parts = ["let's", *_bare_phrase(content)]
-    else:
-        parts = _main(content)
+    parts = _parts(sentence)
     if sentence.opener is not None:
         parts = [sentence.opener.english, ",", *parts]
+    end = "?" if sentence.mood == "question" else "."
     labels: list[str] = []
     texts = [_spell(parts, "", labels, end)]
     for label in labels:
@@ -525,6 +426,6 @@ def _flatten(parts: list[Part], label: str, labels: list[str] | None, words: lis
             words.append(part)
             continue
         name, usual, other = part
-        if labels is not None and name and name not in labels:
+        if labels is not None and name not in labels:
             labels.append(name)
-        _flatten(other if name == label and name else usual, label, labels, words)
+        _flatten(other if name == label else usual, label, labels, words)

@@ -39,7 +39,7 @@ _IRREGULAR_PLURALS = {
     "diagnosis": "diagnoses", "hypothesis": "hypotheses", "phenomenon": "phenomena", "medium": "media",
 }  # fmt: skip
 
-_IRREGULAR_COMPARISON = {"good": ("better", "best"), "bad": ("worse", "worst"), "far": ("farther", "farthest")}
+_IRREGULAR_COMPARISON = {"good": ("better", "best"), "bad": ("worse", "worst"), "fun": ("more fun", "most fun")}
 _LONG_BUT_SHORT_COMPARISON = {"quiet", "narrow", "simple", "clever", "gentle"}
 _VOWELS = "aeiou"
 

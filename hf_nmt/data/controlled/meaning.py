@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hf_nmt.data.controlled.vocabulary import Adjective, Adverbial, Noun, Verb
 
@@ -17,23 +17,35 @@ class NounPhrase:
     Attributes:
         number: 1 for a bare noun, 0 for a plural in -deul, n >= 1 with `counted` for a numeral with its counter.
         determiner: empty, `이` (this), `그` (the one spoken of), `모든` (all), `여러` (several), `많은` (many).
+        ordinal: 0, or n for the n-th.
         owner: possessor.
         modifier: an adjective before the noun.
         relative: a clause whose gap this noun fills; `gap` names it, `subject` or `object`.
+        joined: a second noun phrase after and.
         marker: empty, `도` (also) or `만` (only); on subjects alone.
+        title: of a person; `full_name`: with the family name.
     """
 
     noun: Noun
     number: int = 1
     counted: bool = False
     determiner: str = ""
+    ordinal: int = 0
     owner: NounPhrase | None = None
     modifier: Adjective | None = None
     relative: Clause | None = None
     gap: str = ""
+    joined: NounPhrase | None = None
     marker: str = ""
     title: Noun | None = None
     full_name: bool = False
+
+    @property
+    def is_plain(self) -> bool:
+        """Nothing but the noun."""
+        return not (
+            self.counted or self.determiner or self.ordinal or self.owner or self.modifier or self.relative or self.joined
+        ) and bool(self.number)
 
 
 @dataclass(eq=False, slots=True)
@@ -41,16 +53,18 @@ class Clause:
     """One predicate with its arguments and circumstances.
 
     Attributes:
-        subject: None for the weather and where a linked clause shares the subject of its main clause.
+        subject: None for the weather, in a gap and where a linked clause shares the subject of its main clause.
         verb, adjective, identity: the predicate, exactly one of them; `identity` stands before the copula: a noun
             phrase or an amount.
         argument: the noun phrase that takes the particle of the verb.
+        purpose: what a movement is for.
         tense: `past`, `present`, `future`.
-        polarity: empty, or `an` (an V), `ji` (V-ji anta), `mot` (cannot help: V-ji mothada).
+        polarity: empty, or `short` (an V), `long` (V-ji anta), `unable` (V-ji mothada), `unable_short` (mot V),
+            `lexical` (the Korean verb is negative in itself).
         modality: a key of `korean.MODALITIES`.
         aspect: empty, `progressive`, `perfect` (with already), `experience`.
-        degree: adverb before an adjective or a change; `than`: standard of comparison; `superlative`: the group.
-        amount: how much a figure changed, (Korean, English).
+        degree: adverb before an adjective; `than`: standard of comparison; `superlative`: the group.
+        amount: by how much a figure changed.
         passive: the subject undergoes the verb.
     """
 
@@ -62,7 +76,7 @@ class Clause:
     recipient: NounPhrase | None = None
     companion: NounPhrase | None = None
     place: NounPhrase | None = None
-    goal_purpose: Clause | None = None
+    purpose: Clause | None = None
     time: Adverbial | None = None
     duration: Adverbial | None = None
     frequency: Adverbial | None = None
@@ -77,6 +91,38 @@ class Clause:
     aspect: str = ""
     passive: bool = False
 
+    @property
+    def is_weather(self) -> bool:
+        return self.verb is not None and "weather" in self.verb.flags
+
+    def with_subject(self, subject: NounPhrase | None) -> Clause:
+        return replace(self, subject=subject)
+
+
+@dataclass(eq=False, slots=True)
+class Link:
+    """Two clauses, the subordinate one first in Korean. `relation` is a key of `korean.RELATIONS`."""
+
+    relation: str
+    subordinate: Clause
+    main: Clause
+
+    @property
+    def shares_subject(self) -> bool:
+        return self.subordinate.subject is None and not self.subordinate.is_weather
+
+
+@dataclass(eq=False, slots=True)
+class Report:
+    """Somebody says, thinks, asks. `asked` is empty for that, else `whether`, `why`, `when`, `where`."""
+
+    subject: NounPhrase
+    verb: Verb
+    content: Clause | Link
+    tense: str = "past"
+    time: Adverbial | None = None
+    asked: str = ""
+
 
 @dataclass(eq=False, slots=True)
 class Existence:
@@ -90,23 +136,22 @@ class Existence:
 
 
 @dataclass(eq=False, slots=True)
-class Report:
-    """Somebody says, thinks, knows that; `content` is a clause or a link of two."""
+class Seeming:
+    """It seems that."""
 
-    subject: NounPhrase
-    verb: Verb
-    content: Clause | Link
-    tense: str = "past"
-    time: Adverbial | None = None
+    content: Clause
 
 
 @dataclass(eq=False, slots=True)
-class Link:
-    """Two clauses: the subordinate one comes first in Korean. `relation` is a key of `korean.RELATIONS`."""
+class Judgment:
+    """It is important (easy, fun) to do something; the action has no subject."""
 
-    relation: str
-    subordinate: Clause
-    main: Clause
+    action: Clause
+    adjective: Adjective
+    tense: str = "present"
+
+
+Content = Clause | Link | Report | Existence | Seeming | Judgment
 
 
 @dataclass(eq=False, slots=True)
@@ -122,7 +167,7 @@ class Sentence:
         opener: a connective such as `그러나`.
     """
 
-    content: Clause | Link | Report | Existence
+    content: Content
     style: str
     mood: str = "statement"
     asked: str = ""

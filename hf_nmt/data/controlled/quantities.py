@@ -11,7 +11,7 @@ from hf_nmt.data.controlled.korean_morphology import native_number, sino_number
 from hf_nmt.data.controlled.random_choice import Draw
 from hf_nmt.data.controlled.vocabulary import Adverbial
 
-_MONTHS = (
+MONTHS = (
     "January February March April May June July August September October November December".split()
 )
 _DAYS = (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
@@ -26,7 +26,7 @@ def date(draw: Draw) -> Adverbial:
     """`3월 5일에`."""
     month = draw.below(12)
     day = 1 + draw.below(_DAYS[month])
-    return _made(f"{month + 1}월 {day}일에", f"on {_MONTHS[month]} {day}", "date")
+    return _made(f"{month + 1}월 {day}일에", f"on {MONTHS[month]} {day}", "date")
 
 
 def year(draw: Draw, small: bool) -> Adverbial:
@@ -35,15 +35,15 @@ def year(draw: Draw, small: bool) -> Adverbial:
     if small or draw.chance(0.6):
         return _made(f"{number}년에", f"in {number}", "year")
     month = draw.below(12)
-    return _made(f"{number}년 {month + 1}월에", f"in {_MONTHS[month]} {number}", "year")
+    return _made(f"{number}년 {month + 1}월에", f"in {MONTHS[month]} {number}", "year")
 
 
-def clock(draw: Draw, small: bool) -> Adverbial:
+def clock(draw: Draw) -> Adverbial:
     """`오후 3시 30분에`, `저녁 일곱 시에`."""
-    if small or draw.chance(0.6):
+    if draw.chance(0.6):
         half, english_half = (("오전", "a.m."), ("오후", "p.m."))[draw.below(2)]
         hour = 1 + draw.below(11)
-        minute = 0 if small else (0, 0, 0, 30, 10, 15, 20, 40, 45, 50)[draw.below(10)]
+        minute = (0, 0, 0, 30, 10, 15, 20, 40, 45, 50)[draw.below(10)]
         if minute:
             return _made(f"{half} {hour}시 {minute}분에", f"at {hour}:{minute} {english_half}", "clock")
         return _made(f"{half} {hour}시에", f"at {hour} {english_half}", "clock")
@@ -62,9 +62,18 @@ def with_clock(day: Adverbial, hour: Adverbial) -> Adverbial:
     return _made(f"{day.korean.removesuffix('에')} {hour.korean}", f"{hour.english} {day.english}", day.section)
 
 
-def duration(draw: Draw, small: bool) -> Adverbial:
-    """`두 시간 동안`, `3년 동안`, `삼 년 동안`."""
-    unit, english = (_UNITS[1], _UNITS[4])[draw.below(2)] if small else _UNITS[draw.below(len(_UNITS))]
+def short_duration(draw: Draw, small: bool) -> Adverbial:
+    """`두 시간 동안`, `30분 동안`."""
+    return _duration(draw, _UNITS[1] if small else _UNITS[draw.below(2)])
+
+
+def long_duration(draw: Draw, small: bool) -> Adverbial:
+    """`세 달 동안`, `3년 동안`, `삼 년 동안`."""
+    return _duration(draw, _UNITS[4] if small else _UNITS[2 + draw.below(len(_UNITS) - 2)])
+
+
+def _duration(draw: Draw, names: tuple[str, str]) -> Adverbial:
+    unit, english = names
     number = (5 * (1 + draw.below(10))) if unit == "분" else 2 + draw.below(5 if unit in ("주", "달") else 9)
     if unit in ("시간", "달"):
         korean, english_number = f"{native_number(number)} {unit}", number_words(number)

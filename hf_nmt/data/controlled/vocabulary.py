@@ -121,7 +121,7 @@ def _rows(name: str) -> Iterator[tuple[str, bool, str, list[str], dict[str, str]
 
 
 def _options(text: str) -> dict[str, str]:
-    return {name: value for name, _, value in (field.partition("=") for field in text.split())}
+    return {name: value for name, _, value in (field.partition("=") for field in text.split()) if name}
 
 
 def _many(text: str) -> tuple[str, ...]:
@@ -158,8 +158,12 @@ def _noun(section: str, small: bool, korean: str, english: list[str], own: dict,
     )
 
 
+# Stands for every given name in the file of classes.
+_ANYBODY = "@name"
+
+
 def _extra_classes(rows: list[tuple]) -> dict[str, set[str]]:
-    by_class: dict[str, list[str]] = {}
+    by_class: dict[str, list[str]] = {"name": [_ANYBODY]}
     for section, _, korean, _, own, defaults in rows:
         for name in (section, *_many(defaults.get("class", "")), *_many(own.get("class", ""))):
             by_class.setdefault(name, []).append(korean)
@@ -175,24 +179,28 @@ def _extra_classes(rows: list[tuple]) -> dict[str, set[str]]:
     return extra
 
 
-def _people() -> tuple[list[Noun], list[Noun]]:
+def _people(classes: set[str]) -> tuple[list[Noun], list[Noun]]:
     people, titles = [], []
     for section, small, korean, english, family, defaults in _rows("people.txt"):
         if section == "title":
             domains = _many(defaults["domains"])
             titles.append(Noun(korean, english[0], "", "name", frozenset({"title"}), domains, small))
             continue
-        (family_korean, family_english), = [pair for pair in _family(family)]
+        family_korean, family_english = family
         people.append(
-            Noun(korean, english[0], "", "name", frozenset({"name", "person", "keepsake", "learner"}), DOMAINS, small,
-                 gender=section, family=(family_korean, family_english))  # fmt: skip
+            Noun(
+                korean,
+                english[0],
+                "",
+                "name",
+                frozenset({"name", "person", *classes}),
+                DOMAINS,
+                small,
+                gender=section,
+                family=(family_korean, family_english),
+            )
         )
     return people, titles
-
-
-def _family(options: dict[str, str]) -> list[tuple[str, str]]:
-    words = [word for word in options if word]
-    return [(words[0], words[-1])]
 
 
 _VERB_PARTICLES = ("을", "에", "와", "에게", "으로", "에서")
@@ -237,7 +245,7 @@ def _verbs() -> list[Verb]:
                 recipient,
                 preposition,
                 own.get("article", ""),
-                frozenset(name for name, value in own.items() if name and not value) | {section},
+                frozenset(name for name, value in own.items() if not value) | {section},
                 _many(own.get("domains", domain)) or DOMAINS,
                 small,
                 len(senses[korean]) > 1,
@@ -252,11 +260,11 @@ def vocabulary() -> Vocabulary:
     rows = list(_rows("nouns.txt"))
     extra = _extra_classes(rows)
     nouns = [_noun(*row, extra) for row in rows]
-    people, titles = _people()
+    people, titles = _people(extra[_ANYBODY])
     adjectives = [
         Adjective(
             _stem(korean, "adjective"), english[0], english[1] if len(english) > 1 else "", frozenset(_many(own["of"])),
-            frozenset(name for name, value in own.items() if name and not value), small, own.get("adnominal", ""),
+            frozenset(name for name, value in own.items() if not value), small, own.get("adnominal", ""),
         )
         for _, small, korean, english, own, _ in _rows("adjectives.txt")
     ]  # fmt: skip

@@ -1,23 +1,12 @@
-"""Which words go together: the vocabulary of one size, indexed for sampling, and the combinations held out."""
+"""Which words go together: the vocabulary of one size, indexed for sampling."""
 
 from __future__ import annotations
 
-import hashlib
 from functools import lru_cache
 
 from hf_nmt.data.controlled.vocabulary import DOMAINS, Adjective, Noun, Verb, vocabulary
 
-_SPECIAL_SECTIONS = frozenset({"change", "event", "happening", "failure", "weather", "report"})
-_HELD_OUT_PERCENT = 6
-
-
-@lru_cache(maxsize=None)
-def split_of(first: str, second: str) -> str:
-    """The split that a combination of two English words belongs to: a keyed hash, the same for every seed and size."""
-    bucket = int.from_bytes(hashlib.sha256(f"held out|{first}|{second}".encode()).digest()[:4], "big") % 100
-    if bucket < _HELD_OUT_PERCENT:
-        return "test"
-    return "validation" if bucket < 2 * _HELD_OUT_PERCENT else "train"
+_SPECIAL_SECTIONS = frozenset({"change", "event", "happening", "failure", "weather", "report", "inquiry"})
 
 
 class World:
@@ -27,8 +16,10 @@ class World:
         actions: for each domain, the verbs that a person or group may be the subject of.
         arguments: for each verb and domain, the nouns that its argument may be.
         places: for each verb and domain, the nouns that name where it is done.
-        describing: for each noun, the adjectives that may describe it.
+        doers: for each verb and domain, the nouns that its subject may be, people by name aside.
+        describing, predicated: for each noun, the adjectives that may stand before it, and be said of it.
         acting_on: for each noun, the verbs that take it as their object (for relative clauses).
+        done_at: for each place, the verbs with an object that are done there of free will.
     """
 
     def __init__(self, size: str):
@@ -56,10 +47,12 @@ class World:
                 self.by_section.setdefault(section, []).append(verb)
         self.arguments: dict[tuple[Verb, str], list[Noun]] = {}
         self.places: dict[tuple[Verb, str], list[Noun]] = {}
+        self.doers: dict[tuple[Verb, str], list[Noun]] = {}
         for verb in self.verbs:
             for domain in DOMAINS:
                 self.arguments[verb, domain] = self._of_classes(verb.objects, domain)
                 self.places[verb, domain] = self._of_classes(verb.places, domain)
+                self.doers[verb, domain] = self._of_classes(verb.subjects, domain)
         self.describing: dict[Noun, list[Adjective]] = {
             noun: [word for word in self.adjectives if noun.one_of(word.of) and "not_before" not in word.flags]
             for noun in self.nouns + self.people
@@ -68,27 +61,54 @@ class World:
             noun: [word for word in self.adjectives if noun.one_of(word.of) and "before" not in word.flags]
             for noun in self.nouns + self.people
         }
-        personal = [
+        transitive = [
             verb for verb in self.verbs
-            if verb.particle == "을" and not verb.recipient and "person" in verb.subjects and not verb.flags & _SPECIAL_SECTIONS
+            if verb.particle == "을" and not verb.recipient and not verb.flags & _SPECIAL_SECTIONS
+            and self._has_words(verb)
         ]  # fmt: skip
-        self.acting_on = {noun: [verb for verb in personal if noun.one_of(verb.objects)] for noun in self.nouns}
+        self.acting_on = {noun: [verb for verb in transitive if noun.one_of(verb.objects)] for noun in self.nouns}
+        free = [verb for verb in transitive if not verb.flags & {"unwilled", "generic"} and "person" in verb.subjects]
+        self.done_at = {
+            noun: [verb for verb in free if noun.one_of(verb.places) and "person" not in verb.objects]
+            for noun in self.nouns
+        }
         self.of_class: dict[str, list[Noun]] = {}
         for noun in self.nouns:
             for name in sorted(noun.classes):
                 self.of_class.setdefault(name, []).append(noun)
 
+        self.describable = {
+            domain: [noun for noun in self.nouns if domain in noun.domains and self.predicated[noun]]
+            for domain in DOMAINS
+        }
+        self.rivals = {
+            noun: [other for other in self.nouns if other is not noun and other.form == "count"
+                   and not other.classes.isdisjoint(noun.classes)]
+            for noun in self.nouns
+        }  # fmt: skip
+        self.passives = {
+            domain: [verb for verb in verbs if "passive" in verb.flags and verb.stem.text.endswith("하")]
+            for domain, verbs in self.actions.items()
+        }
+
     def _verbs_of(self, domain: str) -> list[Verb]:
         return [
             verb for verb in self.verbs
-            if domain in verb.domains and not verb.flags & _SPECIAL_SECTIONS
-            and (not verb.particle or verb.objects & {"person", "name"} or any(noun.one_of(verb.objects) for noun in self.nouns))
-            and (verb.subjects & {"person", "group"} or any(noun.one_of(verb.subjects) for noun in self.nouns))
+            if domain in verb.domains and not verb.flags & _SPECIAL_SECTIONS and self._has_words(verb)
         ]  # fmt: skip
+
+    def _has_words(self, verb: Verb) -> bool:
+        """Whether this size has a subject and an argument for the verb."""
+        known = self.nouns + self.people
+        return any(noun.one_of(verb.subjects) for noun in known) and (
+            not verb.particle or any(noun.one_of(verb.objects) for noun in known)
+        )
 
     def _of_classes(self, classes: frozenset[str], domain: str) -> list[Noun]:
         """Nouns of any of the classes: those of the domain where there are any, else all."""
-        found = [noun for noun in self.nouns if noun.one_of(classes)]
+        found = [noun for noun in self.nouns if noun.one_of(classes)] or [
+            noun for noun in self.people if noun.one_of(classes)
+        ]
         near = [noun for noun in found if domain in noun.domains]
         return near or found
 

@@ -112,7 +112,9 @@ def save_model(
     """
     quiet, told = checkpoints.quiet_files(), checkpoints.full_disk_is_told(folder)
     with quiet, told, atomic_folder(folder, replace=True) as partial:
-        model.generation_config.update(**decoding.generate_kwargs())
+        # What belongs to beams or sampling alone is taken out where it has no use: Transformers would not save it.
+        every = DecodingSettings(num_beams=2, do_sample=True).generate_kwargs()
+        model.generation_config.update(**(dict.fromkeys(every) | decoding.generate_kwargs()))
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
         check_saved(model, tokenizer, partial)

@@ -57,8 +57,8 @@ class TrainingData(Settings):
     )
     validation: CorpusSettings | None = Field(
         None,
-        description="Pairs to validate with, which choose the best model. null: those of the built-in corpus where that "
-        "is trained on, else none, and the best model is then the average of the last checkpoints.",
+        description="Pairs to validate with; they choose the best model. null: those of the built-in corpus where it "
+        "is trained on, else none: then the best model is the average of the last checkpoints.",
     )
 
     @pydantic.model_validator(mode="after")
@@ -122,8 +122,9 @@ class TrainingRecipe(Settings):
     tokenizer: TokenizerSettings = Field(TokenizerSettings(), description="Subword vocabulary.")
     batching: BatchingSettings = Field(BatchingSettings(), description="Sizes of the batches.")
     training: TrainingSettings = Field(TrainingSettings(), description="The training loop.")
+    # Validation texts are aligned by line, and each line must come out.
     decoding: DecodingSettings = Field(
-        DecodingSettings(),
+        DecodingSettings(split_sentences=False, truncate=True),
         description="How the last validation translates, and the saved model unless told otherwise.",
     )
     metrics: MetricSettings = Field(

@@ -73,8 +73,7 @@ class Validation:
         self.references = [list(row) for row in texts["references"]] if several else [[text] for text in targets]
         self.batches = batches
         self.tokenizer = tokenizer
-        # Validation texts are aligned by line, and each of them must come out whole.
-        self.decoding = decoding.model_copy(update={"split_sentences": False, "truncate": True})
+        self.decoding = decoding
         self.metrics = metrics
         self.target_language = target_language
         count = min(num_samples, len(self.sources))

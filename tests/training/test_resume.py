@@ -7,35 +7,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from corpora import write_corpus
 from recipe_processes import run_distributed, run_recipe
 from safetensors.torch import load_file
 
 from hf_nmt import runs
 from hf_nmt.training import checkpoints
 
-WORDS = [f"{first}{second}lo" for first in "bdfgklmnprst" for second in "aeiou"]
-
-
-def write_corpus(folder: Path, count: int = 120, seed: int = 0) -> list[str]:
-    """Two aligned files, and the settings that name them: the target is the source backwards."""
-    generator = torch.Generator().manual_seed(seed)
-    sources, targets = [], []
-    for _ in range(count):
-        length = int(torch.randint(1, 7, (1,), generator=generator))
-        words = [WORDS[index] for index in torch.randint(len(WORDS), (length,), generator=generator)]
-        sources.append(" ".join(words))
-        targets.append(" ".join(reversed(words)))
-    (folder / "text.xx").write_text("\n".join(sources) + "\n")
-    (folder / "text.yy").write_text("\n".join(targets) + "\n")
-    data = ["data.source_language=xx", "data.target_language=yy"]
-    data += [f"data.{split}.{side}={folder / name}" for split in ("train", "validation")
-             for side, name in (("source", "text.xx"), ("target", "text.yy"))]  # fmt: skip
-    return [*data, "data.validation.max_rows=8", "--config", "tiny", f"output_dir={folder / 'runs'}"]
-
 
 @pytest.fixture
 def corpus(tmp_path):
-    return write_corpus(tmp_path)
+    data = write_corpus(tmp_path)
+    return [*data, "data.validation.max_rows=8", "--config", "tiny", f"output_dir={tmp_path / 'runs'}"]
 
 
 def only_run(folder: Path) -> Path:

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import subprocess
+import sys
+
+import pytest
+import yaml
+from corpora import write_corpus
+from recipe_processes import RECIPE, run_recipe
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+from hf_nmt import runs
+from hf_nmt.errors import ConfigError, DataError
+from hf_nmt.metrics import load_scores
+
+recipe = runpy.run_path(str(RECIPE), run_name="train_recipe")
+
+
+def main(*argv: str) -> int:
+    return recipe["main"](list(argv))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A folder with a corpus and one finished run, and the settings that name the corpus."""
+    folder = tmp_path_factory.mktemp("train")
+    data = write_corpus(folder)
+    argv = [*data, "data.validation.max_rows=8", "--config", "tiny", f"output_dir={folder / 'runs'}"]
+    assert run_recipe(argv, folder / "log") == 0, (folder / "log.err").read_text()
+    (run,) = (folder / "runs").iterdir()
+    return folder, argv, run
+
+
+def test_the_run_folder_is_complete(finished):
+    folder, _, run = finished
+    assert (folder / "log.out").read_text() == f"{run / 'best'}\n"
+    names = {path.name for path in run.iterdir() if not path.name.startswith(".")}
+    assert names == {
+        "run.json", "metrics.jsonl", "log.txt", "validation_history.json", "summary.json", "manifest.json",
+        "tokenizer", "tokenizer_report.json", "checkpoints", "best", "plots",
+    }  # fmt: skip
+    record = json.loads((run / "run.json").read_text())
+    assert record["status"] == "finished" and record["recipe"] == "train"
+    assert record["choices"].keys() == {"matmul_precision", "attention", "mixed_precision", "batch_tokens"}
+    assert record["best"]["kind"] in ("single", "average") and record["seeds"] == {"seed": 42, "data_seed": 42}
+    assert record["settings"]["training"]["max_steps"] == 12
+    metrics = runs.read_metrics(run)
+    assert runs.series(metrics, "loss")[0] == [2, 4, 6, 8, 10, 12]
+    for name in ("learning_rate", "grad_norm", "tokens_per_second"):
+        assert len(runs.series(metrics, name)[0]) == 6
+    for name in ("eval_loss", "eval_perplexity", "eval_bleu", "eval_chrf", "eval_seconds"):
+        assert runs.series(metrics, name)[0] == [6, 12]
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["steps"] == 12 and summary["tokens"] == metrics[-1]["tokens"]
+    assert {candidate["kind"] for candidate in summary["candidates"]} == {"single", "average"}
+    assert {path.stem for path in (run / "plots").iterdir()} >= {"loss", "bleu", "learning_rate", "gradient_norm"}
+    log = (folder / "log.err").read_text()
+    assert "validation at step 12" in log and "best model" in log and "tokens/s" in log
+    assert "validation at step 12" in (run / "log.txt").read_text()
+
+
+def test_the_best_model_is_open_to_anyone(finished):
+    best = finished[2] / "best"
+    assert {path.suffix for path in best.iterdir()} == {".json", ".safetensors", ".py"}
+    model, tokenizer = AutoModelForSeq2SeqLM.from_pretrained(best), AutoTokenizer.from_pretrained(best)
+    assert (model.config.source_language, model.config.target_language) == ("xx", "yy")
+    assert model.generation_config.num_beams == 2 and model.config.use_cache
+    ids = model.generate(**tokenizer("balo dulo", return_tensors="pt"), max_new_tokens=4)
+    assert isinstance(tokenizer.decode(ids[0], skip_special_tokens=True), str)
+
+
+@pytest.mark.slow
+def test_the_best_model_opens_where_hf_nmt_is_not_installed(finished, tmp_path):
+    program = """
+import sys
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+model = AutoModelForSeq2SeqLM.from_pretrained(sys.argv[1], trust_remote_code=True)
+tokenizer = AutoTokenizer.from_pretrained(sys.argv[1], trust_remote_code=True)
+print(model.generate(**tokenizer("balo dulo", return_tensors="pt"), max_new_tokens=4).tolist())
+assert "hf_nmt" not in sys.modules
+"""
+    # -I and another folder: whatever is beside the tests is not found.
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", program, str(finished[2] / "best")],
+        cwd=tmp_path, capture_output=True, text=True, env=os.environ | {"HF_MODULES_CACHE": str(tmp_path / "modules")},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    model, tokenizer = (kind.from_pretrained(finished[2] / "best") for kind in (AutoModelForSeq2SeqLM, AutoTokenizer))
+    expected = model.generate(**tokenizer("balo dulo", return_tensors="pt"), max_new_tokens=4).tolist()
+    assert done.stdout.strip().splitlines()[-1] == str(expected)
+
+
+def test_a_dry_run_prints_settings_that_load(finished, capsys, tmp_path):
+    with pytest.raises(SystemExit) as ended:
+        main(*finished[1], "--dry-run")
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    assert yaml.safe_load(text)["training"]["max_steps"] == 12
+    (tmp_path / "again.yaml").write_text(text)
+    with pytest.raises(SystemExit):
+        main("--config", str(tmp_path / "again.yaml"), "--dry-run")
+    assert capsys.readouterr().out == text
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["modle.d_model=8"], "modle: unknown key. Did you mean model?"),
+        (["training.warmup_ratio=0.1"], "training.warmup_ratio: dropped in Transformers 5; write warmup_steps"),
+        (["data.target_language=null"], "data: target_language: not given; write the code"),
+        (["batching.max_source_length=100"], "model.max_position_embeddings: the model takes 64 tokens, and batching"),
+        (["metrics.names=[chrf]"], "training.metric_for_best_model: bleu is not computed; add it to metrics.names"),
+        (["training.num_processes=3"], "accelerate launch --multi_gpu --num_processes 3 recipes/train.py"),
+        (["resume=nowhere"], "resume: nowhere is not a run folder"),
+    ],
+)
+def test_settings_are_refused_before_anything_is_read(finished, monkeypatch, argv, message):
+    def fail(*args, **kwargs):
+        raise AssertionError("texts were read")
+
+    monkeypatch.setattr("hf_nmt.training.preparation.load_pairs", fail)
+    with pytest.raises(ConfigError) as error:
+        main(*finished[1], *argv)
+    assert message in str(error.value)
+
+
+def test_bad_input_makes_no_run(finished, tmp_path):
+    with pytest.raises(DataError, match="nowhere.xx"):
+        main(*finished[1], "data.train.source=nowhere.xx", f"output_dir={tmp_path}")
+    assert not list(tmp_path.iterdir())
+
+
+def copy_of(run, folder, **changes):
+    """The run as it would be after a kill."""
+    copy = folder / "copy"
+    copy.mkdir()
+    record = json.loads((run / "run.json").read_text()) | {"status": "running"} | changes
+    (copy / "run.json").write_text(json.dumps(record))
+    return copy
+
+
+def test_a_resumed_run_keeps_its_settings(finished, tmp_path):
+    copy = copy_of(finished[2], tmp_path)
+    with pytest.raises(ConfigError) as error:
+        main(f"resume={copy}", "training.learning_rate=0.1", "model.dropout=0.5")
+    assert "training.learning_rate: given 0.1, but the run to be continued has 0.0005" in str(error.value)
+    assert "model.dropout: given 0.5" in str(error.value) and len(error.value.findings) == 2
+    with pytest.raises(ConfigError, match="is finished"):
+        main(f"resume={finished[2]}")
+
+
+def test_a_resumed_run_keeps_its_texts(finished, tmp_path):
+    record = json.loads((finished[2] / "run.json").read_text())
+    copy = copy_of(finished[2], tmp_path, data=record["data"] | {"train": "other"})
+    with pytest.raises(ConfigError, match="resume: the train texts changed since"):
+        main(f"resume={copy}")
+
+
+def test_scores_of_the_summary_are_score_records(finished, tmp_path):
+    scores = json.loads((finished[2] / "summary.json").read_text())["scores"]
+    (tmp_path / "scores.json").write_text(json.dumps(scores))
+    assert [score.name for score in load_scores(tmp_path / "scores.json")] == ["BLEU", "chrF2"]

@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from toy_training import GroupSampler, make_model, make_pairs, make_run, make_trainer
+from transformers import TrainerCallback
+
+from hf_nmt import runs
+from hf_nmt.errors import ConfigError, NmtError
+from hf_nmt.metrics import Score
+from hf_nmt.training import checkpoints
+from hf_nmt.training.finish import choose_model
+from hf_nmt.training.validation import ValidationResult
+
+
+class Scripted:
+    """Stands for a validation: gives the next of the scores it was told."""
+
+    def __init__(self, scores):
+        self.scores, self.calls = list(scores), []
+
+    def run(self, model, token_loss, *, num_beams=None, rank=0, world_size=1):
+        bleu = self.scores.pop(0)
+        self.calls.append((num_beams, bleu))
+        score = Score(name="BLEU", value=bleu, unit="points", signature="none", n=1)
+        return ValidationResult({"loss": 1.0, "perplexity": 2.7, "bleu": bleu, "seconds": 0.1}, [score], [], [])
+
+
+def trained(tmp_path, scores, **settings):
+    validation = Scripted(scores)
+    run = make_run(tmp_path)
+    with run:
+        trainer = make_trainer(
+            run, validation=validation, **({"eval_strategy": "steps", "eval_steps": 2, "save_steps": 2} | settings)
+        )
+        trainer.train()
+    return trainer, validation
+
+
+def kept(trainer):
+    return [checkpoints.step_of(folder) for folder in checkpoints.list_checkpoints(trainer.run.checkpoints)]
+
+
+def weights(model):
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+
+def test_training_ends_after_validations_without_a_new_best(tmp_path, caplog):
+    trainer, _ = trained(tmp_path, [10, 30, 20, 30, 25, 40], early_stopping_patience=3, save_total_limit=2)
+    assert trainer.state.global_step == 10 and trainer.state.best_global_step == 4
+    assert "3 validations in a row brought no better bleu" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("limit", "average", "left"), [(1, 0, [4, 12]), (2, 3, [4, 8, 10, 12]), (None, 0, [2, 4, 6, 8, 10, 12])]
+)
+def test_the_best_and_those_to_be_averaged_are_kept(tmp_path, limit, average, left):
+    trainer, _ = trained(
+        tmp_path, [10, 30, 20, 20, 20, 20], max_steps=12, save_total_limit=limit, average_checkpoints=average
+    )
+    assert kept(trainer) == left
+
+
+def test_validation_while_training_takes_its_own_beams_and_the_last_those_of_decoding(tmp_path):
+    trainer, validation = trained(tmp_path, [10, 30, 5, 6], max_steps=4, average_checkpoints=2, validation_num_beams=2)
+    choose_model(trainer)
+    assert [beams for beams, _ in validation.calls] == [2, 2, None, None]
+
+
+@pytest.mark.parametrize(("single", "average", "kind"), [(31, 30, "single"), (30, 31, "average")])
+def test_the_better_of_best_checkpoint_and_average_is_chosen(tmp_path, single, average, kind):
+    trainer, _ = trained(tmp_path, [10, 30, 20, single, average], max_steps=6, average_checkpoints=2)
+    chosen, candidates = choose_model(trainer)
+    assert chosen.kind == kind and [candidate.kind for candidate in candidates] == ["single", "average"]
+    steps = [4] if kind == "single" else [4, 6]
+    assert chosen.steps == steps and trainer.run.record["best"] == {"kind": kind, "steps": steps}
+    folders = [checkpoints.folder_of(trainer.run.checkpoints, step) for step in steps]
+    expected = checkpoints.average_weights(folders)
+    held = trainer.model.state_dict()
+    assert all(torch.equal(held[name], tensor) for name, tensor in expected.items())
+
+
+def test_the_lower_loss_is_the_better_one(tmp_path):
+    trainer, _ = trained(tmp_path, [10, 9], max_steps=4, metric_for_best_model="loss")
+    assert trainer.state.best_global_step == 2  # both have loss 1.0: the first stays
+
+
+def test_without_validation_the_average_is_chosen(tmp_path, caplog):
+    with make_run(tmp_path) as run:
+        trainer = make_trainer(run, max_steps=6, save_steps=2, average_checkpoints=2)
+        trainer.train()
+        chosen, _ = choose_model(trainer)
+    assert chosen.kind == "average" and chosen.steps == [4, 6] and chosen.result is None
+    assert "no validation texts: best/ is the average of 2 checkpoints" in caplog.text
+
+
+def test_without_checkpoints_the_last_weights_are_kept(tmp_path, caplog):
+    with make_run(tmp_path) as run:
+        trainer = make_trainer(run, max_steps=3, save_strategy="no")
+        trainer.train()
+        before = weights(trainer.model)
+        chosen, _ = choose_model(trainer)
+    assert chosen.kind == "last" and chosen.steps == [3] and torch.equal(weights(trainer.model), before)
+    assert "fewer than two checkpoints" in caplog.text
+
+
+class Stop(TrainerCallback):
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            raise KeyboardInterrupt
+
+
+def test_resumed_in_the_middle_of_an_epoch_and_of_a_log_interval(tmp_path):
+    settings = {"max_steps": 20, "save_steps": 7, "logging_steps": 3, "gradient_accumulation_steps": 2}
+    with make_run(tmp_path / "whole") as whole:
+        expected = make_trainer(whole, sampler=GroupSampler(64, 4), **settings)
+        expected.train()
+    run = make_run(tmp_path / "parts")
+    for stop in (10, 16, None):
+        run = runs.load(run.folder, writer=True)
+        checkpoint = checkpoints.latest_whole(run.checkpoints)
+        try:
+            with run:
+                run.forget_after(None if checkpoint is None else checkpoints.step_of(checkpoint))
+                trainer = make_trainer(run, sampler=GroupSampler(64, 4), **settings)
+                if stop is not None:
+                    trainer.add_callback(Stop(stop))
+                trainer.train(checkpoint)
+        except KeyboardInterrupt:
+            pass
+    assert torch.equal(weights(trainer.model), weights(expected.model))
+    found, wanted = (
+        [(entry["step"], entry["name"], entry["value"], entry["tokens"]) for entry in runs.read_metrics(folder)
+         if entry["name"] != "tokens_per_second"]
+        for folder in (run.folder, whole.folder)
+    )  # fmt: skip
+    assert found == wanted
+
+
+def test_a_checkpoint_of_the_end_is_not_trained_further(tmp_path):
+    trainer, _ = trained(tmp_path, [10, 30, 20], early_stopping_patience=1)  # ends at step 6 of 20
+    assert trainer.state.global_step == 6
+    again = make_trainer(
+        trainer.run,
+        model=make_model(seed=9),
+        validation=Scripted([]),
+        eval_strategy="steps",
+        eval_steps=2,
+        save_steps=2,
+    )
+    again.train(checkpoints.latest_whole(trainer.run.checkpoints))
+    assert torch.equal(weights(again.model), weights(trainer.model))
+    assert again.state.global_step == 6 and again.state.best_global_step == 4
+    assert again.stopwatch.tokens == trainer.stopwatch.tokens > 0
+
+
+def test_a_checkpoint_of_other_batches_is_refused(tmp_path):
+    trainer, _ = trained(tmp_path, [1, 2], max_steps=4)
+    other = make_trainer(trainer.run, pairs=make_pairs(48), eval_strategy="no", save_steps=2)
+    with pytest.raises(ConfigError, match="the training data or the batching are not those"):
+        other.train(checkpoints.latest_whole(trainer.run.checkpoints))
+
+
+def test_a_checkpoint_of_another_number_of_processes_is_refused(tmp_path):
+    trainer, _ = trained(tmp_path, [1, 2], max_steps=4)
+    folder = checkpoints.latest_whole(trainer.run.checkpoints)
+    state = json.loads((folder / "run_state.json").read_text()) | {"world_size": 2}
+    (folder / "run_state.json").write_text(json.dumps(state))
+    with pytest.raises(ConfigError, match="was written by 2 processes, now 1 run.* Launch as many as before"):
+        trainer.train(folder)
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path):
+    trainer, _ = trained(tmp_path, [1, 2], max_steps=4)
+    other = make_trainer(trainer.run, model=make_model(encoder_layers=3), eval_strategy="no", save_steps=2)
+    with pytest.raises(NmtError, match=r"does not fit the model: missing \['model.encoder.layers.2"):
+        other.train(checkpoints.latest_whole(trainer.run.checkpoints))
+
+
+def test_a_loss_that_is_no_number_ends_the_run(tmp_path):
+    model = make_model()
+    with torch.no_grad():
+        next(model.parameters()).fill_(float("nan"))
+    with (
+        make_run(tmp_path) as run,
+        pytest.raises(NmtError, match="The training loss is nan at step 5. Lower training.learning_rate"),
+    ):
+        make_trainer(run, model=model).train()
+
+
+def test_nothing_that_is_shared_is_pickled(tmp_path):
+    trainer, _ = trained(tmp_path, [1, 2], max_steps=4)
+    folder = checkpoints.latest_whole(trainer.run.checkpoints)
+    names = {path.name for path in folder.iterdir()}
+    assert "training_args.bin" not in names
+    assert {"model.safetensors", "config.json", "tokenizer.json", "optimizer.pt", "COMPLETE"} <= names
+    torch.load(folder / "optimizer.pt", weights_only=True)
+
+
+def test_only_the_log_is_written_to(tmp_path, capfd):
+    trained(tmp_path, [1, 2], max_steps=4, logging_steps=1)
+    assert capfd.readouterr().out == ""
+
+
+def test_tensorboard_files_lie_in_the_run_folder(tmp_path):
+    pytest.importorskip("tensorboard")
+    trainer, _ = trained(tmp_path, [1, 2], max_steps=4, report_to=["tensorboard"])
+    assert list((trainer.run.folder / "tensorboard").iterdir())

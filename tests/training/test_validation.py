@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from datasets import Dataset
+from small_models import sentences
+from toy_training import collate
+
+from hf_nmt.generation.decoding import DecodingSettings
+from hf_nmt.metrics import MetricSettings
+from hf_nmt.training.validation import Validation, with_beams
+
+METRICS = MetricSettings(names=["bleu", "chrf"], bootstrap_samples=0)
+
+
+@pytest.fixture
+def texts():
+    lines = sentences(12, seed=7)
+    return Dataset.from_dict({"source": lines, "target": lines})
+
+
+def batches_of(tokenizer, texts, size):
+    rows = [
+        {"input_ids": tokenizer(source)["input_ids"], "labels": tokenizer(text_target=target)["input_ids"]}
+        for source, target in zip(texts["source"], texts["target"], strict=True)
+    ]
+    return [collate(rows[start : start + size]) for start in range(0, len(rows), size)]
+
+
+def token_loss(model):
+    def loss(batch):
+        return model(**batch, num_items_in_batch=1).loss
+
+    return loss
+
+
+def make(system, texts, size=5, metrics=METRICS, num_samples=3, **decoding):
+    return Validation(
+        texts, batches_of(system[1], texts, size), system[1], DecodingSettings(**decoding), metrics,
+        target_language="en", num_samples=num_samples,
+    )  # fmt: skip
+
+
+def test_a_model_that_copies_scores_full_marks_on_copies(copy_system, texts):
+    result = make(copy_system, texts).run(copy_system[0], token_loss(copy_system[0]))
+    assert result.metrics["bleu"] == pytest.approx(100) and result.metrics["chrf"] == pytest.approx(100)
+    assert result.translations == texts["source"][:]
+    assert [sample["source"] for sample in result.samples] == [texts["source"][index] for index in (0, 4, 8)]
+    assert result.samples[0].keys() == {"source", "reference", "translation"}
+    assert [score.name for score in result.scores] == ["BLEU", "chrF2"]
+
+
+@torch.no_grad()
+def test_the_loss_is_the_mean_negative_log_probability_of_a_token(unsure_system, texts):
+    model, tokenizer = unsure_system
+    total = count = 0
+    for text in texts["source"]:
+        ids = tokenizer(text)["input_ids"]
+        start = torch.tensor([[2, *ids[:-1]]])
+        logits = model(input_ids=torch.tensor([ids]), decoder_input_ids=start).logits[0]
+        total -= logits.log_softmax(-1)[range(len(ids)), ids].sum().item()
+        count += len(ids)
+    result = make(unsure_system, texts).run(model, token_loss(model))
+    assert result.metrics["loss"] == pytest.approx(total / count, rel=1e-5)
+    assert result.metrics["perplexity"] == pytest.approx(math.exp(total / count), rel=1e-4)
+
+
+def test_several_references_are_used(copy_system, texts):
+    wrong = Dataset.from_dict(
+        {
+            "source": texts["source"][:],
+            "target": ["nothing"] * 12,
+            "references": [["nothing", text] for text in texts["source"]],
+        }
+    )
+    assert make(copy_system, wrong).run(copy_system[0], token_loss(copy_system[0])).metrics["bleu"] > 99
+    only = wrong.remove_columns("references")
+    assert make(copy_system, only).run(copy_system[0], token_loss(copy_system[0])).metrics["bleu"] < 1
+
+
+def test_the_mode_of_the_model_comes_back(copy_system, texts):
+    model = copy_system[0].train()
+    make(copy_system, texts).run(model, token_loss(model))
+    assert model.training
+
+
+def test_texts_are_not_split_into_sentences(copy_system, texts):
+    assert make(copy_system, texts, split_sentences=True).decoding.split_sentences is False
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_another_number_of_beams_leaves_valid_settings(beams):
+    settings = with_beams(DecodingSettings(num_beams=5, num_return_sequences=2, early_stopping=True), beams)
+    assert settings.num_beams == beams
+    assert DecodingSettings.model_validate(settings.model_dump()) == settings
+
+
+def test_no_samples_are_shown_where_none_are_wanted(copy_system, texts):
+    assert make(copy_system, texts, num_samples=0).run(copy_system[0], token_loss(copy_system[0])).samples == []

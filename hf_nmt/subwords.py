@@ -6,8 +6,9 @@ its scores differ from run to run, and it leaves longer segmentations. This is t
 - seeds: characters, and the substrings found twice or more that are not part of one longer substring each time;
 - expectation-maximisation over all segmentations of each word; the maximisation is that of variational Bayes,
   log p(piece) = digamma(count) - digamma(sum of counts), as in SentencePiece;
-- pruning: up to a quarter of the pieces goes each round, those that cost the least likelihood when the best
-  segmentation of the piece into others takes their place.
+- pruning: a quarter of the pieces goes each round, those that cost the least likelihood when the best segmentation of
+  the piece into others takes their place. Unlike in SentencePiece, a piece without a use stays while pieces that are
+  sure to go need it: as long as every word is a piece, no stem is used, and the stems must not be gone first.
 
 **BPE-dropout** (Provilkov et al. 2020). The `tokenizers` package draws from a generator without a seed.
 """
@@ -36,7 +37,7 @@ MAX_PIECE_LENGTH = 16  # characters; as in SentencePiece
 MAX_WORD_LENGTH = 128  # characters; longer words (runs of text without spaces) are cut for training
 MAX_WORDS = 100_000  # the most frequent ones; bounds time and memory (about half a gigabyte)
 SHRINKING_FACTOR = 0.75
-EXPECTED_COUNT_THRESHOLD = 0.5  # pieces expected less often are dropped after each maximisation
+EXPECTED_COUNT_FLOOR = 0.5  # no piece is scored as if it were expected less often
 
 
 def train_unigram(words: Mapping[str, int], num_pieces: int) -> list[tuple[str, float]]:
@@ -60,7 +61,7 @@ def train_unigram(words: Mapping[str, int], num_pieces: int) -> list[tuple[str, 
             model.maximise(model.words.expected_counts(model.scores, weights))
         if len(model.pieces) <= max(almost, num_pieces):
             break
-        model.prune(weights, max(almost, int(len(model.pieces) * SHRINKING_FACTOR)))
+        model.prune(weights, max(almost, int(len(model.pieces) * SHRINKING_FACTOR)), num_pieces)
     return model.best(num_pieces)
 
 
@@ -101,36 +102,47 @@ class _Pieces:
         self.rows = np.arange(len(self.pieces))  # of each piece in `itself`
 
     def maximise(self, counts: np.ndarray) -> None:
-        keep = self.required | (counts >= EXPECTED_COUNT_THRESHOLD)
-        self._keep(keep)
-        counts = np.maximum(counts[keep], EXPECTED_COUNT_THRESHOLD)
+        counts = np.maximum(counts, EXPECTED_COUNT_FLOOR)
         self.scores = digamma(counts) - digamma(counts.sum(keepdims=True))
 
-    def prune(self, weights: np.ndarray, wanted: int) -> None:
-        """Keep `wanted` pieces or fewer: those whose replacement by others would cost the most likelihood."""
+    def prune(self, weights: np.ndarray, wanted: int, final: int) -> None:
+        """Keep the `wanted` pieces whose replacement by others would cost the most likelihood."""
         number = len(self.pieces)
         edges, used = self.words.best_paths(self.scores, weights)
         counts = np.bincount(self.words.piece[edges], weights=used, minlength=number)
-        ones = np.zeros(len(self.itself.texts))
-        ones[self.rows] = 1
-        edges, _ = self.itself.best_paths(self.scores, ones)
-        owner = np.full(len(self.itself.texts), -1)
-        owner[self.rows] = np.arange(number)
-        owner, part = owner[self.itself.text_of(edges)], self.itself.piece[edges]
+        present = np.zeros(len(self.itself.texts))
+        present[self.rows] = 1
+        edges, _ = self.itself.best_paths(self.scores, present)
+        owner_of_row = np.full(len(self.itself.texts), -1)
+        owner_of_row[self.rows] = np.arange(number)
+        owner, part = owner_of_row[self.itself.text_of(edges)], self.itself.piece[edges]
+        loss = self._losses(counts, owner, part)
+        # What will not be among the last is going to be written in parts, which may have no use as yet.
+        doomed = np.ones(number, dtype=bool)
+        doomed[np.argsort(-loss, kind="stable")[:final]] = False
+        counts += np.bincount(part, weights=np.where(doomed, counts, 0)[owner], minlength=number)
+        loss = self._losses(counts, owner, part)
+        keep = np.zeros(number, dtype=bool)
+        keep[np.argsort(-loss, kind="stable")[:wanted]] = True
+        self._keep(keep)
+
+    def _losses(self, counts: np.ndarray, owner: np.ndarray, part: np.ndarray) -> np.ndarray:
+        """Log-likelihood per piece of text that is lost where a piece hands its count to each of its parts.
+
+        Args:
+            counts: uses of each piece.
+            owner, part: row by row, a piece and one of the pieces of its best segmentation.
+        """
+        number, total = len(counts), counts.sum()
         split_score = np.bincount(owner, weights=self.scores[part], minlength=number)
         num_parts = np.bincount(owner, minlength=number)
-        total = counts.sum()
         with np.errstate(divide="ignore", invalid="ignore"):
-            # Taken away, a piece hands its count to each of its parts.
             parts = np.bincount(owner, weights=np.log(counts[part] + counts[owner]), minlength=number)
             split = parts - num_parts * np.log(total + counts * (num_parts - 1))
             loss = counts / total * (np.log(counts) - np.log(total) - split)
         loss[(counts == 0) | (split_score >= self.scores)] = -np.inf  # not used, or likelier in parts
         loss[self.required] = np.inf
-        order = np.argsort(-loss, kind="stable")
-        keep = np.zeros(number, dtype=bool)
-        keep[order[:wanted]] = True
-        self._keep(keep & (loss > -np.inf))
+        return loss
 
     def best(self, number: int) -> list[tuple[str, float]]:
         order = sorted(range(len(self.pieces)), key=lambda i: (not self.required[i], -self.scores[i], self.pieces[i]))
@@ -165,18 +177,18 @@ class Lattice:
         self.first = np.concatenate([[0], np.cumsum(lengths + 1)[:-1]])  # node 0 of each text
         self.last = self.first + lengths
         self.num_nodes = int(self.last[-1]) + 1
-        begin, end, piece = array("i"), array("i"), array("i")
+        begins, ends, numbers = array("i"), array("i"), array("i")
         for node, text in zip(self.first.tolist(), texts, strict=True):
             length = len(text)
             for start in range(length):
                 for stop in range(start + 1, min(start + MAX_PIECE_LENGTH, length) + 1):
                     number = index.get(text[start:stop])
                     if number is not None and (whole or stop - start < length or length == 1):
-                        begin.append(node + start)
-                        end.append(node + stop)
-                        piece.append(number)
+                        begins.append(node + start)
+                        ends.append(node + stop)
+                        numbers.append(number)
         self._position = (np.arange(self.num_nodes) - np.repeat(self.first, lengths + 1)).astype(np.int32)
-        begin, end, piece = (np.frombuffer(values, dtype=np.int32) for values in (begin, end, piece))
+        begin, end, piece = (np.frombuffer(values, dtype=np.int32) for values in (begins, ends, numbers))
         order = np.lexsort((begin, end, self._position[end]))
         self.begin, self.end, self.piece = begin[order], end[order], piece[order]
         self._step()

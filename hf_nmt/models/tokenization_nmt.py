@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from tokenizers import Tokenizer, processors
@@ -207,13 +207,23 @@ class NmtTokenizer(PreTrainedTokenizerFast):
     def _encode_plus(self, text, *args, **kwargs) -> BatchEncoding:
         if self.language_tags and not self._reads_target:
             _ = self.language_tag_id  # a source without its tag would be translated into any language
-        return super()._encode_plus(text, *args, **kwargs)
+        if isinstance(text, (list, tuple)) and not text:
+            return BatchEncoding(
+                {name: [] for name in self.model_input_names}, tensor_type=kwargs.get("return_tensors")
+            )
+        try:
+            return super()._encode_plus(text, *args, **kwargs)
+        except TypeError as error:
+            for number, one in enumerate([text] if isinstance(text, str) else text):
+                if isinstance(one, str) and any("\ud800" <= character <= "\udfff" for character in one):
+                    raise ValueError(f"Text {number} is not Unicode text: {one!r} holds a lone surrogate.") from error
+            raise
 
     # Decoding
 
     def decode(self, token_ids: Any, skip_special_tokens: bool = False, **kwargs) -> str | list[str]:
         """Text of target ids: a string for one sequence, a list for a batch of lists, or of rows of an array."""
-        ids = to_py_obj(token_ids)
+        ids = to_py_obj(token_ids["input_ids"] if isinstance(token_ids, Mapping) else token_ids)
         if not isinstance(ids, (list, tuple)) or not ids or not isinstance(ids[0], (list, tuple)):
             return self._decode(ids, skip_special_tokens, **kwargs)
         texts = self._target_backend.decode_batch([_real(row) for row in ids], skip_special_tokens)
@@ -224,10 +234,7 @@ class NmtTokenizer(PreTrainedTokenizerFast):
         return super().batch_decode(ids, skip_special_tokens, *args, **kwargs) if len(ids) else []
 
     def _decode(self, token_ids: Any, skip_special_tokens: bool = False, *args, **kwargs) -> str:
-        if isinstance(token_ids, int):
-            token_ids = [token_ids]
-        elif not isinstance(token_ids, (list, tuple)):
-            token_ids = to_py_obj(token_ids["input_ids"])
+        token_ids = [token_ids] if isinstance(token_ids, int) else token_ids
         return self._cleaned(self._target_backend.decode(_real(token_ids), skip_special_tokens), *args, **kwargs)
 
     def _cleaned(self, text: str, clean_up_tokenization_spaces: bool | None = None, **kwargs) -> str:

@@ -185,6 +185,20 @@ def test_every_data_file_of_the_package_is_installed():
     assert [name_of(path) for path in files if not any(fnmatch(name_of(path), p) for p in patterns)] == []
 
 
+def test_every_package_that_is_imported_is_required():
+    """What an optional package is needed for goes through need(); so a plain import means the core install."""
+    imported = {
+        (name.split(".")[0], name_of(path))
+        for path in python_files("hf_nmt", "recipes", "export")
+        for _, level, name in imports_of(path)
+        if not level
+    }
+    assert len(imported) > 20
+    required = set(re.findall(r"^([\w-]+)", SETUP["options"]["install_requires"], flags=re.MULTILINE))
+    known = required | set(sys.stdlib_module_names) | {"hf_nmt", "yaml", "pydantic_core"}
+    assert sorted((name, path) for name, path in imported if name not in known) == []
+
+
 def test_every_extra_that_is_named_exists():
     extras = set(SETUP["options.extras_require"])
     named = {}

@@ -16,9 +16,11 @@ class Translation:
 
     Attributes:
         text: detokenised translation.
-        score: sum of token log-probabilities (natural log) divided by length ** length_penalty; what the search sorts by.
+        score: sum of token log-probabilities (natural log) divided by length ** length_penalty; what the search sorts
+            by.
         tokens: subword pieces, without the end-of-sentence symbol.
-        token_scores: log-probability of each token; one longer than `tokens` where the end-of-sentence symbol was produced.
+        token_scores: log-probability of each token; one longer than `tokens` where the end-of-sentence symbol was
+            produced.
         finish_reason: "eos", or "length" where the length limit cut the output.
         alignment: pairs (source piece, target piece), or None where the system gives none.
         source_index: position of the source in the input, from 0.

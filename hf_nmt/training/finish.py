@@ -57,7 +57,9 @@ def choose_model(trainer: TranslationTrainer) -> tuple[Candidate, list[Candidate
         candidates["average"] = Candidate("average", [checkpoints.step_of(folder) for folder in last])
     elif trainer.settings.average_checkpoints > 1:
         logger.warning("There are fewer than two checkpoints, so no average was made; lower training.save_steps.")
-    held = {name: tensor.detach().clone() for name, tensor in trainer.model.state_dict().items()}
+    held = {}
+    if "last" in candidates:
+        held = {name: tensor.detach().clone() for name, tensor in trainer.model.state_dict().items()}
     if trainer.validation is None:
         chosen = candidates.get("average") or candidates["last"]
         logger.warning("There are no validation texts: best/ is %s.", _described(chosen))

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal
 import pydantic
 import torch
 from pydantic import Field
-from transformers import Seq2SeqTrainingArguments
+from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, get_scheduler
 
 from hf_nmt.config import Settings
 from hf_nmt.errors import ConfigError
@@ -231,9 +231,26 @@ class TrainingSettings(_Base):
             )
         if self.fp16 and self.bf16:
             findings.append("fp16, bf16: at most one of them can be true.")
+        findings += self._check_schedule()
         if findings:
             raise ConfigError(findings)
         return self
+
+    def _check_schedule(self) -> list[str]:
+        findings = []
+        kind, options = self.lr_scheduler_type, self.lr_scheduler_kwargs or {}
+        if kind in ("constant", "reduce_lr_on_plateau", "greedy") and "warmup_steps" in self.model_fields_set:
+            if self.warmup_steps:
+                findings.append(f"warmup_steps: lr_scheduler_type={kind} has no warmup; set it to 0.")
+        if kind in ("constant", "constant_with_warmup") and options:
+            findings.append(f"lr_scheduler_kwargs: lr_scheduler_type={kind} takes none; set it to null.")
+        rising = self.eval_strategy != "no" and self.metric_for_best_model != "loss"
+        if kind in ("reduce_lr_on_plateau", "greedy") and rising and dict(options).get("mode") != "max":
+            findings.append(
+                f"lr_scheduler_kwargs: lr_scheduler_type={kind} takes a falling {self.metric_for_best_model} for "
+                "progress unless told otherwise; write {mode: max}."
+            )
+        return findings
 
     def arguments(self, *, seed: int, run_name: str, validate: bool) -> Seq2SeqTrainingArguments:
         """The Trainer's arguments on this machine; initialises the process group where a launcher started several.
@@ -275,6 +292,7 @@ class TrainingSettings(_Base):
             )
         except ValueError as error:
             raise ConfigError(f"training: {error}") from error
+        _check_optimization(arguments)
         _check_processes(arguments, self.num_processes)
         return arguments
 
@@ -283,6 +301,29 @@ def _is_multiple(number: float | None, of: float | None) -> bool:
     if not number or not of or (number < 1) != (of < 1):  # a share of all steps against a number of steps
         return False
     return abs(number / of - round(number / of)) < 1e-6
+
+
+def _check_optimization(arguments: Seq2SeqTrainingArguments) -> None:
+    """Make optimizer and schedule once for nothing: what they need and lack is better known before the texts load."""
+    findings = []
+    try:
+        Seq2SeqTrainer.get_optimizer_cls_and_kwargs(arguments)
+    except (ImportError, ValueError) as error:
+        # Some need the model as well; only a missing package is meant here.
+        if "install" in str(error) or "import" in str(error):
+            findings.append(f"training.optim: {arguments.optim.value} cannot be used here: {error}")
+    try:
+        get_scheduler(
+            arguments.lr_scheduler_type,
+            torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=arguments.learning_rate),
+            num_warmup_steps=arguments.get_warmup_steps(1000),
+            num_training_steps=1000,
+            scheduler_specific_kwargs=dict(arguments.lr_scheduler_kwargs or {}),
+        )
+    except (TypeError, ValueError) as error:
+        findings.append(f"training.lr_scheduler_kwargs: do not fit {arguments.lr_scheduler_type.value}: {error}")
+    if findings:
+        raise ConfigError(findings)
 
 
 def _has_accelerator() -> bool:

@@ -111,6 +111,21 @@ def test_strategies_must_meet():
     assert "early_stopping_patience: needs validations, but eval_strategy is no" in message
 
 
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["lr_scheduler_type=constant", "warmup_steps=5"], "warmup_steps: lr_scheduler_type=constant has no warmup"),
+        (["lr_scheduler_type=constant", "lr_scheduler_kwargs={a: 1}"], "lr_scheduler_type=constant takes none"),
+        (["lr_scheduler_type=reduce_lr_on_plateau"], "takes a falling bleu for progress"),
+        (["lr_scheduler_type=greedy", "lr_scheduler_kwargs={mode: min}"], "write {mode: max}"),
+    ],
+)
+def test_what_a_schedule_would_ignore_is_refused(overrides, message):
+    assert message in refused(*overrides)
+    load(TrainingSettings, overrides=["lr_scheduler_type=reduce_lr_on_plateau", "metric_for_best_model=loss"])
+    load(TrainingSettings, overrides=["lr_scheduler_type=greedy", "lr_scheduler_kwargs={mode: max}"])
+
+
 def test_without_texts_there_is_no_validation():
     found = TrainingSettings().arguments(seed=1, run_name="x", validate=False)
     assert found.eval_strategy == "no" and found.metric_for_best_model is None
@@ -121,6 +136,9 @@ def test_without_texts_there_is_no_validation():
     [
         ({"fp16": True}, "training.fp16: .*the Trainer would silently train in fp32; use bf16"),
         ({"tf32": True}, "training.tf32: .*NVIDIA GPUs only"),
+        ({"optim": "lion_8bit"}, "training.optim: lion_8bit cannot be used here: .*bitsandbytes"),
+        ({"lr_scheduler_kwargs": {"foo": 1}}, "training.lr_scheduler_kwargs: do not fit inverse_sqrt: .*foo"),
+        ({"lr_scheduler_type": "cosine_with_min_lr"}, "do not fit cosine_with_min_lr: .*min_lr"),
         ({"dataloader_prefetch_factor": 2}, "training: .*dataloader_num_workers"),
         ({"warmup_steps": -1}, "training: .*warmup_steps"),
     ],

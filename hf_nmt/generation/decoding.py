@@ -33,8 +33,8 @@ class DecodingSettings(Settings):
     )
     early_stopping: bool | Literal["never"] = Field(
         False,
-        description="When beam search ends: false, when a better hypothesis of the present length is impossible; true, "
-        "at num_beams finished ones (faster); never, when a better one of any length is impossible (slower).",
+        description="When beam search ends: false, when a better hypothesis of this length is impossible; true, at "
+        "num_beams finished ones (faster); never, when a better one of any length is impossible (slower).",
     )
     max_length_ratio: float = Field(
         MAX_LENGTH_RATIO,
@@ -80,8 +80,8 @@ class DecodingSettings(Settings):
     split_sentences: bool = Field(
         True,
         description="Translate every sentence of a text on its own and join the translations with the text's own "
-        "white space: models trained on sentences lose parts of a longer text. false takes each text as it is, as test sets "
-        "aligned by line want it.",
+        "white space: models trained on sentences lose parts of a longer text. false takes each text as it is, as "
+        "test sets aligned by line want it.",
     )
     truncate: bool = Field(
         False,

@@ -19,7 +19,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import IO, Any, Literal
 
 from hf_nmt import artifacts
 from hf_nmt.data.text_lines import MAX_LINE_BYTES
@@ -56,14 +56,14 @@ class Line:
     num_bytes: int
 
 
-def open_input(path: Path | None) -> BinaryIO:
+def open_input(path: Path | None) -> IO[bytes]:
     """A file, unpacked where its name ends in `.gz`; None for the standard input, which closing leaves open."""
     if path is None:
         return open(sys.stdin.fileno(), "rb", closefd=False)
     return gzip.open(path) if path.suffix == ".gz" else open(path, "rb")
 
 
-def read_lines(stream: BinaryIO, name: str, first: int = 0) -> Iterator[Line]:
+def read_lines(stream: IO[bytes], name: str, first: int = 0) -> Iterator[Line]:
     """Lines of UTF-8 text; only LF ends a line, and a CR before it belongs to the end. A byte order mark is left out.
 
     Args:

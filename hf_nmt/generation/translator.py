@@ -217,11 +217,10 @@ class TorchTranslator:
                 key = (tuple(ids), tuple(prompt), len(jobs) if settings.do_sample else None)
                 needed[-1].append(jobs.setdefault(key, len(jobs)))
         sources, prompts = [list(key[0]) for key in jobs], [list(key[1]) for key in jobs]
+        lengths = settings.max_length_ratio, settings.max_length_extra, settings.max_target_length
         limits = [
-            target_limit(
-                len(ids), self.model, settings.max_length_ratio, settings.max_length_extra, settings.max_target_length
-            )
-            for ids in sources
+            target_limit(len(ids), self.model, *lengths, len(prompt))
+            for ids, prompt in zip(sources, prompts, strict=True)
         ]
         n_best: list[list[Translation]] = [[]] * len(jobs)
         kwargs = settings.generate_kwargs() | ({} if forced is None else {"forced_bos_token_id": forced})

@@ -43,10 +43,10 @@ class TranslationPipeline(Pipeline):
     Args, when it is made or called:
         src_lang, tgt_lang: language codes, for models that have several.
         split_sentences: False translates each text as it is, however many sentences it has. By default every sentence
-            is translated on its own, and the translations get the white space of the text back; in an n-best list, rank
-            i then joins rank i of every sentence. True insists on it: without sentencex it is an error, not a warning.
+            is translated on its own, and the translations get the white space of the text back; in an n-best list,
+            rank i then joins rank i of every sentence. True insists: without sentencex it is an error, no warning.
         truncation: True cuts off what exceeds the limit of the source, with a warning. By default a sentence over the
-            limit is cut into parts that are all translated, with a warning; with `split_sentences=False` it is an error.
+            limit is cut into parts that are all translated, with a warning; with split_sentences=False it is refused.
         max_source_length: limit of the source in tokens, below that of the model.
         batch_size: texts that are translated together.
         return_tensors: token ids under `translation_token_ids` instead of text.
@@ -194,7 +194,7 @@ class TranslationPipeline(Pipeline):
         return {"splits": [text.split for text in texts], "ranks": ranks}
 
     def _target_limits(self, sources: list[list[int]], kwargs: dict[str, Any]) -> list[int]:
-        """Longest translation of each source: as the user says, else by the rule, at most what the model's settings say."""
+        """Longest translation of each source: what the user says, else the rule, at most what the model says."""
         own = self.model.generation_config
         if kwargs.get("max_new_tokens") is not None:
             return [max(1, min(kwargs["max_new_tokens"], self._room()))] * len(sources)

@@ -102,13 +102,17 @@ def source_limit(model: Any, tokenizer: Any) -> int | None:
     return min(limits, default=None)
 
 
-def target_limit(source_length: int, model: Any, ratio: float, extra: int, cap: int | None = None) -> int:
-    """Longest translation of a source in tokens: ratio * source_length + extra, at most `cap` and what the model takes.
+def target_limit(
+    source_length: int, model: Any, ratio: float, extra: int, cap: int | None = None, prompt_length: int = 1
+) -> int:
+    """Longest translation of a source, in tokens: ratio * source_length + extra, within `cap` and the model's limit.
 
-    One position of the model is for the start symbol, one is kept free.
+    Args:
+        prompt_length: decoder ids that the search starts from, which take their place in the model.
     """
     positions = getattr(model.config, "max_position_embeddings", None)
-    limits = [int(ratio * source_length + extra), cap, positions - 2 if isinstance(positions, int) else None]
+    room = positions - prompt_length if isinstance(positions, int) else None
+    limits = [int(ratio * source_length + extra), cap, room]
     return max(1, min(limit for limit in limits if limit is not None))
 
 

@@ -1,0 +1,112 @@
+"""Splitting and joining, against the text itself."""
+
+from __future__ import annotations
+
+import logging
+import random
+
+import pytest
+
+from hf_nmt.models import sentences_nmt
+from hf_nmt.models.sentences_nmt import split_text
+
+THIRTY = {
+    "de": ["Am 3. Mai kam Dr. Müller.", "Er sagte: „Hallo.“", "Wie geht es Ihnen?", "Es kostet 1.000,50 Euro!"],
+    "en": ["Mr. Smith paid $3.50.", "Did he?", "He lives in the U.S. with his dog.", "Yes, e.g. on Mondays!"],
+    "ko": ["안녕하세요.", "저는 학생입니다.", "어디에 가세요?", "정말 좋네요!"],
+    "fr": ["Le train est là.", "Où est-il allé ?", "Je ne sais pas.", "Quelle journée !"],
+    "zh": ["你好。", "你是谁？", "我是学生。", "太好了！"],
+    "ja": ["こんにちは。", "お元気ですか？", "はい、元気です。", "よかった！"],
+}
+
+
+@pytest.mark.parametrize("language", THIRTY)
+def test_a_paragraph_of_thirty_sentences_is_split_into_thirty(language):
+    gap = "" if language in ("zh", "ja") else " "
+    chosen = [THIRTY[language][i % 4] for i in range(30)]
+    split = split_text(gap.join(chosen), language)
+    assert split.sentences == chosen
+    assert split.join(split.sentences) == gap.join(chosen)
+
+
+def test_any_text_comes_back_with_its_own_white_space():
+    rng = random.Random(0)
+    gaps = ["\n", "\n\n", "\r\n", "  ", "\t", "\u00a0 ", "\u2028", "\n  \n"]
+    checked = 0
+    for language, parts in THIRTY.items():
+        for _ in range(50):
+            text = "".join(part for _ in range(6) for part in (rng.choice(parts), rng.choice(gaps)))
+            text = rng.choice(["", " ", "\n"]) + text + rng.choice(["", " ", "\n\n"])
+            for mode in (True, "auto", False):
+                split = split_text(text, language, mode)
+                assert split.join(split.sentences) == text
+                assert "".join(split.pieces) == text
+                checked += 1
+    assert checked == 900
+
+
+def test_lines_are_never_joined():
+    assert split_text("ein Titel ohne Punkt\nnoch eine Zeile", "de").sentences == [
+        "ein Titel ohne Punkt",
+        "noch eine Zeile",
+    ]
+
+
+@pytest.mark.parametrize("text", ["", " ", "\n\n", "\t \r\n"])
+def test_nothing_to_translate(text):
+    split = split_text(text, "en")
+    assert split.sentences == []
+    assert split.join([]) == text
+
+
+def test_spaces_follow_the_script_of_the_translation():
+    chinese = split_text("你好。你是谁？我是学生。", "zh")
+    assert chinese.join(["Hello.", "Who are you?", "I am a student."]) == "Hello. Who are you? I am a student."
+    english = split_text("Hello. Who are you?\nA student.", "en")
+    assert english.join(["你好。", "你是谁？", "学生。"]) == "你好。你是谁？\n学生。"
+    assert english.join(["안녕.", "누구세요?", "학생."]) == "안녕. 누구세요?\n학생."
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("one two three, four five six", ["one two three, ", "four five six"]),
+        ("one two three four", ["one two ", "three four"]),
+        ("price 1,000,000 in euros now", ["price 1,000,000 ", "in euros now"]),
+        ("我们今天去学校，明天回家看书", ["我们今天去学校，", "明天回家看书"]),
+        ("abcdefghijkl", ["abcdef", "ghijkl"]),
+    ],
+)
+def test_a_sentence_that_is_too_long_is_cut_at_the_best_place(text, expected):
+    split = split_text(text, None, False).cut(lambda part: len(part) <= len(text) * 0.7)
+    assert list(split.pieces) == expected
+    assert split.num_cut == 1
+
+
+def test_cutting_ends_and_loses_nothing():
+    text = "  aaaa bbbb, cccc dddd eeee; ffff.\n ggggggggggggggggggggggg  "
+    for limit in range(1, 40):
+        split = split_text(text, "en", False).cut(lambda part, limit=limit: len(part) <= limit)
+        assert "".join(split.pieces) == text
+        assert all(len(sentence) <= limit for sentence in split.sentences)
+
+
+@pytest.fixture
+def without_splitter(monkeypatch):
+    monkeypatch.setattr(sentences_nmt, "_segmenter", lambda: None)
+    sentences_nmt._warn_without_splitter.cache_clear()
+
+
+def test_without_the_splitter_lines_stay_whole_with_one_warning(without_splitter, caplog):
+    with caplog.at_level(logging.WARNING):
+        assert split_text("A b. C d.\nE f.", "en").sentences == ["A b. C d.", "E f."]
+        split_text("G h. I j.", "en")
+    assert [record.message for record in caplog.records] == [
+        "The package sentencex is not installed: texts are not split into sentences. "
+        "Install it with: pip install sentencex"
+    ]
+
+
+def test_splitting_that_is_insisted_on_needs_the_splitter(without_splitter):
+    with pytest.raises(ValueError, match="needs the package sentencex. Install it with: pip install sentencex"):
+        split_text("A b. C d.", "en", True)

@@ -46,8 +46,10 @@ def _extend_object(article: Article, clause: Clause) -> None:
     verb, phrase = clause.verb, clause.argument
     if phrase is None or verb.particle != "을" or verb.article or clause.recipient is not None or phrase.joined:
         return
-    if phrase.noun.form == "count" and article.add_relative(phrase, clause.subject.noun, verb):
+    if phrase.noun.form == "count" and article.add_relative(phrase, (clause.subject.noun,), verb):
         clause.manner = clause.companion = clause.place = clause.duration = None
+        if clause.time is not None:
+            phrase.relative.time = None
 
 
 def _yes_or_no(article: Article) -> Sentence:
@@ -159,7 +161,7 @@ def _identity(article: Article) -> Sentence:
     draw = article.draw
     subject = NounPhrase(draw.pick((HE, SHE))) if draw.chance(0.4) else article.somebody(draw.pick(article.people))
     clause = Clause(subject=subject, tense="past" if draw.chance(0.3) else "present")
-    clause.identity = NounPhrase(draw.pick(article.world.in_class("job", article.domain)))
+    clause.identity = NounPhrase(draw.pick(article.world.in_class("job", article.domain if draw.chance(0.5) else "")))
     if draw.chance(0.45):
         article.modify(clause.identity)
     if draw.chance(0.15):
@@ -169,9 +171,10 @@ def _identity(article: Article) -> Sentence:
 
 def _existence(article: Article) -> Sentence:
     draw, world = article.draw, article.world
-    position = draw.pick(world.times["position"])
-    place = draw.pick(world.in_class("container" if position.korean == "안" else "surface"))
-    thing = article.thing(draw.pick(world.in_class("small_thing")))
+    place = draw.pick(world.holders)
+    position = draw.pick([word for word in world.times["position"] if _fits(word.korean, place)])
+    things = [noun for noun in world.held[place] if article.domain in noun.domains] or world.held[place]
+    thing = article.thing(draw.pick(things))
     thing.owner = None
     if thing.determiner in ("이", "그", "모든"):
         thing.determiner = ""
@@ -180,6 +183,12 @@ def _existence(article: Article) -> Sentence:
     mood = "question" if draw.chance(0.12) else "statement"
     content.absent = mood == "statement" and thing.is_plain and thing.noun.form == "count" and draw.chance(0.15)
     return _said(article, content, mood=mood)
+
+
+def _fits(position: str, place: Noun) -> bool:
+    """Containers hold things inside; only what has legs has room under it."""
+    inside = not place.classes.isdisjoint({"ware", "openable", "device"})
+    return position == "안" if inside else position != "안" and (position != "아래" or "under" in place.classes)
 
 
 _RELATIONS = cumulative(
@@ -196,8 +205,8 @@ def _linked(article: Article) -> Sentence:
     return _said(article, _link(article))
 
 
-def _link(article: Article, avoid: Noun | None = None) -> Link:
-    """Two clauses; `avoid` is the subject of neither."""
+def _link(article: Article, avoid: tuple[Noun, ...] = ()) -> Link:
+    """Two clauses; none of `avoid` is the subject of either."""
     draw, world = article.draw, article.world
     relation = draw.weighted(_SMALL_RELATIONS if world.small else _RELATIONS)
     future = relation == "if" or relation in ("when", "before", "after", "as_soon_as") and draw.chance(0.3)
@@ -210,12 +219,19 @@ def _link(article: Article, avoid: Noun | None = None) -> Link:
     elif relation in (*_CAUSES, "if", "when") and draw.chance(0.3):
         sub = Clause(verb=draw.pick(world.by_section["weather"]))
     else:
-        sub = article.action(tense=tense, simple=True, avoid=main.subject.noun, pronouns=relation in ("but", "and"))
+        sub = _other_action(article, main, tense, avoid, relation in ("but", "and"))
     sub.time = sub.frequency = None
     if relation not in (*_CAUSES, "but", "and", "although"):
         sub.time, main.time = main.time, None
     sub.tense = "past" if tense == "past" else "present"
     return Link(relation, sub, main)
+
+
+def _other_action(article: Article, main: Clause, tense: str, avoid: tuple[Noun, ...], pronouns: bool) -> Clause:
+    """What somebody else does, which is something else."""
+    return article.action(
+        tense, simple=True, avoid=(*avoid, main.subject.noun), pronouns=pronouns, other_than=main.verb
+    )
 
 
 def _cause(article: Article, main: Clause) -> Clause:
@@ -227,14 +243,14 @@ def _cause(article: Article, main: Clause) -> Clause:
         main.argument = NounPhrase(phrase.noun, determiner="그")
         return Clause(subject=subject, adjective=draw.pick(adjectives))
     states = [word for word in article.world.adjectives if word.stem.text in _STATES]
-    return Clause(subject=article.person(False, main.subject.noun), adjective=draw.pick(states))
+    return Clause(subject=article.person(False, (main.subject.noun,)), adjective=draw.pick(states))
 
 
-def _shared_link(article: Article, relation: str, avoid: Noun | None) -> Link:
+def _shared_link(article: Article, relation: str, avoid: tuple[Noun, ...]) -> Link:
     needs = {"means", "goal"} if relation == "purpose" else None
-    main = article.action(tense="past", simple=True, avoid=avoid, needs=needs)
+    main = article.action(tense="past", subject=article.person(avoid=avoid), simple=True, needs=needs)
     main.purpose = None
-    sub = article.action(tense="past", subject=main.subject, simple=True)
+    sub = article.action(tense="past", subject=main.subject, simple=True, other_than=main.verb)
     sub.subject, sub.time, sub.duration, sub.purpose = None, None, None, None
     return Link(relation, sub, main)
 
@@ -249,7 +265,7 @@ def _reported(article: Article) -> Sentence:
     elif point < 8 or world.small:
         content = _described(article, relative=0.15)
     else:
-        content = _link(article, subject.noun)
+        content = _link(article, (subject.noun,))
         content.main.time = content.subordinate.time = None
     past = draw.chance(0.8) or "future" in verb.flags
     report = Report(subject, verb, content, tense="past" if past else "present")
@@ -260,7 +276,7 @@ def _reported(article: Article) -> Sentence:
 
 def _reported_action(article: Article, avoid: Noun) -> Clause:
     tense = article.draw.pick(("past", "past", "future"))
-    clause = article.action(tense=tense, simple=True, avoid=avoid)
+    clause = article.action(tense=tense, simple=True, avoid=(avoid,))
     clause.time = None
     return clause
 
@@ -299,9 +315,10 @@ def _long(article: Article) -> Sentence:
     """A report of two clauses, each with its circumstances, some with relative clauses."""
     draw = article.draw
     subject = article.subject_of(verb := draw.pick(article.world.by_section["report"]))
-    clauses = [article.action(tense="past", avoid=subject.noun) for _ in range(2)]
+    first = article.action(tense="past", avoid=(subject.noun,))
+    clauses = (first, _other_action(article, first, "past", (subject.noun,), pronouns=False))
     for clause in clauses:
-        clause.time = None
+        clause.time, clause.subject.marker = None, ""
         if draw.chance(0.4):
             _extend_object(article, clause)
     relation = draw.pick(("because_of", "when", "after", "before", "but", "and", "although"))

@@ -344,7 +344,8 @@ def _report(report: Report) -> list[Part]:
     said = _statement(Clause(subject=report.subject, verb=report.verb, tense=report.tense, polarity=polarity), report.tense)
     content = report.content
     inner = _link(content, tense_of) if isinstance(content, Link) else _statement(content, tense_of(content))
-    conjunction: Part = ("that", ["that"], [])
+    # Before a second conjunction, that is kept.
+    conjunction: Part = "that" if isinstance(content, Link) else ("that", ["that"], [])
     if report.asked == "whether":
         conjunction = ("whether", ["whether"], ["if"])
     elif report.asked:
@@ -404,7 +405,7 @@ def realize(sentence: Sentence) -> list[str]:
     texts = [_spell(parts, "", labels, end)]
     for label in labels:
         text = _spell(parts, label, None, end)
-        if text not in texts:
+        if text not in texts and " that that " not in text:
             texts.append(text)
         if len(texts) == MAX_REFERENCES:
             break

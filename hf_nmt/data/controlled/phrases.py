@@ -59,8 +59,8 @@ class Article:
 
     # People and things
 
-    def person(self, pronouns: bool = True, avoid: Noun | None = None) -> NounPhrase:
-        """Somebody: a name, a role, an elder or a pronoun; never `avoid`."""
+    def person(self, pronouns: bool = True, avoid: tuple[Noun, ...] = ()) -> NounPhrase:
+        """Somebody: a name, a role, an elder or a pronoun; never one of `avoid`."""
         draw, point = self.draw, self.draw.below(100)
         if pronouns and point < 22:
             return NounPhrase(self._pronoun())
@@ -70,8 +70,8 @@ class Article:
             noun = draw.pick(self.elders)
         else:
             noun = draw.pick(self.roles)
-        if noun is avoid:
-            noun = self.people[0] if noun is not self.people[0] else self.people[1]
+        if noun in avoid:
+            noun = next(person for person in self.people if person not in avoid)
         return self.somebody(noun)
 
     def _pronoun(self) -> Noun:
@@ -133,8 +133,8 @@ class Article:
             noun = self.draw.pick(nouns)
         return noun
 
-    def thing(self, noun: Noun, richness: float = 1.0, avoid: Noun | None = None) -> NounPhrase:
-        """A thing, place or event with random determiners and modifiers; `avoid` is nobody's owner."""
+    def thing(self, noun: Noun, richness: float = 1.0, avoid: tuple[Noun, ...] = ()) -> NounPhrase:
+        """A thing, place or event with random determiners and modifiers; none of `avoid` is its owner."""
         draw, phrase = self.draw, NounPhrase(noun)
         if noun.form not in ("count", "mass", "plural"):
             return phrase
@@ -161,16 +161,16 @@ class Article:
     def _count(self) -> int:
         return 1 + self.draw.below(9) if self.world.small or self.draw.chance(0.85) else 10 + self.draw.below(40)
 
-    def owner(self, avoid: Noun | None = None) -> NounPhrase:
+    def owner(self, avoid: tuple[Noun, ...] = ()) -> NounPhrase:
         draw = self.draw
         if self.first_person and draw.chance(0.3):
             return NounPhrase(draw.pick((FIRST, WE)))
         if draw.chance(0.35):
             return NounPhrase(draw.pick((HE, SHE, THEY)))
         noun = draw.pick(self.people)
-        return NounPhrase(draw.pick((HE, SHE))) if noun is avoid else self.somebody(noun)
+        return NounPhrase(draw.pick((HE, SHE))) if noun in avoid else self.somebody(noun)
 
-    def add_relative(self, phrase: NounPhrase, avoid: Noun | None = None, main: Verb | None = None) -> bool:
+    def add_relative(self, phrase: NounPhrase, avoid: tuple[Noun, ...] = (), main: Verb | None = None) -> bool:
         """Adds a relative clause whose object the noun is, in place of other modifiers; False where no verb fits."""
         if phrase.noun.form not in ("count", "mass", "plural") or phrase.noun.one_of(_PEOPLE):
             return False
@@ -216,27 +216,29 @@ class Article:
 
     # Clauses
 
-    def subject_of(self, verb: Verb, avoid: Noun | None = None, pronouns: bool = True) -> NounPhrase:
+    def subject_of(self, verb: Verb, avoid: tuple[Noun, ...] = (), pronouns: bool = True) -> NounPhrase:
         """A subject that the verb allows, rather one of the article."""
         draw = self.draw
-        groups = [noun for noun in self.groups if noun.one_of(verb.subjects) and noun is not avoid]
+        groups = [noun for noun in self.groups if noun.one_of(verb.subjects) and noun not in avoid]
         if groups and draw.chance(0.5):
             return NounPhrase(draw.pick(groups))
         if "person" in verb.subjects:
             return self.person(pronouns, avoid)
-        near = [noun for noun in self.people + self.roles + self.elders if noun.one_of(verb.subjects) and noun is not avoid]
+        near = [noun for noun in self.people + self.roles + self.elders if noun.one_of(verb.subjects) and noun not in avoid]
         if near and draw.chance(0.7):
             return self.somebody(draw.pick(near))
-        return self.somebody(draw.pick(self.world.doers[verb, self.domain]))
+        doers = self.world.doers[verb, self.domain]
+        return self.somebody(draw.pick([noun for noun in doers if noun not in avoid] or doers))
 
     def action(
         self,
         tense: str = "",
         subject: NounPhrase | None = None,
         simple: bool = False,
-        avoid: Noun | None = None,
+        avoid: tuple[Noun, ...] = (),
         pronouns: bool = True,
         needs: set[str] | None = None,
+        other_than: Verb | None = None,
     ) -> Clause:
         """A clause about what somebody does.
 
@@ -244,17 +246,22 @@ class Article:
             tense: `past`, `future`, `habit` or `now`; drawn where empty.
             subject: given or drawn.
             simple: no modality, polarity or aspect, and few circumstances.
-            avoid: a noun that the subject must not be.
+            avoid: nouns that the subject must not be.
             pronouns: whether the subject may be one.
             needs: flags of which the verb has one.
+            other_than: not this verb.
+
+        Raises:
+            IndexError: the domain has no such verb.
         """
         draw = self.draw
         tense = tense or draw.weighted(_TENSES)
-        while True:
-            verb = draw.pick(self.world.actions[self.domain])
-            fits = _fits(verb, tense) and (not needs or verb.flags & needs)
-            if fits and (subject is None or subject.noun.one_of(verb.subjects)):
-                break
+        verbs = self.world.fitting[self.domain, tense]
+        if needs:
+            verbs = [verb for verb in verbs if verb.flags & needs]
+        if subject is not None:
+            verbs = [verb for verb in verbs if subject.noun.one_of(verb.subjects)]
+        verb = draw.pick([verb for verb in verbs if verb is not other_than] if other_than else verbs)
         clause = Clause(subject or self.subject_of(verb, avoid, pronouns), verb)
         self._set_argument(clause)
         self._set_tense(clause, tense, simple)
@@ -274,7 +281,7 @@ class Article:
                     noun = draw.pick(self.world.arguments[verb, self.domain])
                 clause.argument = self._as_argument(verb, noun, subject)
         if verb.recipient and ("dative" in verb.flags or draw.chance(0.45)):
-            clause.recipient = self.person(pronouns=False, avoid=subject)
+            clause.recipient = self.person(pronouns=False, avoid=(subject,))
             clause.recipient.relative = None
         if "goal" in verb.flags and verb.particle == "에" and not self.world.small and draw.chance(0.3):
             self._add_purpose(clause)
@@ -282,14 +289,14 @@ class Article:
     def _other_person(self, verb: Verb, subject: Noun) -> NounPhrase:
         if verb.objects <= {"name"}:
             return self.somebody(self.draw.pick([noun for noun in self.people if noun is not subject]))
-        phrase = self.person(pronouns=False, avoid=subject)
+        phrase = self.person(pronouns=False, avoid=(subject,))
         phrase.relative = None
         return phrase
 
     def _as_argument(self, verb: Verb, noun: Noun, subject: Noun) -> NounPhrase:
         if "goal" in verb.flags or verb.article or "generic" in verb.flags:
             return NounPhrase(noun)
-        phrase = self.thing(noun, avoid=subject)
+        phrase = self.thing(noun, avoid=(subject,))
         phrase.relative = None
         if phrase.is_plain and noun.form == "count" and noun.counter and not self.world.small and self.draw.chance(0.08):
             other = self.draw.pick(self.world.arguments[verb, self.domain])
@@ -325,7 +332,7 @@ class Article:
         if draw.chance(0.45 * scale) and verb.places:
             self.add_place(clause)
         if "with" in verb.flags and draw.chance(0.18 * scale):
-            clause.companion = self.person(pronouns=False, avoid=clause.subject.noun)
+            clause.companion = self.person(pronouns=False, avoid=(clause.subject.noun,))
             clause.companion.relative = None
         if verb.manners and draw.chance(0.22 * scale):
             clause.manner = self.world.manners.get(draw.pick(verb.manners))
@@ -346,7 +353,7 @@ class Article:
         draw, verb = self.draw, clause.verb
         willed = clause.subject.noun.one_of(_PEOPLE) and not verb.flags & {"unwilled", "state"}
         point = draw.below(100)
-        if tense == "now" or "generic" in verb.flags or clause.frequency is not None and point >= 12:
+        if tense == "now" or "generic" in verb.flags or clause.frequency is not None:
             return
         if point < 12 and clause.manner is None and clause.duration is None:
             self._negate(clause, tense == "past" and willed)
@@ -389,17 +396,6 @@ class Article:
         if modality in ("can", "may", "must") and draw.chance(0.25):
             clause.polarity = "long"
         clause.modality = modality
-
-
-def _fits(verb: Verb, tense: str) -> bool:
-    """Whether a verb goes with a habit, with what happens now, with the past or the future."""
-    if "generic" in verb.flags:
-        return tense == "habit"
-    if tense == "habit":
-        return not verb.flags & {"once", "state"}
-    if tense == "now":
-        return not verb.flags & {"once", "state", "unwilled"}
-    return tense == "past" or "unwilled" not in verb.flags
 
 
 def _takes_clock(day: Adverbial) -> bool:

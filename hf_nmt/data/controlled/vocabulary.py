@@ -22,8 +22,8 @@ class Noun:
     """A noun, name or pronoun.
 
     `form` decides the English article and number: `count`, `mass`, `plural` (has no singular), `unique` (always with
-    the), `bare` (never an article), `name`, `pronoun`. `gender` is set for given names only. Objects are compared by
-    identity: each word exists once.
+    the), `bare` (never an article), `name`, `pronoun`. `gender` and `family` are set for given names only; `holds`
+    names the classes of what may lie in or on a thing. Objects are compared by identity: each word exists once.
     """
 
     korean: str
@@ -43,6 +43,7 @@ class Noun:
     plural: bool = False
     gender: str = ""
     family: tuple[str, str] = ("", "")
+    holds: frozenset[str] = frozenset()
 
     def one_of(self, classes: frozenset[str]) -> bool:
         return not self.classes.isdisjoint(classes)
@@ -147,7 +148,7 @@ def _noun(section: str, small: bool, korean: str, english: list[str], own: dict,
         frozenset(classes),
         _many(options.get("domains", "")),
         small,
-        options.get("counter", ""),
+        "" if "uncounted" in options else options.get("counter", ""),
         options.get("unit", ""),
         options.get("prep", "at"),
         options.get("at", "").replace("_", " "),
@@ -155,6 +156,7 @@ def _noun(section: str, small: bool, korean: str, english: list[str], own: dict,
         "honored" in options and "plainkin" not in options,
         "group" in options,
         "plural" in options,
+        holds=frozenset(_many(options.get("holds", ""))),
     )
 
 

@@ -9,11 +9,23 @@ from hf_nmt.data.controlled.vocabulary import DOMAINS, Adjective, Noun, Verb, vo
 _SPECIAL_SECTIONS = frozenset({"change", "event", "happening", "failure", "weather", "report", "inquiry"})
 
 
+def _fits(verb: Verb, tense: str) -> bool:
+    """Whether a verb goes with a habit, with what happens now, with the past or the future."""
+    if "generic" in verb.flags:
+        return tense == "habit"
+    if tense == "habit":
+        return not verb.flags & {"once", "state"}
+    if tense == "now":
+        return not verb.flags & {"once", "state", "unwilled"}
+    return tense == "past" or "unwilled" not in verb.flags
+
+
 class World:
     """The words of one size.
 
     Attributes:
         actions: for each domain, the verbs that a person or group may be the subject of.
+        fitting: for each domain and tense, those of them that go with it.
         arguments: for each verb and domain, the nouns that its argument may be.
         places: for each verb and domain, the nouns that name where it is done.
         doers: for each verb and domain, the nouns that its subject may be, people by name aside.
@@ -41,6 +53,11 @@ class World:
 
     def _index(self) -> None:
         self.actions = {domain: self._verbs_of(domain) for domain in DOMAINS}
+        self.fitting = {
+            (domain, tense): [verb for verb in verbs if _fits(verb, tense)]
+            for domain, verbs in self.actions.items()
+            for tense in ("past", "future", "habit", "now")
+        }
         self.by_section: dict[str, list[Verb]] = {}
         for verb in self.verbs:
             for section in verb.flags & _SPECIAL_SECTIONS:
@@ -86,6 +103,8 @@ class World:
                    and not other.classes.isdisjoint(noun.classes)]
             for noun in self.nouns
         }  # fmt: skip
+        self.holders = [noun for noun in self.nouns if noun.holds]
+        self.held = {noun: self._of_classes(noun.holds, "") for noun in self.holders}
         self.passives = {
             domain: [verb for verb in verbs if "passive" in verb.flags and verb.stem.text.endswith("하")]
             for domain, verbs in self.actions.items()

@@ -85,7 +85,7 @@ class NmtConfig(PreTrainedConfig):
         # registers the pipeline itself, so only the copy that was loaded from a folder tells of them.
         kwargs.pop("custom_pipelines", None)
         if __name__.split(".")[0] == "transformers_modules":
-            self.custom_pipelines = CUSTOM_PIPELINES
+            self.custom_pipelines = copy.deepcopy(CUSTOM_PIPELINES)  # `pipeline()` writes classes into it
         super().__post_init__(**kwargs)
 
     def _check_shape(self):

@@ -7,7 +7,7 @@ import torch
 from datasets import Dataset
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch.utils.data import Sampler
-from transformers import PreTrainedTokenizerFast
+from transformers import MarianConfig, MarianMTModel, PreTrainedTokenizerFast
 
 from hf_nmt import runs
 from hf_nmt.models.configuration_nmt import NmtConfig
@@ -42,6 +42,18 @@ def make_model(seed: int = 1, **changes) -> NmtForConditionalGeneration:
         "max_position_embeddings": 64,
     }
     return NmtForConditionalGeneration(NmtConfig(**(shape | changes)))
+
+
+def make_marian(dropout: float = 0.0) -> MarianMTModel:
+    torch.manual_seed(0)
+    return MarianMTModel(
+        MarianConfig(
+            vocab_size=40, d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
+            decoder_attention_heads=2, encoder_ffn_dim=32, decoder_ffn_dim=32, dropout=dropout,
+            max_position_embeddings=32,
+            pad_token_id=1, eos_token_id=3, decoder_start_token_id=2, bos_token_id=2, forced_eos_token_id=3,
+        )
+    )  # fmt: skip
 
 
 def make_pairs(count: int, seed: int = 0) -> Dataset:

@@ -286,6 +286,8 @@ def make_trainer(
             target_language=settings.data.languages["target_language"],
             num_samples=settings.training.sample_translations,
         )
+    if (attention := run.record["choices"].get("attention")) is not None:  # a resumed run keeps the path it took
+        model.set_attn_implementation(attention)
     run.choose(
         matmul_precision=settings.training.matmul_precision,
         attention=model.config._attn_implementation,

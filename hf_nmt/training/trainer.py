@@ -304,9 +304,9 @@ class TranslationTrainer(Seq2SeqTrainer):
         (model or self.model).tie_weights()
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
-        """Tied weights are saved once; any other difference is an error."""
-        tied = set(self.model.all_tied_weights_keys or ())
-        missing = [name for name in load_result.missing_keys if name not in tied]
+        """Tied weights are saved once, and some are made anew; any other difference is an error."""
+        expected = {*(self.model.all_tied_weights_keys or ()), *(self.model._keys_to_ignore_on_save or ())}
+        missing = [name for name in load_result.missing_keys if name not in expected]
         if missing or load_result.unexpected_keys:
             raise NmtError(
                 f"The checkpoint does not fit the model: missing {missing}, unknown {load_result.unexpected_keys}."

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from toy_training import GroupSampler, make_model, make_pairs, make_run, make_trainer
+from toy_training import GroupSampler, make_marian, make_model, make_pairs, make_run, make_trainer
 from transformers import TrainerCallback
 
 from hf_nmt import runs
@@ -12,6 +12,8 @@ from hf_nmt.errors import ConfigError, NmtError
 from hf_nmt.metrics import Score
 from hf_nmt.training import checkpoints
 from hf_nmt.training.finish import choose_model
+from hf_nmt.training.preparation import latest_checkpoint
+from hf_nmt.training.settings import TrainingSettings
 from hf_nmt.training.validation import ValidationResult
 
 
@@ -140,6 +142,38 @@ def test_resumed_in_the_middle_of_an_epoch_and_of_a_log_interval(tmp_path):
         for folder in (run.folder, whole.folder)
     )  # fmt: skip
     assert found == wanted
+
+
+@pytest.mark.parametrize(
+    ("make", "strategy"), [(make_marian, {"save_steps": 3}), (make_model, {"save_strategy": "epoch"})]
+)
+def test_other_families_and_whole_epochs_resume_as_well(tmp_path, make, strategy):
+    settings = {"max_steps": 20, "logging_steps": 1} | strategy
+    with make_run(tmp_path / "whole") as whole:
+        expected = make_trainer(whole, model=make(dropout=0.2), **settings)
+        expected.train()
+    run = make_run(tmp_path / "parts")
+    with pytest.raises(KeyboardInterrupt), run:
+        trainer = make_trainer(run, model=make(dropout=0.2), **settings)
+        trainer.add_callback(Stop(11))
+        trainer.train()
+    with runs.resume(run.folder, "train") as again:
+        arguments = TrainingSettings().arguments(seed=1, run_name="x", validate=False)
+        checkpoint = latest_checkpoint(again, arguments)
+        assert checkpoint.name == ("step-9" if "save_steps" in strategy else "step-8")
+        trainer = make_trainer(again, model=make(dropout=0.2), **settings)
+        trainer.train(checkpoint)
+    assert torch.equal(weights(trainer.model), weights(expected.model))
+    losses = [runs.series(runs.read_metrics(folder), "loss") for folder in (whole.folder, run.folder)]
+    assert losses[0] == losses[1] and losses[0][0] == list(range(1, 21))
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_anew(tmp_path, caplog):
+    run = make_run(tmp_path)
+    run.add_metrics(1, {"loss": 1.0}, epoch=0, tokens=1, seconds=1)
+    arguments = TrainingSettings().arguments(seed=1, run_name="x", validate=False)
+    assert latest_checkpoint(run, arguments) is None
+    assert "no whole checkpoint; it begins anew" in caplog.text and runs.read_metrics(run.folder) == []
 
 
 def test_a_checkpoint_of_the_end_is_not_trained_further(tmp_path):

@@ -4,8 +4,7 @@ import math
 
 import pytest
 import torch
-from toy_training import GroupSampler, make_model, make_pairs, make_run, make_trainer
-from transformers import MarianConfig, MarianMTModel
+from toy_training import GroupSampler, make_marian, make_model, make_pairs, make_run, make_trainer
 
 from hf_nmt import runs
 
@@ -35,17 +34,6 @@ def test_four_accumulated_batches_equal_one_of_four_times_the_size(tmp_path, smo
     assert len(whole[0]) == 50
     assert parts[0] == pytest.approx(whole[0], rel=1e-5)
     assert parts[1] == pytest.approx(whole[1], rel=1e-5)
-
-
-def make_marian():
-    torch.manual_seed(0)
-    return MarianMTModel(
-        MarianConfig(
-            vocab_size=40, d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
-            decoder_attention_heads=2, encoder_ffn_dim=32, decoder_ffn_dim=32, dropout=0.0, max_position_embeddings=32,
-            pad_token_id=1, eos_token_id=3, decoder_start_token_id=2, bos_token_id=2, forced_eos_token_id=3,
-        )
-    )  # fmt: skip
 
 
 def test_another_family_accumulates_as_exactly(tmp_path):

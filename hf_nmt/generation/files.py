@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import gzip
+import io
 import itertools
 import json
 import logging
@@ -19,7 +20,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 from hf_nmt import artifacts
 from hf_nmt.data.text_lines import MAX_LINE_BYTES
@@ -56,14 +57,14 @@ class Line:
     num_bytes: int
 
 
-def open_input(path: Path | None) -> IO[bytes]:
+def open_input(path: Path | None) -> io.BufferedIOBase:
     """A file, unpacked where its name ends in `.gz`; None for the standard input, which closing leaves open."""
     if path is None:
         return open(sys.stdin.fileno(), "rb", closefd=False)
     return gzip.open(path) if path.suffix == ".gz" else open(path, "rb")
 
 
-def read_lines(stream: IO[bytes], name: str, first: int = 0) -> Iterator[Line]:
+def read_lines(stream: io.BufferedIOBase, name: str, first: int = 0) -> Iterator[Line]:
     """Lines of UTF-8 text; only LF ends a line, and a CR before it belongs to the end. A byte order mark is left out.
 
     Args:

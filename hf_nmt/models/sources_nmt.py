@@ -97,8 +97,8 @@ def _listed(codes: Sequence[str]) -> str:
 
 def source_limit(model: Any, tokenizer: Any) -> int | None:
     """Longest source in tokens, special ones included; None where neither model nor tokenizer sets a limit."""
-    limits = [getattr(model.config, "max_position_embeddings", None), getattr(tokenizer, "model_max_length", None)]
-    limits = [limit for limit in limits if isinstance(limit, int) and 0 < limit < 10**9]
+    given = [getattr(model.config, "max_position_embeddings", None), getattr(tokenizer, "model_max_length", None)]
+    limits = [limit for limit in given if isinstance(limit, int) and 0 < limit < 10**9]
     return min(limits, default=None)
 
 

@@ -25,7 +25,7 @@ from hf_nmt.data.sources import CorpusSettings
 from hf_nmt.errors import ConfigError, NmtError
 from hf_nmt.evaluation import suite
 from hf_nmt.generation.decoding import DecodingSettings
-from hf_nmt.metrics import MetricSettings, check_metrics, compare, comparison_table, score_table
+from hf_nmt.metrics import ComparisonSettings, check_metrics, compare, comparison_table, score_table
 
 logger = logging.getLogger("hf_nmt.recipes.validate")
 
@@ -56,7 +56,7 @@ class ValidateRecipe(Settings):
         description="How to translate. null, and every key left out, takes the model's own generation_config.json; "
         "but lines are not split into sentences, and too long ones are cut off, unless told otherwise here.",
     )
-    metrics: MetricSettings = Field(MetricSettings(), description="Scores and how they are computed.")
+    metrics: ComparisonSettings = Field(ComparisonSettings(), description="Scores and how they are computed.")
     per_domain: bool = Field(
         False, description="Score each domain by itself as well; the test set needs a column domain."
     )
@@ -85,6 +85,10 @@ def find_systems(settings: ValidateRecipe) -> list[str]:
         findings.append(f"baseline={settings.baseline}: this is the system itself; name another one.")
     if settings.translations is not None and settings.decoding is not None and settings.baseline is None:
         findings.append("decoding: it has no effect on translations=FILE; leave it out.")
+    if settings.decoding is not None and settings.decoding.num_return_sequences > 1:
+        findings.append(
+            "decoding.num_return_sequences: only the best translation of each segment is scored; leave it out."
+        )
     if settings.data.test is None:
         findings.append(
             "data.test: no test set is given. Give data.test.source=FILE data.test.target=FILE, data.test.path=FILE, "

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_nmt.metrics.records import Comparison, Score, ScoredData, ScoredSystem, dump_scores, load_scores
 from hf_nmt.metrics.scoring import Scoring, check_metrics, compute_scores, score_corpus
-from hf_nmt.metrics.settings import BleuSettings, ChrfSettings, MetricSettings, TerSettings
+from hf_nmt.metrics.settings import BleuSettings, ChrfSettings, ComparisonSettings, MetricSettings, TerSettings
 from hf_nmt.metrics.significance import compare
 from hf_nmt.metrics.tables import comparison_table, score_table
 from hf_nmt.metrics.tokenization import choose_tokenizer, primary_language
@@ -20,6 +20,7 @@ __all__ = [
     "Chrf",
     "ChrfSettings",
     "Comparison",
+    "ComparisonSettings",
     "MetricSettings",
     "Score",
     "ScoredData",

@@ -59,20 +59,8 @@ class MetricSettings(Settings):
     )
     confidence: float = Field(default=0.95, gt=0, lt=1, description="Share of the resamples inside the interval.")
     seed: int = Field(
-        default=12345, ge=0, description="Seed of bootstrap and significance test; 12345 is sacreBLEU's own."
+        default=12345, ge=0, description="Seed of all resampling; 12345 is sacreBLEU's own."
     )
-    paired_test: Literal["bootstrap", "randomization"] = Field(
-        default="bootstrap",
-        description="Significance test against a baseline: paired bootstrap (Koehn, 2004) or paired approximate "
-        "randomisation (Riezler and Maxwell, 2005).",
-    )
-    paired_samples: int = Field(
-        default=1000,
-        ge=100,
-        description="Resamples (bootstrap) or trials (randomization) of the significance test; sacreBLEU takes 1000 "
-        "and 10000.",
-    )
-
     @model_validator(mode="after")
     def _check(self) -> MetricSettings:
         findings = []
@@ -94,3 +82,19 @@ class MetricSettings(Settings):
         if findings:
             raise ValueError("; ".join(findings))
         return self
+
+
+class ComparisonSettings(MetricSettings):
+    """Scores, and how two systems are compared by them."""
+
+    paired_test: Literal["bootstrap", "randomization"] = Field(
+        default="bootstrap",
+        description="Significance test against a baseline: paired bootstrap (Koehn, 2004) or paired approximate "
+        "randomisation (Riezler and Maxwell, 2005).",
+    )
+    paired_samples: int = Field(
+        default=1000,
+        ge=100,
+        description="Resamples (bootstrap) or trials (randomization) of the significance test; sacreBLEU takes 1000 "
+        "and 10000.",
+    )

@@ -18,7 +18,7 @@ from hf_nmt.metrics.scoring import (
     pretokenize_references,
     transpose_references,
 )
-from hf_nmt.metrics.settings import MetricSettings
+from hf_nmt.metrics.settings import ComparisonSettings
 
 TEST_KINDS = {"bootstrap": "bs", "randomization": "ar"}
 
@@ -40,7 +40,7 @@ def _sacrebleu_seed(seed: int) -> Iterator[None]:
 def compare(
     systems: Mapping[str, Sequence[str]],
     references: Sequence[Sequence[str]],
-    settings: MetricSettings | None = None,
+    settings: ComparisonSettings | None = None,
     target_language: str | None = None,
     *,
     baseline: str,
@@ -66,7 +66,7 @@ def compare(
         ConfigError: the baseline is not among the systems, or there is nothing to compare it with.
         DataError: the lists do not fit together.
     """
-    settings = settings or MetricSettings()
+    settings = settings or ComparisonSettings()
     if baseline not in systems:
         raise ConfigError(f"baseline {baseline!r} is not among the systems: {', '.join(map(repr, systems))}.")
     others = [name for name in systems if name != baseline]

@@ -4,7 +4,7 @@ import pytest
 
 from hf_nmt.config import load
 from hf_nmt.errors import ConfigError
-from hf_nmt.metrics import MetricSettings
+from hf_nmt.metrics import ComparisonSettings, MetricSettings
 
 
 @pytest.mark.parametrize(
@@ -15,7 +15,6 @@ from hf_nmt.metrics import MetricSettings
         ("names=[]", "names"),
         ("bootstrap_samples=30", "set at least 40, or 0"),
         ("confidence=1", "confidence"),
-        ("paired_samples=10", "paired_samples"),
         ("chrf.word_order=-1", "chrf.word_order"),
         ("bleu.tokenise=13a", "bleu.tokenize"),
     ],
@@ -23,6 +22,13 @@ from hf_nmt.metrics import MetricSettings
 def test_refusals(override, text):
     with pytest.raises(ConfigError, match=text):
         load(MetricSettings, None, [override])
+
+
+def test_refusals_of_a_comparison():
+    with pytest.raises(ConfigError, match="paired_samples: given 10, allowed: integer >= 100"):
+        load(ComparisonSettings, None, ["paired_samples=10"])
+    with pytest.raises(ConfigError, match="paired_samples: unknown key"):
+        load(MetricSettings, None, ["paired_samples=200"])
 
 
 def test_settings_that_contradict_each_other_are_refused():

@@ -1,0 +1,242 @@
+"""For every key of a recipe a change, and where it must show.
+
+A table entry is `key: Case(changed value, where it shows, further arguments of both runs, stage)`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+
+from settings_walk.keys import Case
+
+RUN = "files/runs/de-en-TIME"
+SHORT = ("decoding.num_beams=3", "decoding.max_length_ratio=0.5", "decoding.max_length_extra=6")
+MODEL = ("translations=null", "model=inputs/model", *SHORT)
+MANY = ("translations=null", "model=inputs/many", *SHORT, "decoding.split_sentences=true")
+
+
+def _below(
+    section: str, cases: dict[str, Case], *, context: tuple[str, ...] = (), stage: str = "all"
+) -> dict[str, Case]:
+    """Cases of a section's keys: all with this context before their own, and this stage."""
+    return {
+        f"{section}.{key}": Case(case.changed, case.sees, (*context, *case.context), stage)
+        for key, case in cases.items()
+    }
+
+
+def corpus_cases(section: str, name: str, sees: str, stage: str, context: tuple[str, ...] = ()) -> dict[str, Case]:
+    """Keys of a `CorpusSettings`.
+
+    Args:
+        section: where it stands.
+        name: of the files in `inputs`; those of `other_<name>` hold other texts.
+        sees: where its texts show.
+    """
+
+    def path(file: str, *more: str) -> tuple[str, ...]:
+        none = [f"{section}.{side}=null" for side in ("source", "target")]
+        return (*none, f"{section}.path=inputs/{file}", *(f"{section}.{setting}" for setting in more))
+
+    def two_files(file: str) -> tuple[str, ...]:
+        return (f"{section}.source=inputs/{file}.de", f"{section}.target=inputs/{file}.en")
+
+    sides, holes = two_files(name), two_files(f"{name}_holes")
+    hub = path("hub", "format=hub", "split=train")
+    columns = path(f"{name}_columns.jsonl", "source_column=calm", "target_column=quiet")
+    cases = {
+        "source": Case(f"inputs/other_{name}.de", sees, sides),
+        "target": Case(f"inputs/other_{name}.en", sees, sides),
+        "path": Case(f"inputs/other_{name}.jsonl", sees, path(f"{name}.jsonl")),
+        "format": Case("csv", sees, path(f"{name}_both.tsv", "source_column=1", "target_column=2")),
+        "subset": Case("two", sees, (*hub, f"{section}.subset=one")),
+        "split": Case("test", sees, path("splits", "split=train")),
+        "source_column": Case("loud", sees, columns),
+        "target_column": Case("shout", sees, columns),
+        "empty": Case("drop", sees, holes),
+        "max_rows": Case("5", sees, sides),
+    }
+    return _below(section, cases, context=context, stage=stage)
+
+
+def decoding_cases(sees: str, **elsewhere: Case) -> dict[str, Case]:
+    """Keys of `DecodingSettings`; `elsewhere` takes the place of some."""
+    sampling = ("decoding.num_beams=1", "decoding.do_sample=true")
+    cases = {
+        "num_beams": Case("1", sees),
+        "num_return_sequences": Case("2", sees),
+        "length_penalty": Case("3", sees),
+        "early_stopping": Case("true", sees, ("decoding.length_penalty=3",)),
+        "max_length_ratio": Case("0.2", sees),
+        "max_length_extra": Case("1", sees),
+        "max_target_length": Case("3", sees),
+        "max_source_length": Case("8", sees),
+        "no_repeat_ngram_size": Case("1", sees),
+        "do_sample": Case("true", sees, ("decoding.num_beams=1",)),
+        "temperature": Case("0.2", sees, sampling),
+        "top_k": Case("2", sees, sampling),
+        "top_p": Case("0.3", sees, sampling),
+        "seed": Case("1", sees, sampling),
+        "batch_tokens": Case("60", "decoded"),
+        "window_size": Case("3", "decoded"),
+        "split_sentences": Case("false", sees, ("decoding.split_sentences=true",)),
+        "truncate": Case(
+            "false", sees, ("decoding.max_source_length=8", "decoding.split_sentences=true", "decoding.truncate=true")
+        ),
+    }
+    return cases | elsewhere
+
+
+def metric_cases(sees: str) -> dict[str, Case]:
+    """Keys of `MetricSettings` for English."""
+    return {
+        "names": Case("[bleu]", sees),
+        "lowercase": Case("true", sees),
+        # Without the package the refusal says which one is needed.
+        "pretokenize": Case("both", sees if importlib.util.find_spec("sacremoses") else "refusal"),
+        "bleu.tokenize": Case("char", sees),
+        "chrf.char_order": Case("4", sees),
+        "chrf.word_order": Case("2", sees),
+        "ter.normalized": Case("true", sees),
+        "ter.case_sensitive": Case("true", sees),
+        "bootstrap_samples": Case("0", sees),
+        "confidence": Case("0.5", sees),
+        "seed": Case("1", sees),
+    }
+
+
+VALIDATED = ("data.validation.source=inputs/val.de", "data.validation.target=inputs/val.en")
+EACH_STEP = ("training.eval_steps=1", "training.save_steps=1", "decoding.max_length_extra=1", "decoding.num_beams=1")
+
+TRAIN = {
+    "seed": Case("7", "weights", stage="updates"),
+    "name": Case("mine", "files/runs/mine-TIME", stage="run"),
+    "output_dir": Case("elsewhere", "files/elsewhere", stage="run"),
+    "resume": Case("unfinished", RUN, stage="updates"),
+    "data.source_language": Case("da", "files/runs/da-en-TIME", stage="run"),
+    "data.target_language": Case("nl", "files/runs/de-nl-TIME", stage="run"),
+    **corpus_cases("data.train", "train", "texts/train", "run"),
+    **corpus_cases("data.validation", "val", "texts/validation", "run"),
+    **_below(
+        "tokenizer",
+        {
+            "path": Case("inputs/model", "ids"),
+            "algorithm": Case("unigram", "ids"),
+            "vocab_size": Case("310", "ids"),
+            "joint": Case("false", "ids"),
+            "byte_fallback": Case("false", "ids"),
+            "normalization": Case("nfc", "ids"),
+            "language_tags": Case("true", "ids"),
+            "character_coverage": Case("0.98", "ids"),
+            "max_training_sentences": Case("5", "ids"),
+        },
+        stage="tokenizer",
+    ),
+    "tokenizer.dropout": Case("0.5", "batches", stage="batches"),
+    **_below(
+        "model",
+        {
+            "d_model": Case("32", "weights"),
+            "encoder_layers": Case("2", "weights"),
+            "decoder_layers": Case("2", "weights"),
+            "encoder_attention_heads": Case("4", "weights"),
+            "decoder_attention_heads": Case("4", "weights"),
+            "encoder_ffn_dim": Case("16", "weights"),
+            "decoder_ffn_dim": Case("16", "weights"),
+            "activation_function": Case("gelu", "weights"),
+            "norm_position": Case("post", "weights"),
+            "position_embedding": Case("rotary", "weights"),
+            "max_position_embeddings": Case("50", "weights", ("model.position_embedding=learned",)),
+            "scale_embedding": Case("false", "weights"),
+            "dropout": Case("0.3", "weights"),
+            "attention_dropout": Case("0.1", "weights"),
+            "activation_dropout": Case("0.1", "weights"),
+            "tie_word_embeddings": Case("true", "weights"),
+        },
+        stage="updates",
+    ),
+    "model.attn_implementation": Case("sdpa", "attention", ("model.attn_implementation=eager",), "batches"),
+    **_below(
+        "batching",
+        {
+            "batch_tokens": Case("128", "batches"),
+            "max_sentences": Case("2", "batches"),
+            "updates_per_bucket": Case("8", "batches"),
+            "max_source_length": Case("16", "batches"),
+            "max_target_length": Case("16", "batches"),
+            "too_long": Case("truncate", "batches", ("batching.max_source_length=16",)),
+            "pad_to_multiple_of": Case("16", "batches"),
+        },
+        stage="batches",
+    ),
+    "training.num_processes": Case("2", "refusal", stage="run"),
+    "training.matmul_precision": Case("medium", "precision", stage="batches"),
+    "training.early_stopping_patience": Case("1", "steps", (*VALIDATED, *EACH_STEP, "training.learning_rate=0")),
+    "training.average_checkpoints": Case("2", "weights", ("training.save_steps=1",)),
+    "training.validation_num_beams": Case("2", "decoded", (*VALIDATED, *EACH_STEP)),
+    "training.sample_translations": Case("1", f"{RUN}/validation_history.json", (*VALIDATED, *EACH_STEP)),
+    **_below("decoding", decoding_cases("decoded"), context=VALIDATED, stage="model"),
+    **_below(
+        "metrics",
+        metric_cases(f"{RUN}/summary.json"),
+        context=(*VALIDATED, "metrics.names=[bleu,chrf,ter]", "metrics.bootstrap_samples=50"),
+        stage="model",
+    ),
+}
+# What is saved with the model.
+SAVED = {
+    key: Case(case.changed, f"{RUN}/best/generation_config.json", case.context, case.stage)
+    for key, case in TRAIN.items()
+    if key.startswith("decoding.")
+}
+TRAIN |= {
+    key: SAVED[key]
+    for key in (
+        "decoding.num_return_sequences",
+        "decoding.length_penalty",
+        "decoding.early_stopping",
+        "decoding.temperature",
+        "decoding.top_k",
+        "decoding.top_p",
+    )
+}
+
+SCORES = "files/predictions/good.en/TIME/scores.json"
+TEXTS = "files/predictions/model/TIME/translations.txt"
+BASELINE = ("baseline=inputs/poor.en", "metrics.paired_samples=100")
+
+VALIDATE = {
+    "model": Case("inputs/other_model", "files/predictions/other_model/TIME/translations.txt", MODEL),
+    "translations": Case("inputs/poor.en", "files/predictions/poor.en/TIME/scores.json"),
+    "baseline": Case("inputs/poor.en", "files/predictions/good.en/TIME/comparisons.json"),
+    "data.source_language": Case("ko", "decoded", (*MANY, "data.target_language=en")),
+    "data.target_language": Case("nl", "decoded", MANY),
+    **corpus_cases("data.test", "test", "texts/test", "texts"),
+    **_below("decoding", decoding_cases(TEXTS), context=MODEL),
+    # Only the best translation is scored.
+    "decoding.num_return_sequences": Case("2", "refusal", MODEL),
+    **_below("metrics", metric_cases(SCORES)),
+    "metrics.paired_test": Case("randomization", "files/predictions/good.en/TIME/comparisons.json", BASELINE),
+    "metrics.paired_samples": Case("200", "files/predictions/good.en/TIME/comparisons.json", BASELINE),
+    "per_domain": Case(
+        "true", SCORES, ("data.test.source=null", "data.test.target=null", "data.test.path=inputs/test.jsonl")
+    ),
+    "num_samples": Case("2", "log"),
+    "device": Case("nowhere", "refusal", MODEL),
+    "output_dir": Case("elsewhere", "files/elsewhere"),
+    "name": Case("mine", "files/predictions/mine"),
+}
+
+TRANSLATE = {
+    "model": Case("inputs/other_model", "stdout"),
+    "input": Case("inputs/val.de", "stdout"),
+    "output": Case("out.en", "files/out.en"),
+    "output_format": Case("jsonl", "stdout"),
+    "source_language": Case("ko", "stdout", ("model=inputs/many", "target_language=en", "source_language=de")),
+    "target_language": Case("nl", "stdout", ("model=inputs/many", "target_language=en")),
+    **_below("decoding", decoding_cases("stdout")),
+    "device": Case("nowhere", "refusal"),
+    "overwrite": Case("true", "files/old.en", ("output=old.en",)),
+}
+
+CASES = {"train": TRAIN, "validate": VALIDATE, "translate": TRANSLATE}

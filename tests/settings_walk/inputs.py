@@ -1,0 +1,189 @@
+"""Texts, files and models that the recipes are walked with, small and always the same."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+import textwrap
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from datasets import Dataset, DatasetDict
+
+from hf_nmt.models.configuration_nmt import NmtConfig
+from hf_nmt.models.modeling_nmt import NmtForConditionalGeneration
+from hf_nmt.tokenizer_training import TokenizerSettings, train_tokenizer
+
+SUBJECTS = {"der Hund": "the dog", "die Katze": "the cat", "ein Kind": "a child", "Anna Weiß": "Anna Weiß"}
+VERBS = {"sieht": "sees", "malt": "paints", "findet": "finds", "trägt": "carries"}
+OBJECTS = {
+    "einen Ball": "a ball",
+    "zwei Äpfel": "two apples",
+    "das alte Haus": "the old house",
+    "１２ Steine": "１２ stones",
+}
+PLACES = {
+    "": "",
+    "im Garten": "in the garden",
+    "am 3. Mai": "on 3 May",
+    "auf dem Weg nach Köln ☂": "on the way to Köln ☂",
+}
+
+SETTINGS = {
+    "train": """
+        data: {source_language: de, target_language: en, train: {source: inputs/train.de, target: inputs/train.en}}
+        model:
+          d_model: 16
+          encoder_layers: 1
+          decoder_layers: 1
+          encoder_attention_heads: 2
+          decoder_attention_heads: 2
+          encoder_ffn_dim: 32
+          decoder_ffn_dim: 32
+          max_position_embeddings: 64
+          tie_word_embeddings: false
+        batching: {batch_tokens: 256, max_source_length: 48, max_target_length: 48}
+        training:
+          use_cpu: true
+          max_steps: 3
+          warmup_steps: 1
+          logging_steps: 1
+          save_steps: 3
+          eval_steps: 3
+          disable_tqdm: true
+        decoding: {num_beams: 2, max_length_ratio: 1, max_length_extra: 4}
+    """,
+    "validate": """
+        translations: inputs/good.en
+        data:
+          source_language: de
+          target_language: en
+          test: {source: inputs/test.de, target: inputs/test.en}
+        metrics: {bootstrap_samples: 50}
+    """,
+    "translate": """
+        model: inputs/model
+        decoding: {num_beams: 3, max_length_ratio: 0.5, max_length_extra: 6}
+    """,
+}
+
+
+def pairs(count: int, seed: int) -> list[tuple[str, str]]:
+    """Sentence pairs of 4 to 20 words: capitals, umlauts, full-width digits, a rare symbol, some of two sentences."""
+    draw = random.Random(seed)
+
+    def clause() -> tuple[str, str]:
+        words = [draw.choice(list(part.items())) for part in (SUBJECTS, VERBS, OBJECTS, PLACES)]
+        return tuple(" ".join(word for word in side if word) for side in zip(*words, strict=True))
+
+    rows = []
+    for number in range(count):
+        (source, target), (source_2, target_2) = clause(), clause()
+        joined = ("{}.", "{}, und {}.", "{}. Oh, {}!")[number % 3]
+        sides = joined.format(source, source_2), joined.replace(" und ", " and ").format(target, target_2)
+        rows.append(tuple(side[0].upper() + side[1:] for side in sides))
+    return rows
+
+
+def write(folder: Path) -> None:
+    """Write everything into a folder that is called `inputs` by all settings."""
+    folder.mkdir()
+    for recipe, text in SETTINGS.items():
+        (folder / f"{recipe}.yaml").write_text(textwrap.dedent(text), encoding="utf-8")
+    for name, count in (("train", 48), ("val", 12), ("test", 12)):
+        for prefix in ("", "other_"):
+            rows = pairs(count, seed=sum(f"{prefix}{name}".encode()))
+            _write_sides(folder / f"{prefix}{name}", rows)
+            _write_tables(folder, f"{prefix}{name}", rows)
+        _write_sides(folder / f"{name}_holes", [("", ""), *rows])
+    tests = pairs(12, seed=sum(b"test"))
+    _write_lines(folder / "good.en", [text.replace("carries", "Lifts") for _, text in tests])
+    _write_lines(folder / "poor.en", [text.replace("the ", "The  ").replace("!", " ?") for _, text in tests])
+    _write_hub_folder(folder / "hub")
+    DatasetDict(
+        {split: _dataset(pairs(16, seed)) for seed, split in enumerate(("train", "validation", "test"))}
+    ).save_to_disk(folder / "splits")
+
+
+def _write_sides(path: Path, rows: list[tuple[str, str]]) -> None:
+    _write_lines(path.with_suffix(".de"), [source for source, _ in rows])
+    _write_lines(path.with_suffix(".en"), [target for _, target in rows])
+
+
+def _write_lines(path: Path, lines: Iterable[str]) -> None:
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def _write_tables(folder: Path, name: str, rows: list[tuple[str, str]]) -> None:
+    """The pairs with domains, with columns of other names, and a file that can be read with tabs and with commas."""
+    plain, columns = [], []
+    for number, (source, target) in enumerate(rows):
+        plain.append({"source": source, "target": target, "domain": ("news", "talk")[number % 2]})
+        columns.append({"calm": source, "quiet": target, "loud": source.upper(), "shout": target.upper()})
+    _write_lines(folder / f"{name}.jsonl", map(json.dumps, plain))
+    _write_lines(folder / f"{name}_columns.jsonl", map(json.dumps, columns))
+    lines = [f"a{number},b{number}\tc{number},d{number}" for number in range(len(rows))]
+    _write_lines(folder / f"{name}_both.tsv", ["left,l\tright,r", *lines])
+
+
+def _write_hub_folder(folder: Path) -> None:
+    """A folder as it would lie on the Hub, with two configurations."""
+    folder.mkdir()
+    names = ("one", "two")
+    for seed, name in enumerate(names):
+        rows = pairs(16, seed)
+        text = "".join(json.dumps({"source": source, "target": target}) + "\n" for source, target in rows)
+        with gzip.open(folder / f"{name}.jsonl.gz", "wt", encoding="utf-8") as file:
+            file.write(text)
+    configs = "".join(f"- config_name: {name}\n  data_files: {name}.jsonl.gz\n" for name in names)
+    (folder / "README.md").write_text(f"---\nconfigs:\n{configs}---\n", encoding="utf-8")
+
+
+def _dataset(rows: list[tuple[str, str]]) -> Dataset:
+    return Dataset.from_dict({"source": [source for source, _ in rows], "target": [target for _, target in rows]})
+
+
+def write_model(folder: Path, *, seed: int, several_languages: bool = False) -> None:
+    """A model of random weights and its tokenizer."""
+    sources, targets = zip(*pairs(48, seed=0), strict=True)
+    tokenizer = train_tokenizer(
+        sources,
+        targets,
+        TokenizerSettings(vocab_size=200, byte_fallback=False, character_coverage=1, language_tags=several_languages),
+        source_language=["de", "ko"] if several_languages else "de",
+        target_language=["en", "nl"] if several_languages else "en",
+    )
+    torch.manual_seed(seed)
+    model = NmtForConditionalGeneration(
+        NmtConfig(
+            vocab_size=tokenizer.target_vocab_size,
+            d_model=16,
+            encoder_layers=1,
+            decoder_layers=1,
+            encoder_attention_heads=2,
+            decoder_attention_heads=2,
+            encoder_ffn_dim=32,
+            decoder_ffn_dim=32,
+            max_position_embeddings=64,
+            tie_word_embeddings=False,
+            source_language=None if several_languages else "de",
+            target_language=None if several_languages else "en",
+        )
+    )
+    make_varied(model)
+    model.generation_config.num_beams = 3
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+@torch.no_grad()
+def make_varied(model: NmtForConditionalGeneration) -> None:
+    """Random weights so large that no two translations are alike, and many of them end before the limit."""
+    for weight in model.parameters():
+        if weight.dim() > 1:
+            weight.normal_(std=0.5)
+    for embeddings in (model.get_input_embeddings(), model.get_output_embeddings()):
+        embeddings.weight[model.config.pad_token_id] = 0
+    model.get_output_embeddings().weight[model.config.eos_token_id] *= 3

@@ -1,0 +1,242 @@
+"""Runs a recipe in this process, as far as is needed, and tells what can be seen of it.
+
+Nothing that only repeats the settings counts: run.json, settings.yaml and such parts of records are left out, and so
+are times. What remains is the same for the same arguments.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hf_nmt.errors import NmtError
+from hf_nmt.evaluation import suite
+from hf_nmt.models.modeling_nmt import NmtForConditionalGeneration
+from hf_nmt.training.trainer import TranslationTrainer
+from settings_walk import inputs
+from settings_walk.keys import recipe_module
+
+REPEATS_SETTINGS = {"settings", "decoding", "inputs", "command", "fingerprint", "recipe_hash"}
+REPEATS_SETTINGS_ONLY = {"run.json", "settings.yaml", "record.json", "COMPLETE"}
+OF_TIME = {"created", "environment", "seconds", "training_seconds", "cpu_seconds", "tokens_per_second", "statistics"}
+TIME = re.compile(r"\d{8}-\d{6}(-\d+)?")
+
+PROBES = ["Anna Weiß trägt １２ Steine ☂.", "The dog sees the old house."]
+
+
+class Reached(KeyboardInterrupt):
+    """Ends a recipe where there is nothing more to see, as Ctrl-C would."""
+
+
+class Workplace:
+    """A folder in which the recipes run, each time in a folder of its own with `inputs` in it."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.inputs = folder / "inputs"
+        self.count = 0
+        inputs.write(self.inputs)
+        inputs.write_model(self.inputs / "model", seed=1)
+        inputs.write_model(self.inputs / "other_model", seed=2)
+        inputs.write_model(self.inputs / "many", seed=1, several_languages=True)
+        self._leave_a_run_unfinished()
+
+    # Recipes
+
+    def train(self, arguments: tuple[str, ...], stage: str) -> dict[str, Any]:
+        """Stages: run (folder and texts), tokenizer, batches (of the first epoch), updates (three), model (the last
+        validation of a model without training, and what is saved), all."""
+        module = recipe_module("train")
+        with self._watching(arguments) as (seen, patch):
+            patch.setattr(module, "plot_run", lambda folder: None)  # slow, and no setting is about it
+            opened = module.open_run
+
+            def open_run(*given: Any, **options: Any) -> Any:
+                texts = given[3]
+                seen["texts/train"], seen["texts/validation"] = map(_rows, texts)
+                return opened(*given, **options)
+
+            def see_tokenizer(settings: Any, tokenizer: Any, **_: Any) -> None:
+                seen["ids"] = [tokenizer(PROBES), tokenizer(text_target=PROBES)]
+                seen["ids"] = [(ids["input_ids"], tokenizer.batch_decode(ids["input_ids"])) for ids in seen["ids"]]
+
+            def see_batches(trainer: TranslationTrainer, **_: Any) -> None:
+                seen["batches"] = [_contents(batch) for batch in trainer.get_train_dataloader()]
+                seen["attention"] = trainer.model.config._attn_implementation
+                seen["precision"] = torch.get_float32_matmul_precision()
+
+            def see_weights(trainer: TranslationTrainer, *_: Any) -> None:
+                seen["weights"] = _weights(trainer.model)
+                seen["steps"] = trainer.state.global_step
+
+            patch.setattr(module, "open_run", open_run)
+            if stage == "run":
+                patch.setattr(module, "prepare_tokenizer", _ending(lambda *given: None))
+            elif stage == "tokenizer":
+                patch.setattr(module, "build_model", _ending(see_tokenizer))
+            elif stage == "batches":
+                patch.setattr(TranslationTrainer, "train", _ending(see_batches))
+            elif stage == "updates":
+                patch.setattr(module, "choose_model", _ending(see_weights))
+            elif stage == "model":
+                patch.setattr(
+                    TranslationTrainer, "train", lambda trainer, **options: inputs.make_varied(trainer.model)
+                )
+            if stage in ("model", "all"):
+                summary = module.write_summary
+                patch.setattr(module, "write_summary", lambda *given: (see_weights(given[0]), summary(*given))[1])
+            self._run(module, arguments, seen)
+        return seen
+
+    def validate(self, arguments: tuple[str, ...], stage: str) -> dict[str, Any]:
+        """Stages: texts (of the test set), all."""
+        module = recipe_module("validate")
+        with self._watching(arguments) as (seen, patch):
+            if stage == "texts":
+
+                def see_texts(rows: Any, *_: Any, **__: Any) -> None:
+                    seen["texts/test"] = _rows(rows)
+
+                patch.setattr(suite, "corpus_of", _ending(see_texts))
+            self._run(module, arguments, seen)
+        return seen
+
+    def translate(self, arguments: tuple[str, ...], stage: str) -> dict[str, Any]:
+        """It has one stage. The standard input is the test set; `old.en` is there already."""
+        with self._watching(arguments) as (seen, patch):
+            Path("old.en").write_text("old\n", encoding="utf-8")
+            with open("inputs/test.de", encoding="utf-8") as lines:
+                patch.setattr("sys.stdin", lines)
+                self._run(recipe_module("translate"), arguments, seen)
+        return seen
+
+    def _leave_a_run_unfinished(self) -> None:
+        module = recipe_module("train")
+        with self._watching(()) as (seen, patch):
+            patch.setattr(module, "choose_model", _ending(lambda *given: None))
+            self._run(module, ("output_dir=left",), seen)
+            (run,) = Path("left").iterdir()
+            run.rename(self.inputs / "unfinished")
+
+    # What is seen
+
+    @contextlib.contextmanager
+    def _watching(self, arguments: tuple[str, ...]) -> Iterator[tuple[dict[str, Any], pytest.MonkeyPatch]]:
+        """A new folder as the current one, with an eye on what the model decodes and what is logged."""
+        self.count += 1
+        folder = self.folder / f"run-{self.count}"
+        folder.mkdir()
+        seen: dict[str, Any] = {"decoded": [], "log": []}
+        with pytest.MonkeyPatch.context() as patch, _kept_torch_state():
+            patch.chdir(folder)
+            os.symlink(self.inputs, "inputs")
+            if "resume=unfinished" in arguments:
+                shutil.copytree("inputs/unfinished", "unfinished")
+            patch.setattr("datasets.config.HF_DATASETS_CACHE", self.folder / "cache")
+            generate = NmtForConditionalGeneration.generate
+
+            def watched(model: Any, input_ids: torch.Tensor, **options: Any) -> Any:
+                ids = generate(model, input_ids, **options)
+                seen["decoded"].append((tuple(input_ids.shape), ids.tolist()))
+                return ids
+
+            patch.setattr(NmtForConditionalGeneration, "generate", watched)
+            handler = logging.Handler()
+            handler.emit = lambda record: seen["log"].append(TIME.sub("TIME", record.getMessage()))
+            logger = logging.getLogger("hf_nmt.recipes.validate")  # the others tell times
+            level = logger.level
+            logger.addHandler(handler)
+            logger.setLevel(logging.INFO)
+            try:
+                yield seen, patch
+            finally:
+                logger.setLevel(level)
+                logger.removeHandler(handler)
+                seen |= {f"files/{name}": content for name, content in _files(folder)}
+                shutil.rmtree(folder)
+
+    def _run(self, module: Any, arguments: tuple[str, ...], seen: dict[str, Any]) -> None:
+        output = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
+        with contextlib.redirect_stdout(output):
+            try:
+                module.main(["--config", f"inputs/{module.__name__.removeprefix('_walked_')}.yaml", *arguments])
+            except Reached:
+                pass
+            except NmtError as error:
+                seen["refusal"] = str(error)
+        seen["stdout"] = TIME.sub("TIME", output.buffer.getvalue().decode())
+
+
+def _ending(look: Any) -> Any:
+    """In place of a step of a recipe: looks at what the step was given and ends the recipe there."""
+
+    def stop(*given: Any, **options: Any) -> None:
+        look(*given, **options)
+        raise Reached
+
+    return stop
+
+
+@contextlib.contextmanager
+def _kept_torch_state() -> Iterator[None]:
+    precision = torch.get_float32_matmul_precision()
+    with torch.random.fork_rng(devices=[]):
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(precision)
+
+
+def _rows(dataset: Any) -> list[Any]:
+    return [] if dataset is None else dataset[:]
+
+
+def _contents(batch: Any) -> dict[str, list[list[int]]]:
+    return {name: tensor.tolist() for name, tensor in batch.items()}
+
+
+def _weights(model: torch.nn.Module) -> dict[str, str]:
+    return {
+        name: hashlib.sha256(tensor.detach().contiguous().view(torch.uint8).numpy().tobytes()).hexdigest()
+        for name, tensor in model.state_dict().items()
+    }
+
+
+def _files(folder: Path) -> Iterator[tuple[str, Any]]:
+    """Names of all files, with the content of those that tell more than settings and times."""
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder)
+        if path.is_dir() or name.parts[0] == "inputs" or path.name.endswith(".lock"):
+            continue
+        content: Any = None
+        if not (path.name in REPEATS_SETTINGS_ONLY or "checkpoints" in name.parts):
+            if path.suffix == ".json":
+                content = _without_noise(json.loads(path.read_text(encoding="utf-8")))
+            elif path.name == "segments.jsonl":
+                content = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            elif path.suffix in (".txt", ".en") and path.name != "log.txt":
+                content = path.read_text(encoding="utf-8")
+            elif path.suffix == ".safetensors":
+                content = hashlib.sha256(path.read_bytes()).hexdigest()
+        yield TIME.sub("TIME", name.as_posix()), content
+
+
+def _without_noise(value: Any) -> Any:
+    if isinstance(value, dict):
+        kept = {name: inner for name, inner in value.items() if name not in REPEATS_SETTINGS | OF_TIME}
+        return {name: _without_noise(inner) for name, inner in kept.items()}
+    if isinstance(value, list):
+        return [_without_noise(inner) for inner in value]
+    return TIME.sub("TIME", value) if isinstance(value, str) else value

@@ -29,7 +29,7 @@ def workplace(tmp_path_factory) -> Workplace:
 def recipes(workplace) -> dict[str, Recipe]:
     return {
         name: Recipe(
-            settings_of(name), workplace.inputs / f"{name}.yaml", getattr(workplace, name), CASES.get(name, {})
+            settings_of(name), workplace.inputs / f"{name}.yaml", getattr(workplace, name, None), CASES.get(name, {})
         )
         for name in RECIPES
     }

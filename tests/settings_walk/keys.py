@@ -45,7 +45,8 @@ class Recipe:
     Attributes:
         settings: its settings class.
         config: a settings file with tiny settings.
-        observe: arguments and stage -> name -> what was seen; the same for the same arguments.
+        observe: arguments and stage -> name -> what was seen; the same for the same arguments. It is a method of
+            `observing.Workplace`, of the recipe's name.
         cases: dotted key -> case.
     """
 

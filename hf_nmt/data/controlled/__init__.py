@@ -8,6 +8,6 @@ dataset; `lexicon()` the true dictionary behind it.
 from __future__ import annotations
 
 from hf_nmt.data.controlled.corpus import build
-from hf_nmt.data.controlled.lexicon import lexicon
+from hf_nmt.data.controlled.dictionary import lexicon
 
 __all__ = ["build", "lexicon"]

@@ -26,12 +26,15 @@ _JUDGMENTS = frozenset({"중요하", "어렵", "쉽", "위험하", "재미있", 
 _PRICED = ("device", "clothes", "furniture", "product", "ware")
 
 
-def _said(article: Article, content: Content, **options: object) -> Sentence:
-    """The content in the style of the article; now and then opened by a connective."""
+def _said(
+    article: Article, content: Content, mood: str = "statement", asked: str = "", nominative: bool = False
+) -> Sentence:
+    """The content in the style of the article; a statement is now and then opened by a connective."""
     opener = None
-    if not article.world.small and isinstance(content, Clause) and not options and article.draw.chance(0.06):
+    plain = isinstance(content, Clause) and mood == "statement" and not nominative
+    if plain and not article.world.small and article.draw.chance(0.06):
         opener = article.draw.pick(article.world.times["opener"])
-    return Sentence(content, article.style, opener=opener, **options)
+    return Sentence(content, article.style, mood, asked, nominative, opener)
 
 
 def _action(article: Article) -> Sentence:
@@ -104,7 +107,9 @@ def _description(article: Article) -> Sentence:
 def _described(article: Article, relative: float = 0.3) -> Clause:
     """An adjective as the predicate of a person, thing or place."""
     draw, world = article.draw, article.world
-    noun = draw.pick(article.people + article.roles) if draw.chance(0.3) else draw.pick(world.describable[article.domain])
+    noun = (
+        draw.pick(article.people + article.roles) if draw.chance(0.3) else draw.pick(world.describable[article.domain])
+    )
     phrase = NounPhrase(noun)
     if noun.gender:
         phrase = article.somebody(noun)
@@ -211,9 +216,16 @@ def _link(article: Article, avoid: tuple[Noun, ...] = ()) -> Link:
     relation = draw.weighted(_SMALL_RELATIONS if world.small else _RELATIONS)
     future = relation == "if" or relation in ("when", "before", "after", "as_soon_as") and draw.chance(0.3)
     tense = "future" if future else "past"
-    if relation in ("while", "purpose") or not world.small and relation in ("before", "after", "and") and draw.chance(0.4):
+    if (
+        relation in ("while", "purpose")
+        or not world.small
+        and relation in ("before", "after", "and")
+        and draw.chance(0.4)
+    ):
         return _shared_link(article, relation, avoid)
-    main = article.action(tense=tense, simple=True, avoid=avoid, needs={"long", "years"} if relation == "until" else None)
+    main = article.action(
+        tense=tense, simple=True, avoid=avoid, needs={"long", "years"} if relation == "until" else None
+    )
     if relation in _CAUSES and draw.chance(0.6):
         sub = _cause(article, main)
     elif relation in (*_CAUSES, "if", "when") and draw.chance(0.3):
@@ -237,7 +249,9 @@ def _other_action(article: Article, main: Clause, tense: str, avoid: tuple[Noun,
 def _cause(article: Article, main: Clause) -> Clause:
     """Why somebody does something: how the thing is, or how the person feels."""
     draw, phrase = article.draw, main.argument
-    adjectives = article.world.predicated.get(phrase.noun, ()) if phrase is not None and phrase.noun.form == "count" else ()
+    adjectives = (
+        article.world.predicated.get(phrase.noun, ()) if phrase is not None and phrase.noun.form == "count" else ()
+    )
     if adjectives and draw.chance(0.7) and "goal" not in main.verb.flags and "human" not in phrase.noun.classes:
         subject = NounPhrase(phrase.noun, determiner=draw.pick(("", "이", "그")))
         main.argument = NounPhrase(phrase.noun, determiner="그")

@@ -88,7 +88,8 @@ def _head(clause: Clause) -> tuple[str, list[Part], str]:
     """The verb that takes tense, what follows it, and its synonym."""
     if clause.verb is None:
         return "be", _complement(clause), ""
-    verb, other, after = clause.verb.english, clause.verb.synonym, []
+    verb, other = clause.verb.english, clause.verb.synonym
+    after: list[Part] = []
     if clause.passive:
         verb, other, after = "be", "", [past_participle(verb)]
     if clause.modality == "can":
@@ -257,7 +258,10 @@ def _question(clause: Clause, asked: str) -> list[Part]:
     words: list[Part] = [_ASKED[asked]] if asked in _ASKED else []
     argument = clause.argument
     if asked == "count":
-        words = ["how many", synonym(plural(argument.noun.english), argument.noun.synonym and plural(argument.noun.synonym))]
+        words = [
+            "how many",
+            synonym(plural(argument.noun.english), argument.noun.synonym and plural(argument.noun.synonym)),
+        ]
         clause.argument = None
     circumstances = _circumstances(clause)
     clause.argument = argument
@@ -288,9 +292,17 @@ def _with_passive(clause: Clause) -> list[Part]:
 
 def _has_passive(clause: Clause) -> bool:
     verb = clause.verb
-    busy = clause.passive or clause.polarity or clause.modality or clause.aspect or clause.frequency or clause.manner
-    busy = busy or clause.companion or clause.recipient or clause.duration or clause.purpose
-    if busy or verb is None or "passive" not in verb.flags or verb.particle != "을" or clause.argument is None:
+    marked = clause.passive or clause.polarity or clause.modality or clause.aspect
+    crowded = clause.frequency or clause.manner or clause.companion or clause.recipient or clause.duration
+    if (
+        marked
+        or crowded
+        or clause.purpose
+        or verb is None
+        or "passive" not in verb.flags
+        or verb.particle != "을"
+        or clause.argument is None
+    ):
         return False
     return clause.argument.relative is None and clause.subject.noun.form != "pronoun" and not clause.subject.marker
 
@@ -341,7 +353,9 @@ def _report(report: Report) -> list[Part]:
         return _BACKSHIFTED[clause.tense] if report.tense == "past" else clause.tense
 
     polarity = "lexical" if "negative" in report.verb.flags else ""
-    said = _statement(Clause(subject=report.subject, verb=report.verb, tense=report.tense, polarity=polarity), report.tense)
+    said = _statement(
+        Clause(subject=report.subject, verb=report.verb, tense=report.tense, polarity=polarity), report.tense
+    )
     content = report.content
     inner = _link(content, tense_of) if isinstance(content, Link) else _statement(content, tense_of(content))
     # Before a second conjunction, that is kept.

@@ -2,49 +2,56 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
+
+
+def _table(text: str) -> dict[str, str]:
+    """`word forms, word forms` as a dictionary."""
+    return dict(entry.split(maxsplit=1) for entry in text.split(","))
+
 
 # Past and past participle; one form where they agree.
-_IRREGULAR_VERBS = {
-    "be": "was been", "become": "became become", "begin": "began begun", "bite": "bit bitten", "break": "broke broken",
-    "bring": "brought", "build": "built", "burn": "burned", "buy": "bought", "catch": "caught", "choose": "chose chosen",
-    "come": "came come", "cost": "cost", "cut": "cut", "deal": "dealt", "do": "did done", "draw": "drew drawn",
-    "drink": "drank drunk", "drive": "drove driven", "eat": "ate eaten", "fall": "fell fallen", "feed": "fed",
-    "feel": "felt", "fight": "fought", "find": "found", "fly": "flew flown", "forget": "forgot forgotten",
-    "get": "got gotten", "give": "gave given", "go": "went gone", "grow": "grew grown", "hang": "hung", "have": "had",
-    "hear": "heard", "hide": "hid hidden", "hit": "hit", "hold": "held", "hurt": "hurt", "keep": "kept",
-    "know": "knew known", "lay": "laid", "lead": "led", "leave": "left", "lend": "lent", "let": "let", "lie": "lay lain",
-    "lose": "lost", "make": "made", "mean": "meant", "meet": "met", "oversee": "oversaw overseen",
-    "overcome": "overcame overcome", "pay": "paid",
-    "put": "put", "quit": "quit", "read": "read", "ride": "rode ridden", "ring": "rang rung", "rise": "rose risen",
-    "run": "ran run", "say": "said", "see": "saw seen", "sell": "sold", "send": "sent", "set": "set", "sew": "sewed sewn",
-    "shake": "shook shaken", "shoot": "shot", "show": "showed shown", "shut": "shut", "sing": "sang sung", "sit": "sat",
-    "sleep": "slept", "speak": "spoke spoken", "spend": "spent", "spread": "spread", "stand": "stood",
-    "steal": "stole stolen", "sweep": "swept", "swim": "swam swum", "take": "took taken", "teach": "taught",
-    "tear": "tore torn", "tell": "told", "think": "thought", "throw": "threw thrown",
-    "understand": "understood", "wake": "woke woken", "wear": "wore worn", "win": "won", "withdraw": "withdrew withdrawn",
-    "write": "wrote written", "rewrite": "rewrote rewritten", "rebuild": "rebuilt",
-}  # fmt: skip
-_DOUBLED = set(
-    "admit ban chat control cut drop fit get hit hug jog knit map permit plan program put quit refer ring run scan set "
-    "ship shop shut sit spin stop submit swim transfer transmit trap wrap step equip commit grab prefer refer defer occur".split()
-) - {"ring"}
-
-_IRREGULAR_PLURALS = {
-    "child": "children", "man": "men", "woman": "women", "person": "people", "foot": "feet", "tooth": "teeth",
-    "mouse": "mice", "fish": "fish", "sheep": "sheep", "knife": "knives", "wife": "wives", "leaf": "leaves",
-    "shelf": "shelves", "life": "lives", "half": "halves", "crisis": "crises", "thesis": "theses", "analysis": "analyses",
-    "photo": "photos", "piano": "pianos", "radio": "radios", "video": "videos", "studio": "studios", "hanbok": "hanbok",
-    "aircraft": "aircraft", "series": "series", "loaf": "loaves", "kilo": "kilos", "won": "won", "yen": "yen",
-    "diagnosis": "diagnoses", "hypothesis": "hypotheses", "phenomenon": "phenomena", "medium": "media",
-}  # fmt: skip
-
+_IRREGULAR_VERBS = _table(
+    """
+    be was been, become became become, begin began begun, bite bit bitten, break broke broken, bring brought,
+    build built, burn burned, buy bought, catch caught, choose chose chosen, come came come, cost cost, cut cut,
+    deal dealt, do did done, draw drew drawn, drink drank drunk, drive drove driven, eat ate eaten, fall fell
+    fallen, feed fed, feel felt, fight fought, find found, fly flew flown, forget forgot forgotten, get got
+    gotten, give gave given, go went gone, grow grew grown, hang hung, have had, hear heard, hide hid hidden,
+    hit hit, hold held, hurt hurt, keep kept, know knew known, lay laid, lead led, leave left, lend lent, let
+    let, lie lay lain, lose lost, make made, mean meant, meet met, oversee oversaw overseen, overcome overcame
+    overcome, pay paid, put put, quit quit, read read, ride rode ridden, ring rang rung, rise rose risen, run
+    ran run, say said, see saw seen, sell sold, send sent, set set, sew sewed sewn, shake shook shaken, shoot
+    shot, show showed shown, shut shut, sing sang sung, sit sat, sleep slept, speak spoke spoken, spend spent,
+    spread spread, stand stood, steal stole stolen, sweep swept, swim swam swum, take took taken, teach taught,
+    tear tore torn, tell told, think thought, throw threw thrown, understand understood, wake woke woken, wear
+    wore worn, win won, withdraw withdrew withdrawn, write wrote written, rewrite rewrote rewritten, rebuild
+    rebuilt
+    """
+)
+# Verbs that double their last consonant before -ed and -ing.
+_DOUBLED = frozenset(
+    """
+    admit ban chat commit control cut defer drop equip fit get grab hit hug jog knit map occur permit plan
+    prefer program put quit refer run scan set ship shop shut sit spin step stop submit swim transfer transmit
+    trap wrap
+    """.split()
+)
+_IRREGULAR_PLURALS = _table(
+    """
+    child children, man men, woman women, person people, foot feet, tooth teeth, mouse mice, fish fish, sheep
+    sheep, knife knives, wife wives, leaf leaves, shelf shelves, life lives, half halves, crisis crises, thesis
+    theses, analysis analyses, photo photos, piano pianos, radio radios, video videos, studio studios, hanbok
+    hanbok, aircraft aircraft, series series, loaf loaves, kilo kilos, won won, yen yen, diagnosis diagnoses,
+    hypothesis hypotheses, phenomenon phenomena, medium media
+    """
+)
 _IRREGULAR_COMPARISON = {"good": ("better", "best"), "bad": ("worse", "worst"), "fun": ("more fun", "most fun")}
 _LONG_BUT_SHORT_COMPARISON = {"quiet", "narrow", "simple", "clever", "gentle"}
 _VOWELS = "aeiou"
 
 
-@lru_cache(maxsize=None)
+@cache
 def third_person(verb: str) -> str:
     """Present form after he, she, it."""
     head, _, rest = verb.partition(" ")
@@ -68,7 +75,7 @@ def _with_ed(word: str) -> str:
     return word + (word[-1] if word in _DOUBLED else "") + "ed"
 
 
-@lru_cache(maxsize=None)
+@cache
 def past_tense(verb: str) -> str:
     """Simple past of a verb; only the first word of a phrase inflects."""
     head, _, rest = verb.partition(" ")
@@ -77,7 +84,7 @@ def past_tense(verb: str) -> str:
     return f"{head} {rest}" if rest else head
 
 
-@lru_cache(maxsize=None)
+@cache
 def past_participle(verb: str) -> str:
     """Past participle of a verb; only the first word of a phrase inflects."""
     head, _, rest = verb.partition(" ")
@@ -86,7 +93,7 @@ def past_participle(verb: str) -> str:
     return f"{head} {rest}" if rest else head
 
 
-@lru_cache(maxsize=None)
+@cache
 def gerund(verb: str) -> str:
     """The form in -ing of a verb; only the first word of a phrase inflects."""
     head, _, rest = verb.partition(" ")
@@ -99,7 +106,7 @@ def gerund(verb: str) -> str:
     return f"{head} {rest}" if rest else head
 
 
-@lru_cache(maxsize=None)
+@cache
 def plural(noun: str) -> str:
     """Plural of a noun or of a compound, whose last word inflects."""
     before, _, head = noun.rpartition(" ")
@@ -116,7 +123,7 @@ def plural(noun: str) -> str:
     return f"{before} {head}" if before else head
 
 
-@lru_cache(maxsize=None)
+@cache
 def comparison(adjective: str) -> tuple[str, str]:
     """Comparative and superlative: by ending for short adjectives, with more and most otherwise."""
     if adjective in _IRREGULAR_COMPARISON:
@@ -127,7 +134,9 @@ def comparison(adjective: str) -> tuple[str, str]:
         base = adjective[:-1] + "i"
     elif adjective.endswith("e"):
         base = adjective[:-1]
-    elif len(adjective) <= 4 and adjective[-1] in "gtndm" and adjective[-2] in _VOWELS and adjective[-3] not in _VOWELS:
+    elif (
+        len(adjective) <= 4 and adjective[-1] in "gtndm" and adjective[-2] in _VOWELS and adjective[-3] not in _VOWELS
+    ):
         base = adjective + adjective[-1]
     else:
         base = adjective
@@ -147,7 +156,7 @@ def _is_short(adjective: str) -> bool:
     return groups == 1 or (groups == 2 and adjective.endswith("y"))
 
 
-@lru_cache(maxsize=None)
+@cache
 def indefinite(phrase: str) -> str:
     """A noun phrase with a or an, by the sound that it opens with."""
     lowered = phrase.lower()
@@ -167,7 +176,7 @@ _ORDINALS = {"one": "first", "two": "second", "three": "third", "five": "fifth",
              "twelve": "twelfth"}  # fmt: skip
 
 
-@lru_cache(maxsize=None)
+@cache
 def number_words(number: int) -> str:
     """A cardinal below one hundred million in words, without `and`."""
     if number < 20:
@@ -182,7 +191,7 @@ def number_words(number: int) -> str:
     raise AssertionError(number)
 
 
-@lru_cache(maxsize=None)
+@cache
 def ordinal_words(number: int) -> str:
     """An ordinal below one hundred in words."""
     words = number_words(number)

@@ -8,7 +8,7 @@ in p, t, s, h, l, lu (reu), u change before endings that open with a vowel.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 _FIRST = 0xAC00
 _VOWELS = "ㅏㅐㅑㅒㅓㅔㅕㅖㅗㅘㅙㅚㅛㅜㅝㅞㅟㅠㅡㅢㅣ"
@@ -59,13 +59,13 @@ def with_tail(word: str, tail: str) -> str:
     return word[:-1] + join(lead, vowel, tail)
 
 
-@lru_cache(maxsize=None)
+@cache
 def particle(word: str, name: str) -> str:
     """The word with a particle, in the shape its last sound asks for.
 
     Args:
         word: ends in a Hangul syllable.
-        name: the shape after a consonant of a particle that varies (with `와` for the comitative), or any invariant one.
+        name: of a particle that varies, its shape after a consonant (but `와`); any other particle as it is.
     """
     fused = _FUSED.get((word, name))
     if fused is not None:
@@ -105,7 +105,7 @@ def _is_irregular(text: str, tail: str) -> bool:
     return tail == "ㅎ" and last in _IRREGULAR_H
 
 
-@lru_cache(maxsize=None)
+@cache
 def infinitive(text: str, full: bool = False) -> str:
     """The form in -a/-eo on which -yo, -seo, -ya and the past are built (mek-eo, ka, hae, chuwo, molla)."""
     lead, vowel, tail = split(text[-1])
@@ -146,9 +146,9 @@ def infinitive(text: str, full: bool = False) -> str:
     return text
 
 
-@lru_cache(maxsize=None)
+@cache
 def before_eu(text: str) -> str:
-    """The stem as it stands before endings in (eu)-: with the linking vowel where it is kept (mek-eu, deul-eu, chu-u)."""
+    """The stem before endings in (eu)-, with the linking vowel where it is kept (mek-eu, deul-eu, chu-u)."""
     _, _, tail = split(text[-1])
     if not tail or tail == "ㄹ":
         return text
@@ -163,7 +163,7 @@ def before_eu(text: str) -> str:
     return text + "으"
 
 
-@lru_cache(maxsize=None)
+@cache
 def attach(stem: Stem, ending: str) -> str:
     """A stem with an ending.
 
@@ -219,7 +219,7 @@ def present_adnominal(stem: Stem) -> str:
     return attach(stem, "으ㄴ")
 
 
-@lru_cache(maxsize=None)
+@cache
 def plain(stem: Stem) -> str:
     """The plain (haera) statement: -nda/-neunda for verbs in the present, -da otherwise."""
     if stem.kind != "verb":
@@ -230,7 +230,7 @@ def plain(stem: Stem) -> str:
     return stem.text + "는다"
 
 
-@lru_cache(maxsize=None)
+@cache
 def final(stem: Stem, style: str, mood: str = "statement") -> str:
     """The form that closes a sentence.
 
@@ -271,7 +271,7 @@ _COPULA = {
 }
 
 
-@lru_cache(maxsize=None)
+@cache
 def copula(noun: str, style: str, mood: str = "statement") -> str:
     """A noun as the predicate of a main clause in the present."""
     closed, opened = _COPULA[style, mood]

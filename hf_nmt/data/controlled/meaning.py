@@ -44,7 +44,13 @@ class NounPhrase:
     def is_plain(self) -> bool:
         """Nothing but the noun."""
         return not (
-            self.counted or self.determiner or self.ordinal or self.owner or self.modifier or self.relative or self.joined
+            self.counted
+            or self.determiner
+            or self.ordinal
+            or self.owner
+            or self.modifier
+            or self.relative
+            or self.joined
         ) and bool(self.number)
 
 

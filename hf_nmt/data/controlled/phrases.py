@@ -52,7 +52,8 @@ class Article:
         self.first_person = self.style != "written" and domain != "news"
 
     def _some(self, items: Sequence[Noun], count: int) -> list[Noun]:
-        pool, chosen = list(items), []
+        pool = list(items)
+        chosen: list[Noun] = []
         while pool and len(chosen) < count:
             chosen.append(pool.pop(self.draw.below(len(pool))))
         return chosen
@@ -111,7 +112,9 @@ class Article:
 
     def _add_doing(self, phrase: NounPhrase) -> None:
         """A relative clause that says what the person did."""
-        verbs = [verb for verb in self.world.actions[self.domain] if phrase.noun.one_of(verb.subjects) and verb.objects]
+        verbs = [
+            verb for verb in self.world.actions[self.domain] if phrase.noun.one_of(verb.subjects) and verb.objects
+        ]
         verbs = [verb for verb in verbs if not verb.flags & {"generic", "dative"} and "person" not in verb.objects]
         if not verbs:
             return
@@ -174,7 +177,9 @@ class Article:
         """Adds a relative clause whose object the noun is, in place of other modifiers; False where no verb fits."""
         if phrase.noun.form not in ("count", "mass", "plural") or phrase.noun.one_of(_PEOPLE):
             return False
-        verbs = [verb for verb in self.world.acting_on[phrase.noun] if self.domain in verb.domains and verb is not main]
+        verbs = [
+            verb for verb in self.world.acting_on[phrase.noun] if self.domain in verb.domains and verb is not main
+        ]
         verbs = [verb for verb in verbs if not verb.ambiguous and "generic" not in verb.flags]
         if not verbs:
             return False
@@ -224,7 +229,9 @@ class Article:
             return NounPhrase(draw.pick(groups))
         if "person" in verb.subjects:
             return self.person(pronouns, avoid)
-        near = [noun for noun in self.people + self.roles + self.elders if noun.one_of(verb.subjects) and noun not in avoid]
+        near = [
+            noun for noun in self.people + self.roles + self.elders if noun.one_of(verb.subjects) and noun not in avoid
+        ]
         if near and draw.chance(0.7):
             return self.somebody(draw.pick(near))
         doers = self.world.doers[verb, self.domain]
@@ -298,7 +305,13 @@ class Article:
             return NounPhrase(noun)
         phrase = self.thing(noun, avoid=(subject,))
         phrase.relative = None
-        if phrase.is_plain and noun.form == "count" and noun.counter and not self.world.small and self.draw.chance(0.08):
+        if (
+            phrase.is_plain
+            and noun.form == "count"
+            and noun.counter
+            and not self.world.small
+            and self.draw.chance(0.08)
+        ):
             other = self.draw.pick(self.world.arguments[verb, self.domain])
             if other is not noun and other.form == "count":
                 phrase.joined = NounPhrase(other)

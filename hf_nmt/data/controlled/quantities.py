@@ -11,11 +11,17 @@ from hf_nmt.data.controlled.korean_morphology import native_number, sino_number
 from hf_nmt.data.controlled.random_choice import Draw
 from hf_nmt.data.controlled.vocabulary import Adverbial
 
-MONTHS = (
-    "January February March April May June July August September October November December".split()
-)
+MONTHS = "January February March April May June July August September October November December".split()
 _DAYS = (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
-_UNITS = (("분", "minute"), ("시간", "hour"), ("일", "day"), ("주", "week"), ("달", "month"), ("개월", "month"), ("년", "year"))
+_UNITS = (
+    ("분", "minute"),
+    ("시간", "hour"),
+    ("일", "day"),
+    ("주", "week"),
+    ("달", "month"),
+    ("개월", "month"),
+    ("년", "year"),
+)
 
 
 def _made(korean: str, english: str, section: str) -> Adverbial:
@@ -53,7 +59,9 @@ def clock(draw: Draw) -> Adverbial:
     )[draw.below(5)]  # fmt: skip
     hour = first + draw.below(last - first + 1)
     if draw.chance(0.3):
-        return _made(f"{part} {native_number(hour)} 시 반에", f"at half past {number_words(hour)} {english_part}", "clock")
+        return _made(
+            f"{part} {native_number(hour)} 시 반에", f"at half past {number_words(hour)} {english_part}", "clock"
+        )
     return _made(f"{part} {native_number(hour)} 시에", f"at {number_words(hour)} {english_part}", "clock")
 
 

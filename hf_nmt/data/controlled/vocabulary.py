@@ -84,7 +84,7 @@ class Adjective:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Adverbial:
-    """A time, manner or degree: Korean with its particle, English with its preposition, and the section it stands in."""
+    """A time, manner or degree, Korean with its particle and English with its preposition."""
 
     korean: str
     english: str
@@ -117,12 +117,23 @@ def _rows(name: str) -> Iterator[tuple[str, bool, str, list[str], dict[str, str]
             defaults = _options(rest)
             continue
         words, _, rest = line[2:].partition(" ; ")
-        korean, _, english = words.partition(" = ")
-        yield section, line[0] == "+", korean.strip(), [part.strip() for part in english.split("|")], _options(rest), defaults
+        korean, _, english = words.partition(" =")
+        yield (
+            section,
+            line[0] == "+",
+            korean.strip(),
+            [part.strip() for part in english.split("|")],
+            _options(rest),
+            defaults,
+        )
 
 
 def _options(text: str) -> dict[str, str]:
     return {name: value for name, _, value in (field.partition("=") for field in text.split()) if name}
+
+
+def _second(english: list[str]) -> str:
+    return english[1] if len(english) > 1 else ""
 
 
 def _many(text: str) -> tuple[str, ...]:
@@ -143,7 +154,7 @@ def _noun(section: str, small: bool, korean: str, english: list[str], own: dict,
     return Noun(
         korean,
         english[0],
-        english[1] if len(english) > 1 else "",
+        _second(english),
         form,
         frozenset(classes),
         _many(options.get("domains", "")),
@@ -237,7 +248,7 @@ def _verbs() -> list[Verb]:
             Verb(
                 _stem(korean, "verb"),
                 base,
-                english[1] if len(english) > 1 else "",
+                _second(english),
                 particle,
                 objects | (_PERSON if "person" in objects else frozenset()),
                 _subjects(own.get("s", "")),
@@ -265,7 +276,7 @@ def vocabulary() -> Vocabulary:
     people, titles = _people(extra[_ANYBODY])
     adjectives = [
         Adjective(
-            _stem(korean, "adjective"), english[0], english[1] if len(english) > 1 else "", frozenset(_many(own["of"])),
+            _stem(korean, "adjective"), english[0], _second(english), frozenset(_many(own["of"])),
             frozenset(name for name, value in own.items() if not value), small, own.get("adnominal", ""),
         )
         for _, small, korean, english, own, _ in _rows("adjectives.txt")
@@ -285,5 +296,10 @@ def vocabulary() -> Vocabulary:
     )
 
 
+def function_words() -> list[tuple[str, str, str]]:
+    """Section (`word` or `particle`), Korean, English."""
+    return [(section, korean, english[0]) for section, _, korean, english, _, _ in _rows("function_words.txt")]
+
+
 def _adverbial(section: str, small: bool, korean: str, english: list[str], _own: dict, _defaults: dict) -> Adverbial:
-    return Adverbial(korean, english[0], english[1] if len(english) > 1 else "", section, small)
+    return Adverbial(korean, english[0], _second(english), section, small)

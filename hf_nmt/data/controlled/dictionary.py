@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 
 from hf_nmt.data.controlled.english_morphology import (
@@ -23,29 +24,9 @@ from hf_nmt.data.controlled.korean_morphology import (
     sino_number,
 )
 from hf_nmt.data.controlled.quantities import MONTHS
-from hf_nmt.data.controlled.vocabulary import Verb, vocabulary
+from hf_nmt.data.controlled.vocabulary import Verb, function_words, vocabulary
 
 _STYLES = ("formal", "polite", "plain", "written")
-_PARTICLES = {
-    "에서": "at", "에게": "to", "께": "to", "에게서": "from", "와": "with", "과": "with", "의": "of", "보다": "than",
-    "에": "at", "로": "to", "으로": "to", "도": "also", "만": "only", "은": "", "는": "", "이": "", "가": "", "을": "",
-    "를": "", "께서": "", "께서는": "", "들": "", "들은": "", "들이": "", "들을": "", "들에게": "to", "들과": "with",
-    "들의": "of", "들도": "also", "들만": "only", "씨": "", "것은": "", "것을": "", "것": "", "적이": "ever", "중에서": "of",
-}  # fmt: skip
-_FUNCTION_WORDS = {
-    "이": "this", "그": "the", "모든": "all", "여러": "several", "많은": "many", "저": "I", "나": "I", "제": "my",
-    "내": "my", "우리": "we", "그녀": "she", "그들": "they", "누가": "who", "무엇을": "what", "어디에서": "where",
-    "언제": "when", "왜": "why", "몇": "how many", "안": "not", "못": "cannot", "이미": "already", "더": "more",
-    "훨씬": "much", "가장": "most", "전에": "before", "후에": "after", "때": "when", "때까지": "until", "때문에": "because",
-    "위해": "to", "동안": "for", "수": "can", "줄": "how to", "않았다": "not", "않았습니다": "not", "않았어요": "not",
-    "않습니다": "not", "않는다": "not", "않아요": "not", "않다": "not", "싶어": "want", "하려고": "", "시작했다": "began",
-    "위에": "on", "안에": "in", "아래에": "under", "옆에": "next to", "뒤에": "behind", "있다": "is", "있습니다": "is",
-    "있어요": "is", "있었다": "was", "있었습니다": "was", "있었어요": "was", "것이다": "will", "것입니다": "will",
-    "거예요": "will", "오전": "a.m.", "오후": "p.m.", "퍼센트": "percent", "원": "won", "달러": "dollars", "유로": "euros",
-    "씨": "", "것이라고": "will", "있을": "is", "없다": "is not", "없습니다": "is not", "못했다": "could not",
-    "못했습니다": "could not", "못했어요": "could not", "않을": "not", "아니다": "is not", "살": "years old", "시간": "hours", "분": "minutes", "일": "days", "주": "weeks", "달": "months", "개월": "months",
-    "년": "years", "첫": "first", "번째": "", "같다": "seems", "같습니다": "seems", "같아요": "seems",
-}  # fmt: skip
 
 
 @cache
@@ -55,15 +36,14 @@ def lexicon() -> dict[str, str]:
     A key may hold several words. Particles are keyed with a hyphen before them. Where a word has several senses the
     first in the word lists is given, as a dictionary without context must choose one.
     """
-    words, entries = vocabulary(), {}
+    words = vocabulary()
+    entries: dict[str, str] = {}
 
     def add(korean: str, english: str) -> None:
         entries.setdefault(korean, english)
 
-    for korean, english in _FUNCTION_WORDS.items():
-        add(korean, english)
-    for korean, english in _PARTICLES.items():
-        add(f"-{korean}", english)
+    for section, korean, english in function_words():
+        add(f"-{korean}" if section == "particle" else korean, english)
     for adverb in (*words.times, *words.manners.values(), *words.degrees, *words.change_degrees.values()):
         add(adverb.korean, adverb.english)
     for noun in (*words.nouns, *words.titles):
@@ -87,7 +67,7 @@ def lexicon() -> dict[str, str]:
     return entries
 
 
-def _add_verb(verb: Verb, add) -> None:
+def _add_verb(verb: Verb, add: Callable[[str, str], None]) -> None:
     english = verb.english + (f" {verb.preposition}" if verb.preposition else "")
     for stem in (verb.stem, honorific(verb.stem)):
         for style in _STYLES:
@@ -115,7 +95,7 @@ def _add_verb(verb: Verb, add) -> None:
         add(attach(passive, "으ㄹ"), "be " + past_participle(english))
 
 
-def _add_adjective(stem: Stem, english: str, add) -> None:
+def _add_adjective(stem: Stem, english: str, add: Callable[[str, str], None]) -> None:
     for style in _STYLES:
         for mood in ("statement", "question"):
             add(final(stem, style, mood), "is " + english)

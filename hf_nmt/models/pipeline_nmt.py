@@ -66,6 +66,7 @@ class TranslationPipeline(Pipeline):
     def __init__(self, *args: Any, **kwargs: Any):
         self._languages: Languages | None = None
         super().__init__(*args, **kwargs)
+        self.model.eval()  # a model that comes straight from training would drop out at random
         # T5 names a prefix and generation settings for each translation task it was trained on.
         specific = (getattr(self.model.config, "task_specific_params", None) or {}).get(self.task) or {}
         self._prefix = specific.get("prefix") or getattr(self.model.config, "prefix", None) or ""

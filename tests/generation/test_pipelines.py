@@ -99,9 +99,7 @@ assert hf_nmt._watch not in sys.meta_path and not hf_nmt._waiting
     [
         "import hf_nmt; assert not {'torch', 'transformers', 'pydantic'} & set(sys.modules)",
         "from transformers import pipeline, AutoTokenizer, AutoModelForSeq2SeqLM; import hf_nmt",
-        "import hf_nmt.models.modeling_nmt",
-        "import hf_nmt; from transformers import PreTrainedModel",
-        "import hf_nmt.generation.pipelines, hf_nmt.models.tokenization_nmt",
+        "import hf_nmt.models.modeling_nmt, hf_nmt.generation.pipelines",
     ],
 )
 def test_import_registers_the_family_in_every_order(first):

@@ -102,6 +102,15 @@ def test_generation_parameters_when_made_and_when_called(unsure_system):
         assert max(len(one["translation_token_ids"]) for one in found) == 2
 
 
+def test_a_model_fresh_from_training_translates_without_dropout(unsure_system):
+    model, tokenizer = unsure_system
+    expected = pipeline("translation", model=model, tokenizer=tokenizer, device="cpu")(TEXTS)
+    for module in model.train().modules():
+        if hasattr(module, "dropout"):
+            module.dropout = 0.5
+    assert pipeline("translation", model=model, tokenizer=tokenizer, device="cpu")(TEXTS) == expected
+
+
 def test_token_ids_on_request(pipe, unsure_system):
     (one,) = pipe(TEXTS[0], return_tensors=True)
     ids = one["translation_token_ids"]
@@ -185,13 +194,12 @@ def test_the_target_language_is_forced_where_the_vocabulary_names_languages(tmp_
     assert one.token_scores[0] == pytest.approx(logits[1, ids[0]].item(), abs=1e-5)
 
 
-def test_t5_names_a_prefix_for_its_tasks(unsure_system, monkeypatch):
+def test_t5_names_a_prefix_for_its_tasks(unsure_system):
     model, tokenizer = unsure_system
     model.config.task_specific_params = {"translation_en_to_de": {"prefix": "talo telo ", "num_beams": 2}}
-    seen, plain = [], pipeline("translation", model=model, tokenizer=tokenizer, device="cpu")
+    plain = pipeline("translation", model=model, tokenizer=tokenizer, device="cpu")
     named = pipeline("translation_en_to_de", model=model, tokenizer=tokenizer, device="cpu")
     assert named("balo.") == plain("talo telo balo.", num_beams=2)
-    assert not seen
 
 
 # Saved folders

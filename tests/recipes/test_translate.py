@@ -1,0 +1,274 @@
+"""recipes/translate.py as a user runs it."""
+
+from __future__ import annotations
+
+import gzip
+import importlib.util
+import io
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from small_models import sentences
+
+from hf_nmt import artifacts
+from hf_nmt.errors import ConfigError, DataError, NmtError
+from hf_nmt.generation import files
+
+SCRIPT = Path(__file__).parents[2] / "recipes" / "translate.py"
+LINES = sentences(60, seed=31)
+
+
+@pytest.fixture(scope="module")
+def recipe():
+    spec = importlib.util.spec_from_file_location("translate_recipe", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def run(recipe, copy_folder, tmp_path):
+    """Translate bytes given as a file, and return the bytes written."""
+
+    def run(data: bytes, *arguments: str) -> bytes:
+        (tmp_path / "in").write_bytes(data)
+        output = tmp_path / "out"
+        files_given = [f"model={copy_folder}", f"input={tmp_path / 'in'}", f"output={output}", "device=cpu"]
+        assert recipe.main(["--config", "tiny", *files_given, "overwrite=true", *arguments]) == 0
+        assert not list(tmp_path.glob("*.partial*")) and not list(tmp_path.glob(".*"))
+        return output.read_bytes()
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def good(_trained):
+    """Lines that the model copies exactly."""
+    from small_models import word_tokenizer
+
+    from hf_nmt.generation.decoding import DecodingSettings
+    from hf_nmt.generation.translator import TorchTranslator
+    from hf_nmt.models.tokenization_nmt import NmtTokenizer
+
+    translator = TorchTranslator(_trained[300], NmtTokenizer(tokenizer_object=word_tokenizer()))
+    found = translator.translate(LINES, DecodingSettings(num_beams=1))
+    kept = [line for line, (one,) in zip(LINES, found, strict=True) if one.text == line]
+    assert len(kept) > 40
+    return kept
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("last", [True, False])
+def test_lines_empty_ones_and_their_ends_stay(run, good, end, last):
+    data = end.join([*good[:5], "", "  ", good[5] + " " + good[6], ""] + [good[7]]) + (end if last else "")
+    assert run(data.encode()) == data.encode()
+
+
+def test_an_empty_file_gives_an_empty_file(run):
+    assert run(b"") == b""
+
+
+def test_a_byte_order_mark_is_no_text(run, good):
+    assert run(b"\xef\xbb\xbf" + good[0].encode() + b"\n") == good[0].encode() + b"\n"
+
+
+def test_separators_that_are_no_line_ends_stay_in_their_line(run, good):
+    data = f"{good[0]}\u2028{good[1]}\x85{good[2]}\r{good[3]}\n{good[4]}\n"
+    assert run(data.encode()).decode().replace("\r", " ").count("\n") == 2
+
+
+def test_gzip_input(run, good, tmp_path, recipe, copy_folder):
+    data = "".join(f"{line}\n" for line in good)
+    (tmp_path / "in.gz").write_bytes(gzip.compress(data.encode()))
+    arguments = [str(copy_folder), f"input={tmp_path / 'in.gz'}", f"output={tmp_path / 'out'}", "device=cpu"]
+    recipe.main([*arguments, "--config", "tiny"])
+    assert (tmp_path / "out").read_text() == data
+    (tmp_path / "in.gz").write_bytes(gzip.compress(data.encode())[:-20])
+    with pytest.raises(DataError, match=r"in.gz: the gzip file is damaged after line \d+"):
+        recipe.main([*arguments, "--config", "tiny", "overwrite=true"])
+
+
+def test_n_best_lists_as_text(run, good):
+    data = run(
+        "".join(f"{line}\n" for line in good[:3]).encode(), "decoding.num_beams=4", "decoding.num_return_sequences=3"
+    )
+    rows = [line.split("\t") for line in data.decode().splitlines()]
+    assert [row[0] for row in rows] == ["0"] * 3 + ["1"] * 3 + ["2"] * 3
+    assert [row[2] for row in rows[::3]] == good[:3]
+    scores = [float(row[1]) for row in rows]
+    assert all(scores[i] >= scores[i + 1] for i in (0, 1, 3, 4, 6, 7))
+
+
+def test_json_lines(run, good):
+    data = run(f"{good[0]}\n\n".encode(), "output_format=jsonl")
+    first, second = [json.loads(line) for line in data.splitlines()]
+    assert (first["index"], first["source"], second["index"], second["source"]) == (0, good[0], 1, "")
+    (best,) = first["translations"]
+    assert best["text"] == good[0] and best["finish_reason"] == "eos"
+    assert len(best["token_scores"]) == len(best["tokens"]) + 1
+    assert best["score"] == pytest.approx(sum(best["token_scores"]) / len(best["token_scores"]), abs=1e-5)
+
+
+def test_a_record_lies_beside_the_output(run, good, tmp_path, copy_folder, caplog):
+    with caplog.at_level(logging.INFO):
+        data = run("".join(f"{line}\n" for line in good[:20]).encode())
+    record = json.loads((tmp_path / "out.json").read_text())
+    assert record["model"]["path"] == str(copy_folder) and len(record["model"]["hash"]) == 16
+    assert record["output"] == {"bytes": len(data), "lines": 20, "sha256": artifacts.hash_file(tmp_path / "out")}
+    assert record["input"] == {"bytes": len(data), "sha256": artifacts.hash_file(tmp_path / "in")}
+    assert record["decoding"]["num_beams"] == 1 and record["statistics"]["texts"] == 20
+    assert "torch" in record["environment"]["packages"]
+    assert "20 texts, 20 sentences" in caplog.text and "sentences/s" in caplog.text
+
+
+def test_standard_streams(recipe, copy_folder, good, monkeypatch, tmp_path):
+    data = "".join(f"{line}\n" for line in good).encode()
+    written, read = io.BytesIO(), []
+    (tmp_path / "in").write_bytes(data)
+    monkeypatch.setattr(files, "open_input", lambda source: read.append(source) or open(tmp_path / "in", "rb"))
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, write_through=True))
+    assert recipe.main([f"model={copy_folder}", "device=cpu", "decoding.num_beams=1"]) == 0
+    assert written.getvalue() == data and read == [None]
+
+
+# What a user must change
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "^model: none is given. Write model=FOLDER, such as model=runs/<id>/best.$"),
+        (["model=nowhere"], "model: nowhere: there is no such folder"),
+        (["model={model}", "input=nothing.de"], "input: nothing.de: there is no such file"),
+        (["model={model}", "output=."], "output: . must be a file, in a folder that exists"),
+        (["model={model}", "output=no/where/out"], "output: no/where/out must be a file, in a folder that exists"),
+        (["model={model}", "output={script}"], "exists. Choose another name, or replace it with overwrite=true"),
+        (["model={model}", "num_beams=3"], "num_beams: unknown key here. It is written decoding.num_beams"),
+        (["model={model}", "decoding.num_beam=3"], "Did you mean decoding.num_beams"),
+        (["model={model}", "--beam", "3"], "beam"),
+        (["model={model}", "decoding.temperature=2"], "temperature would change nothing: set do_sample=true too"),
+        (["model={model}", "output_format=xml"], "output_format"),
+    ],
+)
+def test_mistakes_are_told_before_the_model_loads(recipe, copy_folder, arguments, message, monkeypatch):
+    monkeypatch.setattr(recipe, "load_translator", lambda *_: pytest.fail("the model was loaded"))
+    given = [argument.format(model=copy_folder, script=SCRIPT) for argument in arguments]
+    with pytest.raises(ConfigError, match=message):
+        recipe.main(given)
+
+
+def test_all_mistakes_come_at_once(recipe):
+    with pytest.raises(ConfigError) as error:
+        recipe.main(["model=nowhere", "input=nothing", "output=no/where"])
+    assert [finding.split(":")[0] for finding in error.value.findings] == ["model", "input", "output"]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"balo.\n\xff\xfe\n", r"in, line 2: not UTF-8 text \(byte 0xff at position 1 of the line\)"),
+        (b"balo.\nde\0lo\n", "in, line 2: this is not text: a NUL byte"),
+    ],
+)
+def test_lines_that_are_no_text(run, data, message):
+    with pytest.raises(DataError, match=message):
+        run(data)
+
+
+def test_a_line_over_the_limit_is_named(run, good):
+    long = " ".join(["balo"] * 60)
+    with pytest.raises(DataError, match=r"in, line 31: 61 tokens were given, the limit is 40: 'balo balo"):
+        run("".join(f"{line}\n" for line in [*good[:30], long]).encode(), "decoding.split_sentences=false")
+
+
+# Interruptions
+
+
+def test_killed_and_started_again_gives_the_same_bytes(recipe, copy_folder, tmp_path, monkeypatch, good, caplog):
+    (tmp_path / "in").write_text("".join(f"{line}\n" for line in good * 5))
+    arguments = [f"model={copy_folder}", f"input={tmp_path / 'in'}", "device=cpu", "--config", "tiny"]
+    recipe.main([*arguments, f"output={tmp_path / 'whole'}"])
+
+    write, windows = files.PartialOutput.write, []
+
+    def stop_at_third(self, lines, text, statistics):
+        windows.append(len(lines))
+        if len(windows) == 3:
+            self._file.write(text.encode()[:50])  # torn: written, not noted
+            raise KeyboardInterrupt
+        write(self, lines, text, statistics)
+
+    monkeypatch.setattr(files.PartialOutput, "write", stop_at_third)
+    again = [*arguments, f"output={tmp_path / 'out'}"]
+    with pytest.raises(KeyboardInterrupt), caplog.at_level(logging.INFO):
+        recipe.main(again)
+    assert "The same command goes on where it stopped." in caplog.text
+    assert not (tmp_path / "out").exists() and (tmp_path / "out.partial").stat().st_size > 50
+    windows.append(0)
+    with caplog.at_level(logging.INFO):
+        recipe.main(again)
+    assert "going on after line 48." in caplog.text
+    assert windows[:3] == [16, 32, 64] and windows[4] == 64
+    assert (tmp_path / "out").read_bytes() == (tmp_path / "whole").read_bytes()
+    records = [json.loads((tmp_path / name).read_text()) for name in ("out.json", "whole.json")]
+    for record in records:
+        record["statistics"].pop("seconds")
+        record.pop("environment")
+    assert records[0] == records[1]
+
+
+def test_what_was_begun_with_other_settings_is_not_continued(recipe, copy_folder, tmp_path, monkeypatch):
+    (tmp_path / "in").write_text("balo.\n" * 100)
+    arguments = [f"model={copy_folder}", f"input={tmp_path / 'in'}", f"output={tmp_path / 'out'}", "device=cpu"]
+    journal = artifacts.write_json
+
+    def stop(path, value):
+        journal(path, value)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(files.artifacts, "write_json", stop)
+        recipe.main([*arguments, "--config", "tiny"])
+    with pytest.raises(ConfigError, match=r"out.partial was begun with another decoding. Delete it, .*overwrite=true"):
+        recipe.main(arguments)
+    (tmp_path / "in").write_text("delo.\n" * 100)
+    with pytest.raises(ConfigError, match="was begun with another input"):
+        recipe.main([*arguments, "--config", "tiny"])
+    assert recipe.main([*arguments, "overwrite=true"]) == 0
+    assert (tmp_path / "out").read_text() == "delo.\n" * 100
+
+
+def test_an_output_that_is_being_written_is_left_alone(recipe, copy_folder, tmp_path):
+    (tmp_path / "in").write_text("balo.\n")
+    arguments = [f"model={copy_folder}", f"input={tmp_path / 'in'}", f"output={tmp_path / 'out'}", "device=cpu"]
+    with artifacts.file_lock(tmp_path / "out.partial"), pytest.raises(NmtError, match="in use by another process"):
+        recipe.main(arguments)
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGINT])
+def test_a_process_that_is_stopped_from_outside(copy_folder, tmp_path, good, signal_number):
+    (tmp_path / "in").write_text("".join(f"{line}\n" for line in good * 60))
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    arguments = [f"model={copy_folder}", f"input={tmp_path / 'in'}", f"output={tmp_path / 'out'}"]
+    command = [sys.executable, str(SCRIPT), *arguments, "decoding.window_size=16", "decoding.num_beams=5"]
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "out.partial.json").exists():
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.02)
+    process.send_signal(signal_number)
+    _, log = process.communicate()
+    assert process.returncode == (130 if signal_number == signal.SIGINT else -signal.SIGKILL)
+    assert signal_number == signal.SIGKILL or "The same command goes on where it stopped.\nInterrupted." in log
+    assert not (tmp_path / "out").exists()
+    done = subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 0 and "going on after line" in done.stderr
+    assert (tmp_path / "out").read_text() == (tmp_path / "in").read_text()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out", "out.json"]

@@ -10,6 +10,7 @@ from toy_training import collate
 
 from hf_nmt.generation.decoding import DecodingSettings
 from hf_nmt.metrics import MetricSettings
+from hf_nmt.training.preparation import TrainingRecipe
 from hf_nmt.training.validation import Validation, with_beams
 
 METRICS = MetricSettings(names=["bleu", "chrf"], bootstrap_samples=0)
@@ -86,8 +87,10 @@ def test_the_mode_of_the_model_comes_back(copy_system, texts):
     assert model.training
 
 
-def test_texts_are_not_split_into_sentences(copy_system, texts):
-    assert make(copy_system, texts, split_sentences=True).decoding.split_sentences is False
+def test_texts_are_split_into_sentences_where_it_is_asked_for(copy_system, texts):
+    assert make(copy_system, texts, split_sentences=True).decoding.split_sentences is True
+    default = TrainingRecipe().decoding
+    assert default.split_sentences is False and default.truncate is True
 
 
 @pytest.mark.parametrize("beams", [1, 3])

@@ -144,6 +144,19 @@ def test_resumed_in_the_middle_of_an_epoch_and_of_a_log_interval(tmp_path):
     assert found == wanted
 
 
+def test_patience_counts_on_after_a_resume(tmp_path):
+    settings = {"eval_strategy": "steps", "eval_steps": 2, "save_steps": 2, "early_stopping_patience": 3}
+    run = make_run(tmp_path)
+    with pytest.raises(KeyboardInterrupt), run:
+        trainer = make_trainer(run, validation=Scripted([10, 30, 20]), **settings)
+        trainer.add_callback(Stop(7))
+        trainer.train()
+    with runs.resume(run.folder, "train") as again:
+        trainer = make_trainer(again, validation=Scripted([25, 26, 99]), **settings)
+        trainer.train(checkpoints.latest_whole(again.checkpoints))
+    assert trainer.state.global_step == 10 and trainer.state.best_global_step == 4
+
+
 @pytest.mark.parametrize(
     ("make", "strategy"), [(make_marian, {"save_steps": 3}), (make_model, {"save_strategy": "epoch"})]
 )

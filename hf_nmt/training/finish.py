@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from hf_nmt.artifacts import atomic_folder, write_json
+from hf_nmt.artifacts import atomic_folder, hash_folder, write_json
+from hf_nmt.config import fingerprint
 from hf_nmt.errors import NmtError
 from hf_nmt.generation.decoding import DecodingSettings
-from hf_nmt.metrics import dump_scores
+from hf_nmt.metrics import ScoredData, ScoredSystem, dump_scores
 from hf_nmt.training import checkpoints
 from hf_nmt.training.trainer import TranslationTrainer
 from hf_nmt.training.validation import ValidationResult
@@ -162,7 +163,7 @@ def _probe_logits(model: PreTrainedModel, texts: list[list[int]]) -> list[torch.
 
 
 def write_summary(trainer: TranslationTrainer, chosen: Candidate, candidates: list[Candidate]) -> dict[str, Any]:
-    """summary.json: what the run cost and how good its model is."""
+    """Write summary.json: what the run cost and how good its model, saved in best/, is."""
     stopwatch, state, args = trainer.stopwatch, trainer.state, trainer.args
     ended_by = "max_steps" if args.max_steps > 0 else "num_train_epochs"
     if state.global_step < state.max_steps:
@@ -178,7 +179,7 @@ def write_summary(trainer: TranslationTrainer, chosen: Candidate, candidates: li
             }
             for candidate in candidates
         ],
-        "scores": dump_scores(chosen.result.scores) if chosen.result else [],
+        "scores": _score_records(trainer, chosen),
         "steps": state.global_step,
         "epochs": state.epoch,
         "ended_by": ended_by,
@@ -192,6 +193,20 @@ def write_summary(trainer: TranslationTrainer, chosen: Candidate, candidates: li
     }
     write_json(trainer.run.folder / "summary.json", summary)
     return summary
+
+
+def _score_records(trainer: TranslationTrainer, chosen: Candidate) -> list[dict[str, Any]]:
+    """The scores of the chosen model on the validation texts, with what was scored and by what."""
+    if chosen.result is None or trainer.validation is None:
+        return []
+    facts = {
+        "data": ScoredData(hash=trainer.run.record["data"].get("validation"), split="validation"),
+        "system": ScoredSystem(
+            hash=fingerprint(hash_folder(trainer.run.best)),
+            decoding=trainer.validation.decoding.model_dump(mode="json"),
+        ),
+    }
+    return dump_scores(score.model_copy(update=facts) for score in chosen.result.scores)
 
 
 def summary_lines(trainer: TranslationTrainer, summary: dict[str, Any]) -> list[str]:

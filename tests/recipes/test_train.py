@@ -162,4 +162,8 @@ def test_a_resumed_run_keeps_its_texts(finished, tmp_path):
 def test_scores_of_the_summary_are_score_records(finished, tmp_path):
     scores = json.loads((finished[2] / "summary.json").read_text())["scores"]
     (tmp_path / "scores.json").write_text(json.dumps(scores))
-    assert [score.name for score in load_scores(tmp_path / "scores.json")] == ["BLEU", "chrF2"]
+    records = load_scores(tmp_path / "scores.json")
+    assert [score.name for score in records] == ["BLEU", "chrF2"]
+    for score in records:
+        assert score.data.split == "validation" and len(score.data.hash) == 64 and score.n == 8
+        assert score.system.decoding["num_beams"] == 2 and score.system.hash

@@ -1,8 +1,8 @@
 """Translation models on Hugging Face Transformers.
 
 `import hf_nmt` teaches Transformers the model family (`AutoConfig`, `AutoModelForSeq2SeqLM`, `AutoTokenizer`) and
-gives it back `pipeline("translation")`. It imports neither torch nor Transformers for that: each registration waits for
-the module of Transformers that holds the registry, and is done when that import ends; at once where it already has.
+gives it back `pipeline("translation")`. It imports neither torch nor Transformers for that: each registration waits
+for the module of Transformers that holds the registry, and is done when that import ends; at once where it has.
 """
 
 from __future__ import annotations

@@ -71,9 +71,8 @@ class Languages:
         if self.kind == "forced":
             ids = getattr(self.tokenizer, "lang_code_to_id", None) or {}
             return source, "", ids.get(target, self.tokenizer.convert_tokens_to_ids(target))
-        if self.kind == "text" and target is not None:
-            return source, f">>{target}<< ", None
-        return source or (self.sources[0] if len(self.sources) == 1 else None), "", None
+        source = source or (self.sources[0] if len(self.sources) == 1 else None)
+        return source, f">>{target}<< " if self.kind == "text" and target is not None else "", None
 
 
 def _chosen(given: str | None, known: Sequence[str], side: str) -> str | None:

@@ -32,7 +32,7 @@ FAMILIES = {
     "t5": (
         T5ForConditionalGeneration,
         T5Config(
-            d_model=32, d_kv=16, d_ff=32, num_layers=1, num_heads=2, decoder_start_token_id=0, initializer_factor=8
+            d_model=32, d_kv=16, d_ff=32, num_layers=1, num_heads=2, decoder_start_token_id=0, initializer_factor=3.0
         ),
         PAD_FIRST,
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import importlib.util
 import io
@@ -255,11 +256,13 @@ def test_an_output_that_is_being_written_is_left_alone(recipe, copy_folder, tmp_
 
 @pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGINT])
 def test_a_process_that_is_stopped_from_outside(copy_folder, tmp_path, good, signal_number):
-    (tmp_path / "in").write_text("".join(f"{line}\n" for line in good * 60))
+    (tmp_path / "in").write_text("".join(f"{line}\n" for line in good * 15))
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     arguments = [f"model={copy_folder}", f"input={tmp_path / 'in'}", f"output={tmp_path / 'out'}"]
-    command = [sys.executable, str(SCRIPT), *arguments, "decoding.window_size=16", "decoding.num_beams=5"]
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    command = [sys.executable, str(SCRIPT), *arguments, "decoding.window_size=16", "decoding.num_beams=2"]
+    # A shell that runs the tests in the background has SIGINT ignored, and its children inherit that.
+    heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, preexec_fn=heard)
     while not (tmp_path / "out.partial.json").exists():
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.02)

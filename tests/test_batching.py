@@ -296,6 +296,15 @@ def test_encoded_rows(tmp_path, tokenizer):
     assert length_columns(encoded.select([4, 0]))[0].tolist() == [3, 4]
 
 
+def test_dropped_pairs_are_told_when_found_in_the_cache_too_and_zero_is_not_told(tmp_path, tokenizer, caplog):
+    both_too_long = PAIRS.select([0, 3])
+    for _ in range(2):
+        caplog.clear()
+        encoded = encode(tmp_path, tokenizer, both_too_long)
+        assert caplog.messages == ["encoding: 1 of 2 pairs dropped: source_too_long"]
+        assert recorded_steps(encoded)[0].dropped == {"source_too_long": 1}
+
+
 def test_long_pairs_are_dropped_and_counted(tmp_path, tokenizer, caplog):
     encoded = encode(tmp_path, tokenizer)
     assert encoded["source_length"][:] == [4, 3]

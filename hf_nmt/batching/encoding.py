@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import logging
 import tempfile
 from collections import Counter
@@ -73,11 +74,21 @@ def encode_pairs(
                 counts = _write(partial / "data.arrow", dataset, tokenizer, settings, keep_text)
                 write_json(partial / "steps.json", [{"name": "encode", "settings": limits, **counts}])
                 mark_complete(partial)
+    _tell(json.loads((folder / "steps.json").read_text(encoding="utf-8")))
     return datasets.Dataset.from_file(str(folder / "data.arrow"))
 
 
+def _tell(steps: list[dict[str, Any]]) -> None:
+    """Log what was dropped and cut; of pairs found in the cache too, as every run trains without them."""
+    for step in steps:
+        given = step["kept"] + sum(step["dropped"].values())
+        for what in ("dropped", "changed"):
+            for reason, count in step[what].items():
+                logger.warning("encoding: %s of %s pairs %s: %s", f"{count:,}", f"{given:,}", what, reason)
+
+
 def length_columns(encoded: datasets.Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """`source_length` and `target_length` as int32 arrays of shape (N,)."""
+    """`source_length` and `target_length` as int32 arrays of shape (N,); held in memory, 8 bytes a pair."""
     table = encoded.select_columns(["source_length", "target_length"]).with_format("arrow")[:]
     return table["source_length"].to_numpy(), table["target_length"].to_numpy()
 
@@ -173,10 +184,8 @@ def _write(
             f"None of {len(dataset):,} pairs is within max_source_length={settings.max_source_length} and "
             f"max_target_length={settings.max_target_length} tokens. Raise the limits."
         )
-    for what, reasons in counts.items():
-        for reason, count in reasons.items():
-            logger.warning("encoding: %s of %s pairs %s: %s", f"{count:,}", f"{len(dataset):,}", what, reason)
-    return {"kept": kept, **{what: dict(reasons) for what, reasons in counts.items()}}
+    # `+` leaves out zeros: pairs too long on the target side that had all gone for their source.
+    return {"kept": kept, **{what: dict(+reasons) for what, reasons in counts.items()}}
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, cut: dict[str, Any], **texts: list[str]) -> list[list[int]]:

@@ -29,6 +29,8 @@ _CUTS = (
 _NO_SPACES = re.compile(
     r"[\u3000-\u30ff\u3400-\u9fff\uf900-\ufaff\uff00-\uffef\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]"
 )
+# What tells the script of a sentence: its letters, and marks that only such scripts have.
+_NO_LETTER = re.compile(r"[\W\d_]")
 
 
 @dataclass(frozen=True)
@@ -62,10 +64,10 @@ class SplitText:
         """Put one translation per sentence into the white space of the text.
 
         A missing space is added where a script without spaces became one with spaces, and a single space is dropped in
-        the opposite case.
+        the opposite case; everything else stays as it is.
         """
         parts: list[str] = []
-        gap = ""
+        gap = before = ""
         remaining = iter(translations)
         for piece in self.pieces:
             sentence = piece.strip()
@@ -75,16 +77,29 @@ class SplitText:
             start = piece.index(sentence)
             gap += piece[:start]
             translation = next(remaining)
-            parts.append(_fitting(gap, parts[-1] if parts else "", translation))
+            parts.append(_fitting(gap, before, parts[-1] if parts else "", translation))
             parts.append(translation)
+            before = sentence
             gap = piece[start + len(sentence) :]
         return "".join([*parts, gap])
 
 
-def _fitting(gap: str, before: str, after: str) -> str:
+def _fitting(gap: str, source: str, before: str, after: str) -> str:
+    """The gap between two translations, where `gap` followed `source`, of which the first is the translation."""
     if not before or not after or gap not in ("", " "):
         return gap
-    return "" if _NO_SPACES.match(before[-1]) else " "
+    with_spaces = _ends_with_spaces(before)
+    return gap if with_spaces == _ends_with_spaces(source) else " " * with_spaces
+
+
+def _ends_with_spaces(sentence: str) -> bool:
+    """Whether a sentence ends in a script that is written with spaces, as its last letter tells."""
+    for character in reversed(sentence):
+        if _NO_SPACES.match(character):
+            return False
+        if not _NO_LETTER.match(character):
+            return True
+    return True
 
 
 def _halves(piece: str, fits: Callable[[str], bool]) -> list[str]:

@@ -8,7 +8,7 @@ import random
 import pytest
 
 from hf_nmt.models import sentences_nmt
-from hf_nmt.models.sentences_nmt import split_text
+from hf_nmt.models.sentences_nmt import SplitText, split_text
 
 THIRTY = {
     "de": ["Am 3. Mai kam Dr. Müller.", "Er sagte: „Hallo.“", "Wie geht es Ihnen?", "Es kostet 1.000,50 Euro!"],
@@ -65,6 +65,26 @@ def test_spaces_follow_the_script_of_the_translation():
     english = split_text("Hello. Who are you?\nA student.", "en")
     assert english.join(["你好。", "你是谁？", "学生。"]) == "你好。你是谁？\n学生。"
     assert english.join(["안녕.", "누구세요?", "학생."]) == "안녕. 누구세요?\n학생."
+
+
+@pytest.mark.parametrize(
+    "text", ["5!=6", "What?<b>Yes</b>", "Wow!Really?", "Read it!\u200bNow.", "A.B! C", "5!5!", "ไปไหน มาไหน", "你好! 5!"]
+)
+def test_what_was_not_apart_stays_together(text):
+    for language in ("en", "zh", None):
+        split = split_text(text, language)
+        assert split.join(split.sentences) == text
+        characters = SplitText(tuple(text))
+        assert characters.join(characters.sentences) == text
+
+
+def test_a_gap_without_a_space_is_kept_or_filled_by_the_script_of_the_source():
+    assert SplitText(("Wow!", "Really?")).join(["Wow!", "Wirklich?"]) == "Wow!Wirklich?"
+    assert SplitText(("Wow!", "Really?")).join(["哇！", "真的？"]) == "哇！真的？"
+    for chinese in ("你好!", "你好。\u201d", "第5!", "你好\uff01"):  # the mark at the end may be that of any script
+        assert SplitText((chinese, "真的?")).join(["Hello!", "Really?"]) == "Hello! Really?"
+        assert SplitText((chinese, "真的?")).join([chinese, "5?"]) == f"{chinese}5?"
+    assert SplitText(("Hello! ", "Really?")).join(["你好!", "真的?"]) == "你好!真的?"
 
 
 @pytest.mark.parametrize(

@@ -64,14 +64,14 @@ class SequenceLayout:
 def dropout(states: torch.Tensor, probability: float, training: bool) -> torch.Tensor:
     """Inverted dropout (Srivastava et al. 2014).
 
-    On CPU, torch draws one random number for each element, a tenth of the time of an update. There, eight masks are
-    taken from each draw of 64 bits, so that `probability` is rounded to a multiple of 1/256, but not to 0.
+    On CPU, torch draws one random number for each element. There, eight masks are taken from each draw of 64 bits
+    instead, so that `probability` is rounded to a multiple of 1/256, but not to 0 or 1.
     """
     if not training or probability == 0:
         return states
     if states.device.type != "cpu":
         return nn.functional.dropout(states, probability)
-    threshold = max(1, round(probability * 256))
+    threshold = min(max(1, round(probability * 256)), 255)
     draws = torch.empty((states.numel() + 7) // 8, dtype=torch.int64).random_(-(2**63), None)
     keep = draws.view(torch.uint8)[: states.numel()].view(states.shape) >= threshold
     return states * keep.to(states.dtype).mul_(256 / (256 - threshold))
@@ -123,7 +123,7 @@ class Positions(nn.Module):
 
 
 def eager_attention(module, query, key, value, attention_mask, scaling, dropout=0.0, **kwargs):
-    """Softmax attention as two matrix products. On CPU and short sentences faster than the fused kernels.
+    """Softmax attention as two matrix products. It works on every device and with every mask.
 
     Args:
         query: (B, H, T, D/H).

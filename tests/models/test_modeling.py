@@ -247,6 +247,14 @@ class TestDropout:
         assert dropout(states, 0.3, training=False) is states
         assert dropout(states, 0.0, training=True) is states
 
+    def test_close_to_0_and_to_1(self):
+        torch.manual_seed(0)
+        states = torch.ones(200_000)
+        for probability, share, largest in ((0.0001, 1 / 256, 256 / 255), (0.999, 255 / 256, 256.0)):
+            dropped = dropout(states, probability, training=True)
+            assert (dropped == 0).float().mean().item() == pytest.approx(share, abs=0.001)
+            assert dropped.max().item() == pytest.approx(largest)
+
     def test_follows_the_seed(self):
         states = torch.ones(50)
         torch.manual_seed(1)

@@ -169,7 +169,7 @@ def train_tokenizer(
 
 
 def _read(texts: Any) -> Iterator[str]:
-    """The texts one by one; a column of a dataset is read in slices, a hundred times as fast."""
+    """The texts one by one; a column of a dataset is read in slices, as each access costs."""
     if hasattr(texts, "__len__") and hasattr(texts, "__getitem__"):
         for start in range(0, len(texts), CHUNK):
             yield from texts[start : start + CHUNK]

@@ -23,7 +23,7 @@ class ModelSettings(Settings):
     decoder_layers: int = Field(
         NmtConfig.decoder_layers,
         ge=1,
-        description="Layers of the decoder. Fewer than in the encoder translate faster at little loss of quality.",
+        description="Layers of the decoder. They run once for each target token, those of the encoder once a sentence.",
     )
     encoder_attention_heads: int = Field(
         NmtConfig.encoder_attention_heads,
@@ -75,7 +75,7 @@ class ModelSettings(Settings):
     )
     attn_implementation: Literal["auto", "eager", "sdpa", "flash_attention_2", "flash_attention_3"] = Field(
         "auto",
-        description="auto: eager (two matrix products) on CPU, where it is the fastest on sentences, sdpa elsewhere. "
+        description="auto: eager (two matrix products) on CPU, sdpa (fused kernels, less memory) elsewhere. "
         "Not saved with the model.",
     )
 

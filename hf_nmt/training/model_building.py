@@ -23,7 +23,7 @@ class ModelSettings(Settings):
     decoder_layers: int = Field(
         NmtConfig.decoder_layers,
         ge=1,
-        description="Layers of the decoder. They run once for each target token, those of the encoder once a sentence.",
+        description="Layers of the decoder. Run once for each target token; those of the encoder once a sentence.",
     )
     encoder_attention_heads: int = Field(
         NmtConfig.encoder_attention_heads,

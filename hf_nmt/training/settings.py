@@ -198,8 +198,8 @@ class _OwnSettings(Settings):
     )
     matmul_precision: Literal["highest", "high", "medium"] = Field(
         default="highest",
-        description="torch.set_float32_matmul_precision. On many AMD processors medium is twice as fast with the same "
-        "result; elsewhere it may compute in bfloat16 inside, so it is never chosen by itself.",
+        description="torch.set_float32_matmul_precision. high and medium allow faster kernels, which on some "
+        "devices compute in bfloat16 or TF32 inside; so they are never chosen by themselves.",
     )
 
 

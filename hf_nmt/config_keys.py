@@ -246,15 +246,21 @@ class Check:
 # Problems that "allowed: integer >= 1" explains in full.
 _SAID_BY_TYPE = ("_type", "_parsing", "_than", "_equal", "multiple_of", "literal_error", "enum", "int_from_float")
 
+_OPENS_WITH_KEY = re.compile(r"[a-z_]\w*(\[\d+\])?(\.\w+(\[\d+\])?)*: ")
+
 
 def _refusal(path: str, problems: list[Any], field: FieldInfo | None) -> list[str]:
     """What to say about the problems that pydantic found at one place."""
     problem, opening = problems[0], f"{path}: " if path else ""
     context = problem.get("ctx") or {}
-    if isinstance(context.get("error"), ConfigError):
-        return [f"{opening}{finding}" for finding in context["error"].findings]
     if problem["type"] in ("value_error", "assertion_error"):
-        return [f"{opening}{context['error']}"]
+        error = context["error"]
+        # A section opens what it finds in itself with the name of its key, `eval_steps: ...`.
+        section = isinstance(problem["input"], dict | pydantic.BaseModel) and path
+        return [
+            f"{path}.{finding}" if section and _OPENS_WITH_KEY.match(finding) else f"{opening}{finding}"
+            for finding in (error.findings if isinstance(error, ConfigError) else [str(error)])
+        ]
     if problem["type"] == "missing":
         meaning = f" ({field.description.rstrip('.')})" if field and field.description else ""
         return [f"{path}: required and not given{meaning}. Write it in the settings file or type {path}=VALUE."]

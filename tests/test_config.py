@@ -281,6 +281,30 @@ def test_a_validator_may_give_several_findings():
     assert caught.value.findings == ["inner: one", "inner: two"]
 
 
+def test_what_a_section_finds_in_itself_has_the_whole_dotted_path():
+    class Inner(Settings):
+        steps: int = 1
+
+        @pydantic.model_validator(mode="after")
+        def _two_findings(self):
+            raise ConfigError([f"steps: {self.steps} is odd", "inner.steps.sub: odd", "this is no key: odd"])
+
+    class Outer(Settings):
+        part: Inner = Inner.model_construct()
+        list_of: list[Inner] = []
+
+    with pytest.raises(ConfigError) as caught:
+        load(Outer, overrides=["part.steps=3"])
+    assert caught.value.findings == [
+        "part.steps: 3 is odd",
+        "part.inner.steps.sub: odd",
+        "part: this is no key: odd",
+    ]
+    with pytest.raises(ConfigError) as caught:
+        load(Outer, overrides=["list_of=[{steps: 5}]"])
+    assert caught.value.findings[0] == "list_of[0].steps: 5 is odd"
+
+
 def test_all_mistakes_at_once(tmp_path):
     text = "seed: 1\nseed: 2\ndata:\n  train:\n    max_rows: 0\n  trian: 5\ntraining: {bf16: perhaps}\n"
     assert refusals("lerning_rate=1", "foo", text=text, tmp_path=tmp_path) == [

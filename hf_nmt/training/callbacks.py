@@ -73,6 +73,15 @@ class Stopwatch:
         self.training_seconds = state["training_seconds"]
 
 
+def check_finite(loss: float, step: int) -> None:
+    """Raise NmtError where a loss is no number any more."""
+    if not math.isfinite(loss):
+        raise NmtError(
+            f"The training loss is {loss} at step {step}. Lower training.learning_rate or raise "
+            "training.warmup_steps; with fp16, use bf16. No checkpoint was written since the loss was last finite."
+        )
+
+
 class RunRecorder(TrainerCallback):
     """Writes what the Trainer logs into the run folder and stops a training whose loss is no number any more."""
 
@@ -92,11 +101,7 @@ class RunRecorder(TrainerCallback):
                 tokens=self.stopwatch.tokens,
                 seconds=self.stopwatch.seconds,
             )
-        if not math.isfinite(values.get("loss", 0.0)):
-            raise NmtError(
-                f"The training loss is {values['loss']} at step {state.global_step}. Lower training.learning_rate or "
-                "raise training.warmup_steps; with fp16, use bf16. The checkpoints before this step are whole."
-            )
+        check_finite(values.get("loss", 0.0), state.global_step)
 
 
 class EarlyStopping(EarlyStoppingCallback):

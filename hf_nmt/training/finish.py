@@ -15,6 +15,7 @@ from hf_nmt.config import fingerprint
 from hf_nmt.errors import NmtError
 from hf_nmt.generation.decoding import DecodingSettings
 from hf_nmt.metrics import ScoredData, ScoredSystem, dump_scores
+from hf_nmt.models.sources_nmt import source_limit
 from hf_nmt.training import checkpoints
 from hf_nmt.training.trainer import TranslationTrainer
 from hf_nmt.training.validation import ValidationResult
@@ -118,6 +119,10 @@ def save_model(
         # What belongs to beams or sampling alone is taken out where it has no use: Transformers would not save it.
         every = DecodingSettings(num_beams=2, do_sample=True).generate_kwargs()
         model.generation_config.update(**(dict.fromkeys(every) | decoding.generate_kwargs()))
+        # Otherwise a plain `generate` would stop after 20 tokens. One position is the start symbol's.
+        limit = source_limit(model, tokenizer)
+        if limit is not None:
+            model.generation_config.max_length = min(limit, (decoding.max_target_length or limit) + 1)
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
         check_saved(model, tokenizer, partial)
@@ -125,7 +130,7 @@ def save_model(
 
 @torch.no_grad()
 def check_saved(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Load a model folder and compare it with the model, weight by weight and in its logits.
+    """Load a model folder and compare it with the model: weights, logits, ids of both sides, decoded text.
 
     Raises:
         NmtError: they differ.
@@ -138,11 +143,13 @@ def check_saved(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fold
     for name, tensor in model.state_dict().items():
         if name not in weights or not torch.equal(tensor, weights[name]):
             raise NmtError(f"The saved model is not the trained one: the weight {name} came back different.")
-    ids = [tokenizer(text)["input_ids"] for text in PROBE_TEXTS]
-    if ids != [loaded_tokenizer(text)["input_ids"] for text in PROBE_TEXTS]:
-        raise NmtError("The saved tokenizer is not the one of the training: it gives other ids.")
+    source_ids, target_ids, text = _probe_ids(tokenizer)
+    if (source_ids, target_ids, text) != _probe_ids(loaded_tokenizer):
+        raise NmtError("The saved tokenizer is not the one of the training: it gives other ids or other text.")
+    longest = source_limit(model, tokenizer)
+    pairs = [(source[:longest], target[:longest]) for source, target in zip(source_ids, target_ids, strict=True)]
     was_training = model.training
-    probes = [_probe_logits(network, ids) for network in (model.eval(), loaded.eval())]
+    probes = [_probe_logits(network, pairs) for network in (model.eval(), loaded.eval())]
     model.train(was_training)
     for ours, theirs in zip(*probes, strict=True):
         if not torch.equal(ours, theirs):
@@ -150,12 +157,22 @@ def check_saved(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fold
             raise NmtError(f"The saved model is not the trained one: its logits differ by up to {worst:.3g}.")
 
 
-def _probe_logits(model: PreTrainedModel, texts: list[list[int]]) -> list[torch.Tensor]:
+def _probe_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[list[list[int]], list[list[int]], list[str]]:
+    """Source ids and target ids of the probes, and the text of the target ids."""
+    # A tokenizer of several target languages has to be told one.
+    languages = getattr(tokenizer, "target_languages", None) or [None]
+    told = {"tgt_lang": languages[0]} if len(languages) > 1 else {}
+    sources = [tokenizer(text, **told)["input_ids"] for text in PROBE_TEXTS]
+    targets = [tokenizer(text_target=text, **told)["input_ids"] for text in PROBE_TEXTS]
+    return sources, targets, [tokenizer.decode(ids, skip_special_tokens=True) for ids in targets]
+
+
+def _probe_logits(model: PreTrainedModel, pairs: list[tuple[list[int], list[int]]]) -> list[torch.Tensor]:
     start = model.config.decoder_start_token_id
     logits = []
-    for ids in texts:
-        inputs = torch.tensor([ids], device=model.device)
-        decoder = torch.tensor([[start, *ids[:-1]]], device=model.device).clamp(max=model.config.vocab_size - 1)
+    for source, target in pairs:
+        inputs = torch.tensor([source], device=model.device)
+        decoder = torch.tensor([[start, *target[:-1]]], device=model.device)
         forward = type(model).forward  # without the autocast that accelerate wraps around it
         logits.append(forward(model, input_ids=inputs, attention_mask=inputs.new_ones(inputs.shape),
                               decoder_input_ids=decoder).logits)  # fmt: skip

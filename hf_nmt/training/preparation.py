@@ -15,7 +15,7 @@ from pydantic import Field
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Seq2SeqTrainingArguments
 
 from hf_nmt import runs
-from hf_nmt.artifacts import write_json
+from hf_nmt.artifacts import atomic_folder, write_json
 from hf_nmt.batching import BatchingSettings, TranslationCollator, encode_pairs, training_batches
 from hf_nmt.config import Settings
 from hf_nmt.data.manifest import Manifest, describe
@@ -111,8 +111,9 @@ class TrainingRecipe(Settings):
     seed: int = Field(42, ge=0, description="Of the first weights, of dropout and of the order of the batches.")
     name: str | None = Field(
         None,
-        pattern=r"[\w.-]+",
-        description="Opens the name of the run folder; null takes the languages, such as de-en.",
+        pattern=r"^[\w-][\w.-]*$",
+        description="Opens the name of the run folder: letters, digits, _ - and . after the first; null takes the "
+        "languages, such as de-en.",
     )
     output_dir: Path = Field(Path("runs"), description="Folder in which every run gets its own.")
     resume: Path | None = Field(
@@ -159,7 +160,12 @@ def resumed_settings(run: Run, given: TrainingRecipe, default: TrainingRecipe) -
     Raises:
         ConfigError: this command asks for something else than the run was started with.
     """
-    recorded = type(given).model_validate(run.record["settings"])
+    try:
+        recorded = type(given).model_validate(run.record["settings"])
+    except ValueError as error:
+        raise ConfigError(
+            f"resume: the settings recorded in {run.folder / 'run.json'} are not valid in this version: {error}"
+        ) from error
     standard = {
         path for path, _, _ in runs.differences(given.model_dump(mode="json"), default.model_dump(mode="json"))
     }
@@ -250,7 +256,8 @@ def prepare_tokenizer(
                 )
             report = check_tokenizer(tokenizer, train["source"], train["target"])
             write_json(run.folder / "tokenizer_report.json", report)
-            tokenizer.save_pretrained(run.tokenizer)
+            with atomic_folder(run.tokenizer, replace=True) as partial:
+                tokenizer.save_pretrained(partial)
     return load_tokenizer(run.tokenizer)
 
 

@@ -18,9 +18,10 @@ import pydantic
 import torch
 from pydantic import Field
 from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, get_scheduler
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from hf_nmt.config import Settings
-from hf_nmt.errors import ConfigError
+from hf_nmt.errors import ConfigError, need
 
 TRAINER_DEFAULTS: dict[str, tuple[Any, str]] = {
     "learning_rate": (5e-4, "common for transformers of this size trained from scratch; 5e-5 is for fine-tuning"),
@@ -40,6 +41,9 @@ TRAINER_DEFAULTS: dict[str, tuple[Any, str]] = {
     "log_level": ("warning", "our own log tells the rest"),
     "ddp_find_unused_parameters": (False, "every weight of a translation model is used in every step"),
 }
+
+# Trackers that are an extra of ours under their own name.
+TRACKER_EXTRAS = ("tensorboard", "wandb", "mlflow")
 
 _BATCHES = "batches are made by the token budget of the `batching` section; set it there"
 _VALIDATION = "validation translates the texts under the `decoding` section and takes no such argument"
@@ -217,7 +221,8 @@ class TrainingSettings(_Base):
                 f"metric_for_best_model: given {self.metric_for_best_model!r}, allowed: bleu, chrf or loss."
             )
         if self.eval_strategy == "no":
-            if self.early_stopping_patience is not None and "early_stopping_patience" in self.model_fields_set:
+            default = type(self).model_fields["early_stopping_patience"].default
+            if self.early_stopping_patience not in (None, default):
                 findings.append("early_stopping_patience: needs validations, but eval_strategy is no; set it to null.")
         elif self.save_strategy not in (self.eval_strategy, "best"):
             findings.append(
@@ -227,7 +232,7 @@ class TrainingSettings(_Base):
         elif self.save_strategy == "steps" and not _is_multiple(self.eval_steps, self.save_steps):
             findings.append(
                 f"eval_steps: given {self.eval_steps}, but a best model can only be kept where every validation has "
-                f"its checkpoint; set a multiple of save_steps={self.save_steps}."
+                f"its checkpoint; set a multiple of save_steps={self.save_steps} (the same where it is a share)."
             )
         if self.fp16 and self.bf16:
             findings.append("fp16, bf16: at most one of them can be true.")
@@ -239,8 +244,8 @@ class TrainingSettings(_Base):
     def _check_schedule(self) -> list[str]:
         findings = []
         kind, options = self.lr_scheduler_type, self.lr_scheduler_kwargs or {}
-        if kind in ("constant", "reduce_lr_on_plateau", "greedy") and "warmup_steps" in self.model_fields_set:
-            if self.warmup_steps:
+        if kind in ("constant", "reduce_lr_on_plateau", "greedy"):
+            if self.warmup_steps not in (0, TRAINER_DEFAULTS["warmup_steps"][0]):
                 findings.append(f"warmup_steps: lr_scheduler_type={kind} has no warmup; set it to 0.")
         if kind in ("constant", "constant_with_warmup") and options:
             findings.append(f"lr_scheduler_kwargs: lr_scheduler_type={kind} takes none; set it to null.")
@@ -292,6 +297,13 @@ class TrainingSettings(_Base):
             )
         except ValueError as error:
             raise ConfigError(f"training: {error}") from error
+        _check_precision(arguments)
+        _check_trackers(arguments)
+        if arguments.mixed_precision == "fp16" and arguments.use_cpu:
+            raise ConfigError(
+                "training: the launcher asks for fp16, and on a processor the Trainer would silently train in fp32; launch "
+                "with --mixed_precision no, or bf16."
+            )
         _check_optimization(arguments)
         _check_processes(arguments, self.num_processes)
         return arguments
@@ -300,7 +312,30 @@ class TrainingSettings(_Base):
 def _is_multiple(number: float | None, of: float | None) -> bool:
     if not number or not of or (number < 1) != (of < 1):  # a share of all steps against a number of steps
         return False
+    if number < 1:  # each share is rounded up by itself, so that only equal ones fall on the same steps
+        return number == of
     return abs(number / of - round(number / of)) < 1e-6
+
+
+def _check_precision(arguments: Seq2SeqTrainingArguments) -> None:
+    """The launcher's own precision, from its options or its configuration file, goes before the settings."""
+    wanted = "fp16" if arguments.fp16 else "bf16" if arguments.bf16 else "no"
+    launched = os.environ.get("ACCELERATE_MIXED_PRECISION", wanted).lower()
+    if launched not in (wanted, "no"):
+        raise ConfigError(
+            f"training.{launched}: the launcher asks for {launched}, the settings for "
+            f"{'fp32' if wanted == 'no' else wanted}. Launch with --mixed_precision no, or write "
+            f"training.{launched}=true."
+        )
+
+
+def _check_trackers(arguments: Seq2SeqTrainingArguments) -> None:
+    known = sorted(INTEGRATION_TO_CALLBACK)
+    for name in arguments.report_to:
+        if name not in known:
+            raise ConfigError(f"training.report_to: given {name!r}, allowed: none, all, {', '.join(known)}.")
+        if name in TRACKER_EXTRAS:
+            need(name, name)
 
 
 def _check_optimization(arguments: Seq2SeqTrainingArguments) -> None:

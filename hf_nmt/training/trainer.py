@@ -32,7 +32,7 @@ from hf_nmt.models.loss_nmt import smoothed_cross_entropy_from_logits
 from hf_nmt.models.modeling_nmt import NmtForConditionalGeneration
 from hf_nmt.runs import Run
 from hf_nmt.training import checkpoints
-from hf_nmt.training.callbacks import EarlyStopping, ProgressBar, RunRecorder, Stopwatch
+from hf_nmt.training.callbacks import EarlyStopping, ProgressBar, RunRecorder, Stopwatch, check_finite
 from hf_nmt.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
@@ -322,6 +322,8 @@ class TranslationTrainer(Seq2SeqTrainer):
         unlogged = [float(self._tr_loss)]
         if self.args.world_size > 1:
             unlogged = gather_object(unlogged)
+        # Before the good checkpoints are thinned out to make room for this one.
+        check_finite(sum(unlogged), self.state.global_step)
         if self.args.should_save:
             with self.stopwatch:
                 self._write_checkpoint(random_states, unlogged)

@@ -25,6 +25,15 @@ def test_a_saved_model_is_the_same_and_decodes_as_told(tmp_path):
     assert GenerationConfig.from_pretrained(folder).num_beams == 1
 
 
+def test_a_model_that_takes_short_texts_only_is_checked_too(tmp_path):
+    model = make_model(max_position_embeddings=16)
+    save_model(model, make_tokenizer(), tmp_path / "best", DecodingSettings())
+    generation = GenerationConfig.from_pretrained(tmp_path / "best")
+    assert generation.max_length == 16  # not the 20 of Transformers
+    ids = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "best").generate(torch.tensor([[5, 6, 3]]))
+    assert ids.shape[1] <= 16
+
+
 def test_a_weight_that_comes_back_different_is_an_error(tmp_path):
     model = make_model()
     save_model(model, make_tokenizer(), tmp_path / "best", DecodingSettings())

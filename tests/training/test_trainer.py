@@ -65,6 +65,21 @@ def test_the_best_and_those_to_be_averaged_are_kept(tmp_path, limit, average, le
     assert kept(trainer) == left
 
 
+def test_no_checkpoint_takes_the_place_of_good_ones_once_the_loss_is_no_number(tmp_path):
+    class Poison(TrainerCallback):
+        def on_step_end(self, args, state, control, model=None, **kwargs):
+            if state.global_step == 5:
+                with torch.no_grad():
+                    model.lm_head.weight.fill_(float("nan"))
+
+    run = make_run(tmp_path)
+    with pytest.raises(NmtError, match="loss is nan at step 6.*No checkpoint was written since"), run:
+        trainer = make_trainer(run, max_steps=12, save_steps=2, logging_steps=100, save_total_limit=2)
+        trainer.add_callback(Poison())
+        trainer.train()
+    assert kept(trainer) == [2, 4]
+
+
 def test_validation_while_training_takes_its_own_beams_and_the_last_those_of_decoding(tmp_path):
     trainer, validation = trained(tmp_path, [10, 30, 5, 6], max_steps=4, average_checkpoints=2, validation_num_beams=2)
     choose_model(trainer)

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 
 import pytest
 from transformers import Seq2SeqTrainingArguments
 
 from hf_nmt.config import load
-from hf_nmt.errors import ConfigError
+from hf_nmt.errors import ConfigError, NmtError
 from hf_nmt.training import settings as module
 from hf_nmt.training.settings import REFUSED, RENAMED, TRAINER_DEFAULTS, TrainingSettings
 
@@ -94,7 +95,15 @@ def test_all_findings_come_at_once():
 
 @pytest.mark.parametrize(
     ("evaluation", "saving", "allowed"),
-    [(500, 500, True), (500, 250, True), (500, 1000, False), (0.1, 0.05, True), (0.1, 10, False), (None, 5, False)],
+    [
+        (500, 500, True),
+        (500, 250, True),
+        (500, 1000, False),
+        (0.1, 0.1, True),
+        (0.1, 0.05, False),
+        (0.1, 10, False),
+        (None, 5, False),
+    ],
 )
 def test_every_validation_needs_its_checkpoint(evaluation, saving, allowed):
     if allowed:
@@ -126,6 +135,40 @@ def test_what_a_schedule_would_ignore_is_refused(overrides, message):
     load(TrainingSettings, overrides=["lr_scheduler_type=greedy", "lr_scheduler_kwargs={mode: max}"])
 
 
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["eval_strategy=no"],
+        ["lr_scheduler_type=constant"],
+        ["eval_strategy=epoch", "save_strategy=epoch", "early_stopping_patience=null"],
+        ["bf16=true", "warmup_steps=0.1", "report_to=[tensorboard]"],
+    ],
+)
+def test_recorded_settings_are_valid_again(overrides):
+    settings = load(TrainingSettings, overrides=overrides)
+    assert TrainingSettings.model_validate(settings.model_dump(mode="json")) == settings
+
+
+def test_the_precision_of_the_launcher_must_be_that_of_the_settings(monkeypatch):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
+    with pytest.raises(ConfigError, match="training.fp16: the launcher asks for fp16, the settings for fp32"):
+        TrainingSettings().arguments(seed=1, run_name="x", validate=False)
+
+
+@pytest.mark.parametrize(
+    ("tracker", "message"),
+    [
+        ("tensorbord", "training.report_to: given 'tensorbord', allowed: none, all, .*tensorboard"),
+        ("wandb", r"pip install .hf_nmt\[wandb\]"),
+    ],
+)
+def test_a_tracker_that_is_not_there_is_told_before_anything_loads(tracker, message, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)  # as where it is not installed
+    with pytest.raises(NmtError, match=message):
+        TrainingSettings(report_to=[tracker]).arguments(seed=1, run_name="x", validate=False)
+
+
 def test_without_texts_there_is_no_validation():
     found = TrainingSettings().arguments(seed=1, run_name="x", validate=False)
     assert found.eval_strategy == "no" and found.metric_for_best_model is None
@@ -146,6 +189,12 @@ def test_without_texts_there_is_no_validation():
 def test_what_this_machine_cannot_do_is_refused(changes, message):
     with pytest.raises(ConfigError, match=message):
         arguments(use_cpu=True, **changes)
+
+
+def test_half_precision_of_the_launcher_is_refused_on_a_processor(monkeypatch):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
+    with pytest.raises(ConfigError, match="the launcher asks for fp16.* launch with --mixed_precision no"):
+        arguments(use_cpu=True)
 
 
 def test_bf16_works_without_a_gpu(monkeypatch):

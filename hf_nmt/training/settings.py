@@ -299,11 +299,6 @@ class TrainingSettings(_Base):
             raise ConfigError(f"training: {error}") from error
         _check_precision(arguments)
         _check_trackers(arguments)
-        if arguments.mixed_precision == "fp16" and arguments.use_cpu:
-            raise ConfigError(
-                "training: the launcher asks for fp16, and on a processor the Trainer would silently train in fp32; launch "
-                "with --mixed_precision no, or bf16."
-            )
         _check_optimization(arguments)
         _check_processes(arguments, self.num_processes)
         return arguments

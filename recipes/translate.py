@@ -83,6 +83,7 @@ def main(argv: list[str]) -> int:
     settings.decoding = model_decoding(folder, settings.decoding)
     languages = {"source_language": settings.source_language, "target_language": settings.target_language}
     translator = load_translator(folder, settings.device, **languages)
+    translator.with_scores = settings.output_format == "jsonl"
     source = None if settings.input is None else Path(settings.input)
     if settings.output is None:
         to_standard_output(translator, source, settings)

@@ -9,6 +9,7 @@ import contextlib
 import heapq
 import itertools
 import logging
+import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -106,6 +107,8 @@ class TorchTranslator:
         tokenizer: its tokenizer.
         device: where to move the model; None leaves it where it is.
         source_language, target_language: codes, for models of several languages; a call may name another target.
+        with_scores: False leaves `score` NaN and `token_scores` empty where one translation is asked for, and saves a
+            pass of the decoder: a third of the time of greedy search, a tenth with 5 beams.
 
     Raises:
         ConfigError: the model does not have the language, or has several and none is named.
@@ -119,11 +122,13 @@ class TorchTranslator:
         *,
         source_language: str | None = None,
         target_language: str | None = None,
+        with_scores: bool = True,
     ):
         self.model = model if device is None else model.to(device)
         self.tokenizer = tokenizer
         self.source_language = source_language
         self.target_language = target_language
+        self.with_scores = with_scores
         self.statistics = Statistics()
         self._languages = Languages.of(model.config, tokenizer)
         eos = model.generation_config.eos_token_id
@@ -232,7 +237,7 @@ class TorchTranslator:
 
         self.statistics.sentences += sum(map(len, needed))
         self.statistics.decoded_sentences += len(jobs)
-        self.statistics.target_tokens += sum(len(hypotheses[0].token_scores) for hypotheses in n_best)
+        self.statistics.target_tokens += sum(len(best.tokens) + (best.finish_reason == "eos") for best, *_ in n_best)
         self.statistics.length_limited += sum(n_best[i][0].finish_reason == "length" for row in needed for i in row)
         return [
             _joined(text, [n_best[i] for i in row], settings, first + index, self.tokenizer.eos_token)
@@ -302,29 +307,27 @@ class TorchTranslator:
         self, batch: DecodedBatch, settings: DecodingSettings, forced: int | None
     ) -> Iterator[list[Translation]]:
         """The n-best lists of a batch, sentence by sentence."""
-        rows = [(row, prompt, ids) for row, prompt in enumerate(batch.prompts) for ids in batch.hypotheses[row]]
-        scores = iter(
-            _log_probabilities(
-                self.model,
-                batch.encoder_states,
-                batch.attention_mask,
-                [row for row, _, _ in rows],
-                # All but the start symbol, which nothing precedes.
-                [prompt[1:] + ids for _, prompt, ids in rows],
-                batch.prompts[0][0],
+        rows = [(row, prompt[1:] + ids) for row, prompt in enumerate(batch.prompts) for ids in batch.hypotheses[row]]
+        scores: Iterator[list[float]] = itertools.repeat([])
+        if scored := self.with_scores or settings.num_return_sequences > 1:
+            scores = iter(
+                _log_probabilities(
+                    self.model,
+                    batch.encoder_states,
+                    batch.attention_mask,
+                    [row for row, _ in rows],
+                    [ids for _, ids in rows],
+                    batch.prompts[0][0],
+                )
             )
-        )
-        texts = iter(
-            self.tokenizer.batch_decode([prompt[1:] + ids for _, prompt, ids in rows], skip_special_tokens=True)
-        )
+        texts = iter(self.tokenizer.batch_decode([ids for _, ids in rows], skip_special_tokens=True))
         for prompt, hypotheses in zip(batch.prompts, batch.hypotheses, strict=True):
             n_best = []
             for ids in hypotheses:
-                ids, token_scores = prompt[1:] + ids, next(scores)
-                searched = len(ids) - len(prompt) + 1
-                if forced is not None:
+                searched, ids, token_scores = len(ids), prompt[1:] + ids, next(scores)
+                if scored and forced is not None:
                     token_scores[0] = 0.0
-                score = sum(token_scores[-searched:]) / searched**settings.length_penalty
+                score = sum(token_scores[-searched:]) / searched**settings.length_penalty if scored else math.nan
                 ended = ids[-1] in self._ends
                 skipped = 0 if forced is None else 1
                 n_best.append(
@@ -382,12 +385,14 @@ def _joined(
             if one.finish_reason == "eos" and position < len(chosen) - 1:
                 tokens.append(eos)
         token_scores = [score for one in chosen for score in one.token_scores]
+        if len(chosen) == 1 or not token_scores:
+            score = sum(one.score for one in chosen)
+        else:
+            score = sum(token_scores) / len(token_scores) ** settings.length_penalty
         translations.append(
             Translation(
                 text=text.split.join([one.text for one in chosen]),
-                score=chosen[0].score
-                if len(chosen) == 1
-                else sum(token_scores) / max(1, len(token_scores)) ** settings.length_penalty,
+                score=score,
                 tokens=tokens,
                 token_scores=token_scores,
                 finish_reason="length" if any(one.finish_reason == "length" for one in chosen) else "eos",

@@ -68,7 +68,8 @@ def test_spaces_follow_the_script_of_the_translation():
 
 
 @pytest.mark.parametrize(
-    "text", ["5!=6", "What?<b>Yes</b>", "Wow!Really?", "Read it!\u200bNow.", "A.B! C", "5!5!", "ไปไหน มาไหน", "你好! 5!"]
+    "text",
+    ["5!=6", "What?<b>Yes</b>", "Wow!Really?", "Read it!\u200bNow.", "A.B! C", "5!5!", "ไปไหน มาไหน", "你好! 5!"],
 )
 def test_what_was_not_apart_stays_together(text):
     for language in ("en", "zh", None):

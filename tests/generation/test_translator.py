@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 
 import pytest
 import torch
@@ -109,6 +110,17 @@ def test_scoring_and_translating_agree(unsure_system):
     scores = list(translator.score(TEXTS, [one.text for one in found]))
     for one, row in zip(found, scores, strict=True):
         assert row == pytest.approx(one.token_scores, abs=1e-5)
+
+
+def test_scores_may_be_left_out(unsure_system):
+    quick, full = (TorchTranslator(*unsure_system, with_scores=scored) for scored in (False, True))
+    found, expected = list(quick.translate([*TEXTS, "", TEXTS[0] + "\n" + TEXTS[1]])), list(full.translate(TEXTS))
+    assert texts_of(found[: len(TEXTS)]) == texts_of(expected)
+    assert all(math.isnan(n_best[0].score) and not n_best[0].token_scores for n_best in found[: len(TEXTS)])
+    assert [n_best[0].tokens for n_best in found[: len(TEXTS)]] == [n_best[0].tokens for n_best in expected]
+    assert found[-2][0].score == 0.0 and math.isnan(found[-1][0].score)
+    settings = DecodingSettings(num_return_sequences=2)
+    assert list(quick.translate(TEXTS, settings)) == list(full.translate(TEXTS, settings))
 
 
 def test_identical_sentences_are_decoded_once(copy_system):
@@ -254,7 +266,7 @@ def test_a_text_that_may_not_be_split_is_refused_by_its_number(copy_system):
         translate(copy_system, ["balo.", "delo.", LONG], split_sentences=False)
     with pytest.raises(SourceError, match="Text 6: a target of 78 tokens; the model takes 39"):
         list(TorchTranslator(*copy_system).score(["balo."] * 6, ["balo."] * 5 + [LONG]))
-    with pytest.raises(SourceError, match="Text 2: a source must belo a string, not dict"):
+    with pytest.raises(SourceError, match="Text 2: a source must be a string, not dict"):
         translate(copy_system, ["balo.", {"delo": "balo."}])
 
 

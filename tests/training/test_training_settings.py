@@ -191,12 +191,6 @@ def test_what_this_machine_cannot_do_is_refused(changes, message):
         arguments(use_cpu=True, **changes)
 
 
-def test_half_precision_of_the_launcher_is_refused_on_a_processor(monkeypatch):
-    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
-    with pytest.raises(ConfigError, match="the launcher asks for fp16.* launch with --mixed_precision no"):
-        arguments(use_cpu=True)
-
-
 def test_bf16_works_without_a_gpu(monkeypatch):
     monkeypatch.setattr(module, "_has_accelerator", lambda: False)
     found = arguments(bf16=True)

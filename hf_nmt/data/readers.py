@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import itertools
 import json
-import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,8 +17,6 @@ import pyarrow.parquet
 from hf_nmt.config_keys import nearest
 from hf_nmt.data.text_lines import aligned_lines, existing_file, open_bytes, read_lines
 from hf_nmt.errors import DataError
-
-logger = logging.getLogger(__name__)
 
 ROWS_AT_A_TIME = 10_000
 
@@ -178,9 +175,11 @@ def read_aligned(source: str, targets: Sequence[str]) -> Corpus:
 def read_delimited(path: Path, wanted: Wanted, *, delimiter: str) -> Corpus:
     """TSV (every tab separates, quotes are text) or CSV (RFC 4180 quotes).
 
-    Columns given as numbers (from 1) mean that there is no header, columns given by name that there is one. Where
-    none is given, the first line is a header if it holds the usual names; a TSV file without them has no header, its
-    source is column 1 and its target column 2.
+    Columns given as numbers (from 1) mean that there is no header. Otherwise the first line is one, with the names
+    given or the usual ones.
+
+    Raises:
+        DataError: the first line does not hold the names: a header with others and a sentence pair look alike.
     """
 
     def rows() -> Iterator[tuple[int, list[str]]]:
@@ -213,12 +212,9 @@ def read_delimited(path: Path, wanted: Wanted, *, delimiter: str) -> Corpus:
         try:
             find_columns(first, wanted, where)
         except DataError as error:
-            if delimiter != "\t" or wanted.columns != (None, None):
-                raise DataError(
-                    f"{error} A file without a header takes numbers: source_column=1 target_column=2."
-                ) from None
-            logger.info("%s: there is no header; the source is column 1 and the target column 2", path)
-            header, columns = False, Wanted(("column_1", "column_2"))
+            raise DataError(
+                f"{error} A file without a header takes numbers: source_column=1 target_column=2."
+            ) from None
     names = first if header else [f"column_{index}" for index in range(1, len(first) + 1)]
     if len(set(names)) != len(names):
         raise DataError(f"{where}: two columns of the header have the same name: {', '.join(names)}.")
@@ -236,6 +232,11 @@ def read_jsonl(path: Path, wanted: Wanted) -> Corpus:
         for number, line in enumerate(read_lines(path), 1):
             try:
                 record = json.loads(line)
+            except RecursionError:
+                raise DataError(
+                    f"{path}, line {number}: the JSON is nested too deeply to be read. Each line holds one object with "
+                    "the texts of a pair."
+                ) from None
             except ValueError as error:
                 raise DataError(
                     f"{path}, line {number}: this is not valid JSON: {error}. Each line holds one whole object."

@@ -56,7 +56,7 @@ def two_files(folder, source="train.de", target="train.en", **text):
 
 
 def tsv(folder):
-    return {"path": write(folder / "c.tsv", lines(map("\t".join, PAIRS)))}
+    return {"path": write(folder / "c.tsv", lines(map("\t".join, PAIRS))), "source_column": "1", "target_column": "2"}
 
 
 def saved_dataset(folder):

@@ -207,6 +207,7 @@ BAD_TABLES = {
         '{"source": "a", "target": "b"}\n{"source": "a"\n',
         r"c\.jsonl, line 2: this is not valid JSON",
     ),
+    "JSON depth": ("c.jsonl", "[" * 200_000 + "]" * 200_000, r"line 1: the JSON is nested too deeply to be read"),
     "JSON list": ("c.json", "[1]\n", r"line 1: each line must hold one JSON object, here it is \[1\]\. .*jq -c"),
     "JSON column": (
         "c.jsonl",
@@ -251,8 +252,14 @@ BAD_TABLES = {
         '{"source": "a", "target": "b", "references": ["c"]}\n',
         r"'references' must be a list of texts whose first equals the target",
     ),
-    "TSV columns": ("c.tsv", "a\tb\na\tb\tc\n", r"c\.tsv, line 2: 3 columns instead of 2 as in the first line"),
-    "TSV one column": ("c.tsv", "a\nb\n", r"line 1: there is no column 'column_2'\. Columns: column_1"),
+    "TSV columns": ("c.tsv", "de\ten\na\tb\tc\n", r"c\.tsv, line 2: 3 columns instead of 2 as in the first line"),
+    "TSV one column": ("c.tsv", "de\nb\n", r"line 1: there is no column for the target .*Columns: de"),
+    "TSV header of unknown names": (
+        "c.tsv",
+        "german\tenglish\nja\tyes\n",
+        r"c\.tsv, line 1: there is no column for the source .*Columns: german, english\. Set source_column to one of "
+        r"them\. A file without a header takes numbers: source_column=1 target_column=2",
+    ),
     "TSV header": ("c.tsv", "de\ten\tde\n", r"two columns of the header have the same name"),
     "CSV header": (
         "c.csv",

@@ -233,7 +233,7 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path, file):
         path = tmp_path / f"{size}" / file
         path.parent.mkdir()
         if file.endswith("tsv"):
-            path.write_text(lines(f"{text}\t{text}" for text in texts))
+            path.write_text("de\ten\n" + lines(f"{text}\t{text}" for text in texts))
         elif file.endswith("jsonl"):
             path.write_text(lines(json.dumps({"de": text, "en": text}) for text in texts))
         elif file.endswith("tmx"):

@@ -236,3 +236,28 @@ def test_a_saved_folder_needs_no_trust_where_hf_nmt_is_installed(copy_folder, tm
     pipe.save_pretrained(tmp_path / "again")
     again = pipeline("translation_ko_to_en", model=str(tmp_path / "again"), device="cpu")
     assert again("balo delo.") == [{"translation_text": "balo delo."}]
+
+
+WITH_HF_NMT = """
+import sys
+import hf_nmt
+from transformers import pipeline
+pipe = pipeline("translation", sys.argv[1], trust_remote_code=True, device="cpu")
+assert type(pipe).__module__ == "hf_nmt.models.pipeline_nmt"
+assert type(pipe.model).__module__ == "hf_nmt.models.modeling_nmt"
+assert type(pipe.tokenizer).__module__.startswith("transformers_modules"), "say so in docs/guide/translation.md"
+assert pipe("balo delo.  kalo.") == [{"translation_text": "balo delo.  kalo."}]
+try:
+    pipeline(model=sys.argv[1], trust_remote_code=True)
+except RuntimeError as error:
+    assert "offline" in str(error), error
+else:
+    raise AssertionError("the task is found now: say so in docs/guide/translation.md")
+"""
+
+
+def test_trust_where_hf_nmt_is_imported_does_what_the_guide_says(copy_folder, tmp_path):
+    environment = {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-c", WITH_HF_NMT, str(copy_folder)]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -234,8 +234,8 @@ def read_jsonl(path: Path, wanted: Wanted) -> Corpus:
                 record = json.loads(line)
             except RecursionError:
                 raise DataError(
-                    f"{path}, line {number}: the JSON is nested too deeply to be read. Each line holds one object with "
-                    "the texts of a pair."
+                    f"{path}, line {number}: the JSON is nested too deeply to be read. Each line holds one "
+                    "object with the texts of a pair."
                 ) from None
             except ValueError as error:
                 raise DataError(
@@ -308,7 +308,14 @@ def read_tmx(path: Path, wanted: Wanted) -> Corpus:
                         open_elements.append(element)
                         continue
                     open_elements.pop()
+                    # TMX has no namespace, but some tools write one.
+                    element.tag = element.tag.rpartition("}")[2]
                     if element.tag == "tu":
+                        if not open_elements:
+                            raise DataError(
+                                f"{path}: the file is a single unit (<tu>). A TMX file is <tmx> with a <body> "
+                                "of units."
+                            )
                         number += 1
                         segments = _segments(element)
                         seen.update(segments)
@@ -324,6 +331,8 @@ def read_tmx(path: Path, wanted: Wanted) -> Corpus:
             raise DataError(
                 f"{path}, line {line}: this is not well-formed XML (column {column + 1}): {error}."
             ) from error
+        except RecursionError:
+            raise DataError(f"{path}, unit {number}: its elements are nested too deeply to be read.") from None
         if not number:
             raise DataError(f"{path}: there are no translation units (<tu>) in the file.")
         if not found:

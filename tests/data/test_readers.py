@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
+from pathlib import Path
 from xml.sax.saxutils import escape
 
 import datasets
@@ -158,6 +160,15 @@ def test_tmx_leaves_out_inline_codes_and_counts_units_that_lack_a_language(tmp_p
     assert (step.kept, step.dropped) == (1, {"language_missing": 1})
 
 
+@pytest.mark.parametrize("prefix", ["", "t:"])
+def test_tmx_with_a_namespace_is_read_as_one_without(tmp_path, prefix):
+    plain = Path(tmx(tmp_path)["path"]).read_text(encoding="utf-8").replace("<!DOCTYPE tmx SYSTEM 'tmx14.dtd'>", "")
+    text = re.sub(r"<(/?)(?=\w)", rf"<\1{prefix}", plain)
+    declaration = f"xmlns{prefix and ':t'}='http://www.lisa.org/tmx14'"
+    path = write(tmp_path / "n.tmx", text.replace(f"<{prefix}tmx>", f"<{prefix}tmx {declaration}>"))
+    assert rows_of(load_from(tmp_path, path=path)) == rows_of(load_from(tmp_path, **tmx(tmp_path)))
+
+
 def test_line_ends_of_other_alphabets_stay_inside_lines(tmp_path):
     text = "a\u2028b\u2029c\u0085d\x0be\x0cf\x1cg\x1dh\x1ei"
     dataset = load_from(tmp_path, source=write(tmp_path / "s", text + "\n"), target=write(tmp_path / "t", "one\r\n"))
@@ -268,6 +279,16 @@ BAD_TABLES = {
     ),
     "CSV quotes": ("c.csv", 'source,target\na,b\n"a"x,b\n', r"c\.csv, line 3: this is not valid CSV"),
     "TMX syntax": ("c.tmx", "<tmx><body>\n<tu></body></tmx>", r"c\.tmx, line 2: this is not well-formed XML"),
+    "TMX unit alone": (
+        "c.tmx",
+        "<tu><tuv lang='de'><seg>x</seg></tuv><tuv lang='en'><seg>y</seg></tuv></tu>",
+        r"c\.tmx: the file is a single unit \(<tu>\)\. A TMX file is <tmx> with a <body> of units",
+    ),
+    "TMX depth": (
+        "c.tmx",
+        f"<tmx><body><tu><tuv lang='de'><seg>{'<hi>' * 5000}{'</hi>' * 5000}</seg></tuv></tu></body></tmx>",
+        r"c\.tmx, unit 1: its elements are nested too deeply",
+    ),
     "TMX empty": ("c.tmx", "<tmx><body/></tmx>", r"there are no translation units"),
     "TMX languages": (
         "c.tmx",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -57,21 +58,32 @@ def _existing_parent(path: Path) -> Path:
     return next(parent for parent in path.absolute().parents if parent.exists())
 
 
-def _beside(path: Path) -> Path:
+def _beside(path: Path, suffix: str = "partial") -> Path:
     """A new hidden name in the folder of `path` that tells who writes it."""
-    return path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}.partial")
+    return path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}.{suffix}")
 
 
-def _remove_leftovers(path: Path) -> None:
-    """Remove what killed processes of this machine left beside `path`."""
-    for leftover in path.parent.glob(f".{path.name}.{socket.gethostname()}-*-*.partial"):
-        pid = leftover.name.removesuffix(".partial").split("-")[-2]
+def _leftovers(path: Path, suffix: str) -> Iterator[Path]:
+    """What killed processes of this machine left beside `path`."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.{socket.gethostname()}-*-*.{suffix}"):
+        pid = leftover.name.removesuffix(f".{suffix}").split("-")[-2]
         try:
             os.kill(int(pid), 0)
         except ProcessLookupError:
-            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+            yield leftover
         except (ValueError, OSError):
             continue
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove what killed processes left; an older folder that one had put aside, but not replaced yet, comes back."""
+    for replaced in _leftovers(path, "replaced"):
+        if not path.exists():
+            os.rename(replaced, path)
+        else:
+            shutil.rmtree(replaced.rename(_beside(path)))
+    for partial in _leftovers(path, "partial"):
+        shutil.rmtree(partial) if partial.is_dir() else partial.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:
@@ -150,6 +162,9 @@ def _plain_value(value: Any) -> Any:
 def atomic_folder(path: Path | str, *, replace: bool = False) -> Iterator[Path]:
     """A folder to fill; it becomes `path` when the block ends well, and is removed when it does not.
 
+    An older folder is put aside for the moment of the renaming. Where the process is killed at this moment, the next
+    call for the same path brings it back.
+
     Args:
         path: the folder to be.
         replace: put it in the place of an older one; without it an existing folder is refused.
@@ -158,12 +173,12 @@ def atomic_folder(path: Path | str, *, replace: bool = False) -> Iterator[Path]:
         NmtError: the folder exists and `replace` is not set, or it cannot be written.
     """
     path = Path(path)
-    if path.exists() and not replace:
-        raise NmtError(f"{path} exists already and is not overwritten. Choose another name or remove it first.")
     partial = _beside(path)
     with _refuse_failed_writes(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(path)
+    if path.exists() and not replace:
+        raise NmtError(f"{path} exists already and is not overwritten. Choose another name or remove it first.")
     with _refuse_failed_writes(path, inside=partial):
         try:
             partial.mkdir()
@@ -172,10 +187,14 @@ def atomic_folder(path: Path | str, *, replace: bool = False) -> Iterator[Path]:
                 _sync(entry)
             _sync(partial)
             if path.exists() and replace:
-                old = _beside(path)
+                old = _beside(path, "replaced")
                 os.replace(path, old)
-                os.replace(partial, path)
-                shutil.rmtree(old, ignore_errors=True)
+                try:
+                    os.replace(partial, path)
+                except BaseException:
+                    os.replace(old, path)
+                    raise
+                os.replace(old, partial)  # removed below; half removed it must not come back
             else:
                 os.rename(partial, path)
             _sync(path.parent)

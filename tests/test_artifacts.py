@@ -200,6 +200,46 @@ def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path):
     assert names(tmp_path) == ["model"]
 
 
+def test_an_older_folder_outlives_a_kill_between_the_renames(tmp_path):
+    script = (
+        "import os, signal, sys\nfrom hf_nmt.artifacts import atomic_folder\n"
+        "replace, calls = os.replace, []\n"
+        "def killed(*names):\n    calls.append(names)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL) if len(calls) == 2 else replace(*names)\n"
+        "os.replace = killed\n"
+        "with atomic_folder(sys.argv[1], replace=True) as folder:\n    (folder / 'new').write_text('')\n"
+    )
+    with atomic_folder(tmp_path / "model") as folder:
+        (folder / "old").write_text("")
+    done = subprocess.run([sys.executable, "-c", script, tmp_path / "model"], check=False)
+    assert done.returncode == -signal.SIGKILL and not (tmp_path / "model").exists()
+    with pytest.raises(KeyError), atomic_folder(tmp_path / "model", replace=True):
+        assert names(tmp_path / "model") == ["old"]
+        raise KeyError
+    assert names(tmp_path) == ["model"] and names(tmp_path / "model") == ["old"]
+    subprocess.run([sys.executable, "-c", script, tmp_path / "model"], check=False)
+    with pytest.raises(NmtError, match="model exists already"), atomic_folder(tmp_path / "model"):
+        pytest.fail("the block must not run")
+    assert names(tmp_path) == ["model"] and names(tmp_path / "model") == ["old"]
+
+
+def test_an_older_folder_comes_back_where_the_new_one_cannot_take_its_place(tmp_path, monkeypatch):
+    with atomic_folder(tmp_path / "model") as folder:
+        (folder / "old").write_text("")
+    replace = os.replace
+
+    def fails_for_the_new(source, target):
+        if str(source).endswith(".partial"):
+            raise OSError(errno.EIO, "Input/output error", str(source))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", fails_for_the_new)
+    with pytest.raises(NmtError, match="model could not be written: Input/output error"):
+        with atomic_folder(tmp_path / "model", replace=True) as folder:
+            (folder / "new").write_text("")
+    assert names(tmp_path) == ["model"] and names(tmp_path / "model") == ["old"]
+
+
 def test_what_a_living_process_writes_is_left_alone(tmp_path):
     with atomic_file(tmp_path / "a") as outer:
         outer.write_text("outer")

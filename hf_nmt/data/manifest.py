@@ -71,13 +71,25 @@ class Manifest(pydantic.BaseModel):
     def write(self, path: Path | str) -> None:
         write_json(path, self)
 
+    def with_steps(self, encoded: Mapping[str, datasets.Dataset]) -> Manifest:
+        """This manifest with the steps that were recorded beside what `encode_pairs` made of its splits.
+
+        A step that it has already is not listed twice.
+        """
+        steps = []
+        for split in self.splits:
+            steps += (own := [step for step in self.steps if step.split == split])
+            for step in recorded_steps(encoded[split]) if split in encoded else []:
+                if (found := step.model_copy(update={"split": split})) not in own:
+                    steps.append(found)
+        return self.model_copy(update={"steps": steps, "recipe_hash": _hash_of_steps(steps)})
+
 
 def describe(
     corpora: Mapping[str, tuple[CorpusSettings, datasets.Dataset]],
     *,
     source_language: str,
     target_language: str,
-    encoded: Mapping[str, datasets.Dataset] | None = None,
 ) -> Manifest:
     """The manifest of what a run reads.
 
@@ -85,22 +97,18 @@ def describe(
         corpora: for each split, where it came from and what `load_pairs` gave.
         source_language: code.
         target_language: code.
-        encoded: for each split that was encoded, what `encode_pairs` gave: its dropped pairs are listed too.
     """
-    encoded = encoded or {}
     splits = {
         name: SplitContent(rows=len(rows), content_hash=content_hash(rows)) for name, (_, rows) in corpora.items()
     }
     inputs = {name: settings.model_dump(mode="json", exclude_none=True) for name, (settings, _) in corpora.items()}
     steps = [
-        step.model_copy(update={"split": name})
-        for name, (_, rows) in corpora.items()
-        for step in [*recorded_steps(rows), *(recorded_steps(encoded[name]) if name in encoded else [])]
+        step.model_copy(update={"split": name}) for name, (_, rows) in corpora.items() for step in recorded_steps(rows)
     ]
     files = {file.path: file for settings, _ in corpora.values() for file in _files(settings)}
     return Manifest(
         content_hash=_hash_of_splits(splits),
-        recipe_hash=fingerprint([step.model_dump(include={"name", "settings", "split"}) for step in steps]),
+        recipe_hash=_hash_of_steps(steps),
         rows=sum(split.rows for split in splits.values()),
         languages=[source_language, target_language],
         splits=splits,
@@ -109,6 +117,10 @@ def describe(
         steps=steps,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
+
+
+def _hash_of_steps(steps: list[Step]) -> str:
+    return fingerprint([step.model_dump(include={"name", "settings", "split"}) for step in steps])
 
 
 def recorded_steps(dataset: datasets.Dataset) -> list[Step]:

@@ -31,6 +31,8 @@ from hf_nmt.training.settings import TrainingSettings
 from hf_nmt.training.trainer import TranslationTrainer
 from hf_nmt.training.validation import Validation
 
+MANIFEST = "manifest.json"
+
 logger = logging.getLogger(__name__)
 
 _EXAMPLES = {"source_language": "de", "target_language": "en"}
@@ -209,7 +211,7 @@ def open_run(
         seeds = {"seed": arguments.seed, "data_seed": data_seed(arguments)}
         plain = settings.model_dump(mode="json")
         run = runs.start(recipe, plain, settings.output_dir, settings.run_name, data=data, seeds=seeds, device=device)
-        manifest.write(run.folder / "manifest.json")
+        manifest.write(run.folder / MANIFEST)
     _from_first(arguments, run.folder)
     return run
 
@@ -274,19 +276,26 @@ def make_trainer(
     dropout = BpeDropout(tokenizer, settings.tokenizer.dropout) if settings.tokenizer.dropout else None
     collator = TranslationCollator.for_model(model, pad_to_multiple_of=batching.pad_to_multiple_of)
     with arguments.main_process_first(local=False, desc="encoding"):
-        pairs, sampler = training_batches(
-            encode_pairs(texts.train, tokenizer, batching, keep_text=dropout is not None),
-            batching,
-            seed=data_seed(arguments),
-            world_size=arguments.world_size,
-            accumulation=arguments.gradient_accumulation_steps,
-            subword_sampler=dropout,
-        )
+        encoded = {"train": encode_pairs(texts.train, tokenizer, batching, keep_text=dropout is not None)}
+        if texts.validation is not None:
+            encoded["validation"] = encode_pairs(texts.validation, tokenizer, batching)
+    if arguments.process_index == 0:
+        # What was too long is known only now.
+        path = run.folder / MANIFEST
+        Manifest.model_validate_json(path.read_bytes()).with_steps(encoded).write(path)
+    pairs, sampler = training_batches(
+        encoded["train"],
+        batching,
+        seed=data_seed(arguments),
+        world_size=arguments.world_size,
+        accumulation=arguments.gradient_accumulation_steps,
+        subword_sampler=dropout,
+    )
     validation = None
     if texts.validation is not None:
         validation = Validation(
             texts.validation,
-            validation_batches(encode_pairs(texts.validation, tokenizer, batching), collator, batching),
+            validation_batches(encoded["validation"], collator, batching),
             tokenizer,
             settings.decoding,
             settings.metrics,

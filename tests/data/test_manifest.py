@@ -128,3 +128,21 @@ def test_moving_a_record_between_splits_changes_the_hash():
 
 def test_a_dataset_made_otherwise_has_no_recorded_steps():
     assert recorded_steps(datasets.Dataset.from_list(RECORDS)) == []
+
+
+def test_steps_that_came_later_are_added_once(tmp_path, monkeypatch):
+    corpora = {
+        split: (CorpusSettings(**tsv(tmp_path)), load_from(tmp_path, **tsv(tmp_path))) for split in ("train", "test")
+    }
+    before = describe(corpora, source_language="de", target_language="en")
+    encode = manifest.Step(name="encode", kept=2, dropped={"source_too_long": 1})
+    monkeypatch.setattr(manifest, "recorded_steps", lambda dataset: [encode])
+    after = before.with_steps({"train": corpora["train"][1]})
+    assert [(step.split, step.name) for step in after.steps] == [
+        ("train", "load"),
+        ("train", "encode"),
+        ("test", "load"),
+    ]
+    assert after.steps[1].dropped == {"source_too_long": 1}
+    assert after.content_hash == before.content_hash and after.recipe_hash != before.recipe_hash
+    assert after.with_steps({"train": corpora["train"][1]}) == after

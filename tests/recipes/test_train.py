@@ -47,6 +47,10 @@ def test_the_run_folder_is_complete(finished):
     assert record["choices"].keys() == {"matmul_precision", "attention", "mixed_precision", "batch_tokens"}
     assert record["best"]["kind"] in ("single", "average") and record["seeds"] == {"seed": 42, "data_seed": 42}
     assert record["settings"]["training"]["max_steps"] == 12
+    steps = json.loads((run / "manifest.json").read_text())["steps"]
+    assert [(step["split"], step["name"]) for step in steps] == [
+        (split, name) for split in ("train", "validation") for name in ("load", "encode")
+    ]
     metrics = runs.read_metrics(run)
     assert runs.series(metrics, "loss")[0] == [2, 4, 6, 8, 10, 12]
     for name in ("learning_rate", "grad_norm", "tokens_per_second"):

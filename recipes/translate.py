@@ -81,14 +81,19 @@ def main(argv: list[str]) -> int:
     settings = from_command_line(TranslateRecipe, argv, recipe="translate", doc=__doc__, positional="model")
     folder = check(settings)
     settings.decoding = model_decoding(folder, settings.decoding)
-    languages = {"source_language": settings.source_language, "target_language": settings.target_language}
-    translator = load_translator(folder, settings.device, **languages)
-    translator.with_scores = settings.output_format == "jsonl"
     source = None if settings.input is None else Path(settings.input)
-    if settings.output is None:
+    facts = None if settings.output is None else facts_of(settings, source, folder)
+    translator = load_translator(
+        folder,
+        settings.device,
+        source_language=settings.source_language,
+        target_language=settings.target_language,
+    )
+    translator.with_scores = settings.output_format == "jsonl"
+    if facts is None:
         to_standard_output(translator, source, settings)
     else:
-        to_file(translator, source, Path(settings.output), settings, fingerprint(artifacts.hash_folder(folder)))
+        to_file(translator, source, settings, facts)
     logger.info(translator.statistics.summary())
     return 0
 
@@ -111,15 +116,21 @@ def to_standard_output(translator: Any, source: Path | None, settings: Translate
             bar.update(len(window))
 
 
-def to_file(translator: Any, source: Path | None, output: Path, settings: TranslateRecipe, model_hash: str) -> None:
+def facts_of(settings: TranslateRecipe, source: Path | None, folder: Path) -> dict[str, Any]:
+    """What the output depends on. The input is read through, so that a bad line is told before the model loads."""
     from hf_nmt.generation import files
 
-    asked = settings.model_dump(
-        include={"source_language", "target_language", "output_format", "decoding"}, mode="json"
-    )
-    facts = {"model": model_hash, "input": files.describe(source), **asked}
+    keys = {"source_language", "target_language", "output_format", "decoding"}
+    model = fingerprint(artifacts.hash_folder(folder))
+    return {"model": model, "input": files.describe(source), **settings.model_dump(include=keys, mode="json")}
+
+
+def to_file(translator: Any, source: Path | None, settings: TranslateRecipe, facts: dict[str, Any]) -> None:
+    from hf_nmt.generation import files
+
+    output, num_lines = Path(settings.output), None if source is None else facts["input"]["lines"]
     try:
-        with tqdm(unit=" lines", disable=None) as bar:
+        with tqdm(total=num_lines, unit=" lines", disable=None) as bar:
             for progress in files.translate_file(
                 translator, source, output, settings.decoding, facts,
                 output_format=settings.output_format, overwrite=settings.overwrite,

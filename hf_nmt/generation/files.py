@@ -254,10 +254,16 @@ def name_of(source: Path | None) -> str:
 
 
 def describe(source: Path | None) -> dict[str, Any] | None:
-    """Size and hash of an input file; None for the standard input."""
+    """Size, hash and number of lines of an input file; None for the standard input.
+
+    Raises:
+        DataError: it is not UTF-8 text, which is better known before an hour of translating.
+    """
     if source is None:
         return None
-    return {"bytes": source.stat().st_size, "sha256": artifacts.hash_file(source)}
+    with open_input(source) as stream:
+        lines = sum(1 for _ in read_lines(stream, name_of(source)))
+    return {"bytes": source.stat().st_size, "sha256": artifacts.hash_file(source), "lines": lines}
 
 
 def translate_file(

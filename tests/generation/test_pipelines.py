@@ -99,7 +99,8 @@ assert hf_nmt._watch not in sys.meta_path and not hf_nmt._waiting
     [
         "import hf_nmt; assert not {'torch', 'transformers', 'pydantic'} & set(sys.modules)",
         "from transformers import pipeline, AutoTokenizer, AutoModelForSeq2SeqLM; import hf_nmt",
-        "import hf_nmt.models.modeling_nmt, hf_nmt.generation.pipelines",
+        pytest.param("import hf_nmt.models.modeling_nmt, hf_nmt.generation.pipelines", marks=pytest.mark.slow),
+        pytest.param("import hf_nmt; from transformers import PreTrainedModel", marks=pytest.mark.slow),
     ],
 )
 def test_import_registers_the_family_in_every_order(first):

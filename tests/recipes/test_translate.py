@@ -124,7 +124,7 @@ def test_a_record_lies_beside_the_output(run, good, tmp_path, copy_folder, caplo
     record = json.loads((tmp_path / "out.json").read_text())
     assert record["model"]["path"] == str(copy_folder) and len(record["model"]["hash"]) == 16
     assert record["output"] == {"bytes": len(data), "lines": 20, "sha256": artifacts.hash_file(tmp_path / "out")}
-    assert record["input"] == {"bytes": len(data), "sha256": artifacts.hash_file(tmp_path / "in")}
+    assert record["input"] == {"bytes": len(data), "lines": 20, "sha256": artifacts.hash_file(tmp_path / "in")}
     assert record["decoding"]["num_beams"] == 1 and record["statistics"]["texts"] == 20
     assert "torch" in record["environment"]["packages"]
     assert "20 texts, 20 sentences" in caplog.text and "sentences/s" in caplog.text
@@ -254,6 +254,7 @@ def test_an_output_that_is_being_written_is_left_alone(recipe, copy_folder, tmp_
         recipe.main(arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGINT])
 def test_a_process_that_is_stopped_from_outside(copy_folder, tmp_path, good, signal_number):
     (tmp_path / "in").write_text("".join(f"{line}\n" for line in good * 15))

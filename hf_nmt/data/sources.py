@@ -43,6 +43,9 @@ _SUFFIXES = {
     ".parquet": "parquet",
 }
 
+# `owner/name` as the Hub has it, without the ending of a file: `wmt/v1.0`, but not `data/pairs.txt`.
+_HUB_NAME = re.compile(r"[\w-][\w.-]*/(?!.*\.[A-Za-z]\w*$)[\w-][\w.-]*")
+
 
 class CorpusSettings(Settings):
     """Where parallel text comes from: two aligned files (`source`, `target`), or one `path` that holds both sides."""
@@ -55,10 +58,13 @@ class CorpusSettings(Settings):
     path: str | None = Field(
         None,
         description="one file or folder with both sides: .tsv, .csv, .tmx, .jsonl (each also .gz), .parquet, a folder "
-        "of Dataset.save_to_disk, a dataset id of the Hub, or the built-in controlled/tiny and controlled/full",
+        "of Dataset.save_to_disk, a dataset of the Hub as owner/name, or the built-in controlled/tiny and "
+        "controlled/full",
     )
     format: Literal["auto", "tsv", "csv", "tmx", "jsonl", "parquet", "arrow", "hub"] = Field(
-        "auto", description="format of path; auto goes by the ending of its name"
+        "auto",
+        description="format of path; auto goes by the ending of its name, and asks the Hub for owner/name where no "
+        "folder owner is here; hub asks it for any name",
     )
     subset: str | None = Field(None, description="configuration of a Hub dataset, such as de-en")
     split: str | None = Field(None, description="split of a Hub dataset, a saved DatasetDict or the built-in corpus")
@@ -149,7 +155,7 @@ def format_of(settings: CorpusSettings) -> str:
     """The format that `path` will be read as; `lines` for two aligned files.
 
     Raises:
-        DataError: the name does not tell it.
+        DataError: nothing is there, with the nearest name, or the name does not tell it.
     """
     if settings.path is None:
         return "lines"
@@ -166,9 +172,13 @@ def format_of(settings: CorpusSettings) -> str:
             f"{path}: the ending of the name does not tell the format. Set format to tsv, csv, tmx, jsonl or parquet; "
             "two aligned text files are given as source and target."
         )
-    if path.is_absolute() or not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", settings.path):
+    if _HUB_NAME.fullmatch(settings.path) and not path.parent.exists():
+        return "hub"
+    try:
         existing_file(path)
-    return "hub"
+    except DataError as error:
+        raise DataError(f"{error} A dataset of the Hub is given as owner/name, or with format=hub.") from None
+    raise AssertionError(path)
 
 
 def _open(settings: CorpusSettings, format_name: str, wanted: Wanted) -> tuple[Corpus, Any]:

@@ -36,7 +36,7 @@ def existing_file(path: str | Path) -> Path:
     """The path, if a file is there.
 
     Raises:
-        DataError: no file is there; the nearest name in its folder is offered.
+        DataError: no file is there; the nearest name in its folder, of a file or folder, is offered.
     """
     path = Path(path)
     if path.is_file():
@@ -45,7 +45,7 @@ def existing_file(path: str | Path) -> Path:
         raise DataError(f"{path}: this is a folder; a file is needed here.")
     if not path.parent.is_dir():
         raise DataError(f"{path}: there is no such file, and no folder {path.parent}.")
-    near = nearest(path.name, sorted(entry.name for entry in path.parent.iterdir() if entry.is_file()))
+    near = nearest(path.name, sorted(entry.name for entry in path.parent.iterdir()))
     hint = f" Did you mean {path.with_name(near)}?" if near else ""
     raise DataError(f"{path}: there is no such file.{hint}")
 

@@ -167,7 +167,22 @@ def test_a_path_that_looks_like_a_file_is_not_looked_for_on_the_hub(tmp_path, mo
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError, match=r"data/trian\.tsv: there is no such file\. Did you mean data/train\.tsv\?"):
         load_from(tmp_path, path="data/trian.tsv")
-    assert format_of(CorpusSettings(path="wmt/wmt14")) == "hub"
+    for name in ("wmt/wmt14", "owner-1/name.v2.0"):
+        assert format_of(CorpusSettings(path=name)) == "hub"
+    (tmp_path / "saved").mkdir()
+    refused = {
+        "pairs.txt": r"pairs\.txt: there is no such file\. A dataset of the Hub is given as owner/name, or with "
+        "format=hub",
+        "wmt14": r"wmt14: there is no such file\. A dataset of the Hub",
+        "savd": r"savd: there is no such file\. Did you mean saved\? A dataset of the Hub",
+        "owner/pairs.txt": r"owner/pairs\.txt: there is no such file, and no folder owner\. A dataset of the Hub",
+        "data/train": r"data/train: there is no such file\. Did you mean data/train\.tsv\?",
+        "a/b/c": r"a/b/c: there is no such file, and no folder a/b\.",
+    }
+    for name, message in refused.items():
+        with pytest.raises(DataError, match=message):
+            format_of(CorpusSettings(path=name))
+        assert format_of(CorpusSettings(path=name, format="hub")) == "hub"
 
 
 BAD_SETTINGS = {

@@ -17,6 +17,7 @@ import json
 import logging
 import os
 import platform
+import subprocess
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -272,8 +273,9 @@ def read_validations(folder: Path | str) -> list[dict[str, Any]]:
 
 
 def environment() -> dict[str, Any]:
-    """Versions, processor and command line."""
+    """Versions, code revision, processor and command line."""
     return {
+        "commit": _commit(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor": _processor(),
@@ -281,6 +283,22 @@ def environment() -> dict[str, Any]:
         "packages": {name: version for name in PACKAGES if (version := _version(name)) is not None},
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
     }
+
+
+def _commit() -> str | None:
+    """Commit of the checkout this file belongs to, with "-dirty" where it was changed; None where there is none."""
+    here = Path(__file__)
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(here.parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=10).stdout.strip()
+
+    try:
+        if not git("ls-files", here.name):  # installed, perhaps inside somebody else's checkout
+            return None
+        return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+    except (OSError, subprocess.TimeoutExpired):
+        return None
 
 
 def differences(before: Any, after: Any, path: str = "") -> list[tuple[str, Any, Any]]:

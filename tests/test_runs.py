@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +11,7 @@ from hf_nmt import runs
 from hf_nmt.artifacts import file_lock
 from hf_nmt.errors import ConfigError, NmtError
 
+ROOT = Path(__file__).parents[1]
 SETTINGS = {"seed": 1, "name": None, "output_dir": "runs", "resume": None, "model": {"d_model": 8}}
 
 
@@ -133,3 +136,13 @@ def test_choices_add_up(tmp_path):
 def test_differences_name_the_path():
     before, after = {"a": {"b": 1, "c": 2}, "d": [1]}, {"a": {"b": 1, "c": 3}, "d": [1, 2], "e": None}
     assert runs.differences(before, after) == [("a.c", 2, 3), ("d", [1], [1, 2])]
+
+
+def test_the_environment_names_the_revision_of_the_code():
+    commit = runs.environment()["commit"]
+    inside = subprocess.run(["git", "ls-files", "hf_nmt/runs.py"], cwd=ROOT, capture_output=True, text=True).stdout
+    if not inside:
+        assert commit is None
+    else:
+        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+        assert commit.removesuffix("-dirty") == head

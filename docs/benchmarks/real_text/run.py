@@ -67,7 +67,8 @@ def facts(run: Path) -> dict:
     }
     return {
         "settings": settings,
-        "data": record["fingerprint"]["data"] if isinstance(record["fingerprint"], dict) else record["fingerprint"],
+        "data": record["data"],
+        "trained_with": {name: record["environment"].get(name) for name in ("commit", "python", "packages")},
         "summary": summary,
         "curves": {
             name: [[entry["step"], entry["value"]] for entry in metrics if entry["name"] == name] for name in wanted
@@ -88,9 +89,18 @@ def environment() -> dict:
     }
 
 
+def without_folders(value: object) -> object:
+    """The same, with file names in place of the paths of this machine."""
+    if isinstance(value, dict):
+        return {key: without_folders(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [without_folders(entry) for entry in value]
+    return Path(value).name if isinstance(value, str) and ("../" in value or value.startswith("/")) else value
+
+
 def record(name: str, result: dict) -> None:
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    results[name] = result | {"environment": environment()}
+    results[name] = without_folders(result | {"environment": environment()})
     RESULTS.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

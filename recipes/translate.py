@@ -5,12 +5,12 @@
     python recipes/translate.py model=runs/<id>/best output_format=jsonl decoding.num_return_sequences=5 < in.de
 
 Every line of input gives one of output, empty ones too; a line of several sentences is translated sentence by
-sentence. Several translations per line come as `index TAB score TAB translation`, best first, the index counting lines
-from 0; output_format=jsonl gives one object per line, with tokens and their log-probabilities.
+sentence (decoding.split_sentences=false: in one go). Several translations per line come as `index TAB score TAB
+translation`, best first, the index counting lines from 0; output_format=jsonl gives one object per line, with tokens
+and their log-probabilities.
 
 An output file is written as <output>.partial until it is whole. If it is interrupted, the same command goes on where
-it stopped. <output>.json records the settings, hashes and counts. To test line-aligned text, as recipes/validate.py
-does, set decoding.split_sentences=false.
+it stopped. <output>.json records the settings, hashes and counts.
 """
 
 from __future__ import annotations

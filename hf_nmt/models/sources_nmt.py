@@ -85,7 +85,7 @@ def _chosen(given: str | None, known: Sequence[str], side: str) -> str | None:
     parts = [code for code, spelling in spellings.items() if spelling.split("_")[0] == wanted]
     if len(found := exact or parts) == 1:
         return found[0]
-    near = difflib.get_close_matches(given, known, n=1)
+    near = [code for code in known if spellings[code].startswith(wanted)] or difflib.get_close_matches(given, known)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise ValueError(f"The {side} language {given!r} was asked for; this model has {_listed(known)}.{hint}")
 

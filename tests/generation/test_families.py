@@ -40,7 +40,7 @@ FAMILIES = {
     "bart": (BartForConditionalGeneration, BartConfig(**SIZE, forced_bos_token_id=0), BART_ORDER),
     "m2m_100": (M2M100ForConditionalGeneration, M2M100Config(**SIZE), BART_ORDER),
 }
-TEXTS = sentences(20, seed=41)
+TEXTS = sentences(10, seed=41)
 
 
 @pytest.fixture(params=FAMILIES)

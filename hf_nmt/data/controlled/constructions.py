@@ -18,7 +18,7 @@ from hf_nmt.data.controlled.meaning import (
 )
 from hf_nmt.data.controlled.phrases import FIRST, HE, SHE, THEY, WE, Article
 from hf_nmt.data.controlled.random_choice import cumulative
-from hf_nmt.data.controlled.vocabulary import Adverbial, Noun
+from hf_nmt.data.controlled.vocabulary import Adverbial, Noun, Verb
 
 _MORE, _MUCH_MORE = Adverbial("더", "", "", "degree", True), Adverbial("훨씬 더", "much", "", "degree", True)
 _STATES = frozenset({"피곤하", "아프", "바쁘", "배고프", "졸리", "심심하", "기쁘", "행복하"})
@@ -269,9 +269,21 @@ def _shared_link(article: Article, relation: str, avoid: tuple[Noun, ...]) -> Li
     return Link(relation, sub, main)
 
 
+def _reporting_verb(article: Article) -> Verb:
+    """A verb of saying that has a subject in the article."""
+    verbs = article.world.by_section["report"]
+    return article.draw.pick(
+        [
+            verb
+            for verb in verbs
+            if "person" in verb.subjects or any(noun.one_of(verb.subjects) for noun in article.groups)
+        ]
+    )
+
+
 def _reported(article: Article) -> Sentence:
     draw, world = article.draw, article.world
-    verb = draw.pick(world.by_section["report"])
+    verb = _reporting_verb(article)
     subject = article.subject_of(verb)
     point = draw.below(10)
     if point < 6:
@@ -328,13 +340,18 @@ def _figure(article: Article) -> Sentence:
 def _long(article: Article) -> Sentence:
     """A report of two clauses, each with its circumstances, some with relative clauses."""
     draw = article.draw
-    subject = article.subject_of(verb := draw.pick(article.world.by_section["report"]))
+    subject = article.subject_of(verb := _reporting_verb(article))
     first = article.action(tense="past", avoid=(subject.noun,))
     clauses = (first, _other_action(article, first, "past", (subject.noun,), pronouns=False))
     for clause in clauses:
         clause.time, clause.subject.marker = None, ""
+        role = clause.subject.noun.form == "count" and "human" in clause.subject.noun.classes
+        if role and clause.subject.is_plain and draw.chance(0.5):
+            article.add_doing(clause.subject)
         if draw.chance(0.4):
             _extend_object(article, clause)
+        elif clause.place is None and clause.verb.places:
+            article.add_place(clause)
     relation = draw.pick(("because_of", "when", "after", "before", "but", "and", "although"))
     for clause in clauses:
         clause.polarity, clause.modality, clause.aspect, clause.frequency, clause.tense = "", "", "", None, "past"

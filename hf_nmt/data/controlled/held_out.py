@@ -24,16 +24,21 @@ _UNACCUSATIVE = frozenset({"change", "event", "happening", "failure"})
 
 @cache
 def split_of(first: str, second: str) -> str:
-    """The split of a combination of two English words: a keyed hash, so the same for every seed and size."""
+    """The split of a combination of two English words: a keyed hash, so the same for every seed."""
     bucket = int.from_bytes(hashlib.sha256(f"held out|{first}|{second}".encode()).digest()[:4], "big") % 100
     if bucket < _PERCENT:
         return "test"
     return "validation" if bucket < 2 * _PERCENT else "train"
 
 
-def split_of_sentence(content: Content) -> str:
-    """`train` where no combination is held out; the split of those that are; empty where they are of two splits."""
-    held = {split_of(*pair) for pair in combinations(content)} - {"train"}
+def split_of_sentence(content: Content, seldom: frozenset[str] = frozenset()) -> str:
+    """`train` where no combination is held out; the split of those that are; empty where they are of two splits.
+
+    Args:
+        content: what the sentence says.
+        seldom: words whose combinations are never held out.
+    """
+    held = {split_of(*pair) for pair in combinations(content) if seldom.isdisjoint(pair)} - {"train"}
     if len(held) == 2:
         return ""
     return held.pop() if held else "train"

@@ -100,7 +100,7 @@ class Article:
         elif point < 43:
             phrase.number, phrase.counted = self._head_count(), True
         elif point < 48 and not self.world.small:
-            self._add_doing(phrase)
+            self.add_doing(phrase)
         if draw.chance(0.18) and phrase.relative is None:
             self.modify(phrase)
         return phrase
@@ -110,7 +110,7 @@ class Article:
             return 2 + self.draw.below(8)
         return 2 + self.draw.below(11) if self.draw.chance(0.8) else 13 + self.draw.below(60)
 
-    def _add_doing(self, phrase: NounPhrase) -> None:
+    def add_doing(self, phrase: NounPhrase) -> None:
         """A relative clause that says what the person did."""
         verbs = [
             verb for verb in self.world.actions[self.domain] if phrase.noun.one_of(verb.subjects) and verb.objects
@@ -127,7 +127,9 @@ class Article:
         """Adds an adjective where one fits."""
         adjectives = self.world.describing.get(phrase.noun, ())
         if adjectives and phrase.noun.form in ("count", "mass", "plural"):
-            phrase.modifier = self.draw.pick(adjectives)
+            modifier = self.draw.pick(adjectives)
+            if modifier.english not in phrase.noun.english:
+                phrase.modifier = modifier
 
     def choose(self, nouns: Sequence[Noun]) -> Noun:
         """A noun, rather one that the article is about."""
@@ -283,12 +285,15 @@ class Article:
             if verb.objects & {"name", "person"}:
                 clause.argument = self._other_person(verb, subject)
             else:
-                noun = self.choose(self.world.arguments[verb, self.domain])
+                nouns = self.world.any_arguments[verb]
+                noun = draw.pick(nouns) if draw.chance(0.3) else self.choose(self.world.arguments[verb, self.domain])
                 if noun is subject:
-                    noun = draw.pick(self.world.arguments[verb, self.domain])
+                    noun = draw.pick(nouns)
                 clause.argument = self._as_argument(verb, noun, subject)
         if verb.recipient and ("dative" in verb.flags or draw.chance(0.45)):
-            clause.recipient = self.person(pronouns=False, avoid=(subject,))
+            owner = clause.argument.owner
+            taken = (subject,) if owner is None else (subject, owner.noun)
+            clause.recipient = self.person(pronouns=False, avoid=taken)
             clause.recipient.relative = None
         if "goal" in verb.flags and verb.particle == "에" and not self.world.small and draw.chance(0.3):
             self._add_purpose(clause)
@@ -328,8 +333,8 @@ class Article:
         draw, times = self.draw, self.world.times
         clause.tense = "present" if tense in ("habit", "now") else tense
         if "generic" in clause.verb.flags:
-            clause.tense = "present"
-        elif tense == "habit":
+            return
+        if tense == "habit":
             if draw.chance(0.5):
                 clause.frequency = draw.pick(times["frequency"])
             else:

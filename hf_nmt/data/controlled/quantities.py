@@ -94,9 +94,9 @@ def _duration(draw: Draw, names: tuple[str, str]) -> Adverbial:
 
 def ago(draw: Draw) -> Adverbial:
     """`세 달 전에`, `10년 전에`."""
-    unit, english = _UNITS[1 + draw.below(len(_UNITS) - 1)]
+    unit, english = _UNITS[2 + draw.below(len(_UNITS) - 2)]
     number = 2 + draw.below(9)
-    if unit in ("시간", "달"):
+    if unit == "달":
         return _made(f"{native_number(number)} {unit} 전에", f"{number_words(number)} {english}s ago", "past")
     return _made(f"{number}{unit} 전에", f"{number} {english}s ago", "past")
 
@@ -128,5 +128,5 @@ def money(draw: Draw) -> Adverbial:
 
 def age(draw: Draw) -> Adverbial:
     """`스물세 살`."""
-    number = 7 + draw.below(80)
+    number = 20 + draw.below(50)
     return _made(f"{native_number(number)} 살", f"{number_words(number)} years old", "age")

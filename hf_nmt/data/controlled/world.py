@@ -8,11 +8,13 @@ from hf_nmt.data.controlled.vocabulary import DOMAINS, Adjective, Noun, Verb, vo
 
 _SPECIAL_SECTIONS = frozenset({"change", "event", "happening", "failure", "weather", "report", "inquiry"})
 
+_FEW = 6
+
 
 def _fits(verb: Verb, tense: str) -> bool:
     """Whether a verb goes with a habit, with what happens now, with the past or the future."""
     if "generic" in verb.flags:
-        return tense == "habit"
+        return tense in ("habit", "past")
     if tense == "habit":
         return not verb.flags & {"once", "state"}
     if tense == "now":
@@ -26,11 +28,12 @@ class World:
     Attributes:
         actions: for each domain, the verbs that a person or group may be the subject of.
         fitting: for each domain and tense, those of them that go with it.
-        arguments: for each verb and domain, the nouns that its argument may be.
+        arguments: for each verb and domain, the nouns that its argument may be; any_arguments: of all domains.
         places: for each verb and domain, the nouns that name where it is done.
         doers: for each verb and domain, the nouns that its subject may be, people by name aside.
         describing, predicated: for each noun, the adjectives that may stand before it, and be said of it.
         acting_on: for each noun, the verbs that take it as their object (for relative clauses).
+        seldom: English words that combine with few others; held out, they might never be seen in training.
         done_at: for each place, the verbs with an object that are done there of free will.
     """
 
@@ -63,11 +66,13 @@ class World:
             for section in verb.flags & _SPECIAL_SECTIONS:
                 self.by_section.setdefault(section, []).append(verb)
         self.arguments: dict[tuple[Verb, str], list[Noun]] = {}
+        self.any_arguments: dict[Verb, list[Noun]] = {}
         self.places: dict[tuple[Verb, str], list[Noun]] = {}
         self.doers: dict[tuple[Verb, str], list[Noun]] = {}
         for verb in self.verbs:
             for domain in DOMAINS:
                 self.arguments[verb, domain] = self._of_classes(verb.objects, domain)
+                self.any_arguments[verb] = self._of_classes(verb.objects, "")
                 self.places[verb, domain] = self._of_classes(verb.places, domain)
                 self.doers[verb, domain] = self._of_classes(verb.subjects, domain)
         self.describing: dict[Noun, list[Adjective]] = {
@@ -103,12 +108,29 @@ class World:
                    and not other.classes.isdisjoint(noun.classes)]
             for noun in self.nouns
         }  # fmt: skip
+        self.seldom = self._seldom()
         self.holders = [noun for noun in self.nouns if noun.holds]
         self.held = {noun: self._of_classes(noun.holds, "") for noun in self.holders}
         self.passives = {
             domain: [verb for verb in verbs if "passive" in verb.flags and verb.stem.text.endswith("하")]
             for domain, verbs in self.actions.items()
         }
+
+    def _seldom(self) -> frozenset[str]:
+        """English words that combine with few others."""
+        partners: dict[str, set[str]] = {}
+        pairs = [(verb.english, noun.english) for verb in self.verbs for noun in self.any_arguments[verb]]
+        pairs += [
+            (verb.english, noun.english)
+            for verb in self.verbs
+            for noun in self._of_classes(verb.places, "")
+            if not verb.particle
+        ]
+        pairs += [(word.english, noun.english) for noun in self.nouns for word in self.describing[noun]]
+        for first, second in pairs:
+            partners.setdefault(first, set()).add(second)
+            partners.setdefault(second, set()).add(first)
+        return frozenset(word for word, others in partners.items() if len(others) < _FEW)
 
     def _verbs_of(self, domain: str) -> list[Verb]:
         return [

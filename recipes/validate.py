@@ -35,9 +35,7 @@ class ValidateData(Settings):
     target_language: str | None = Field(
         None, description="Code of the target language, which chooses BLEU's tokenizer; null takes the model's own."
     )
-    test: CorpusSettings | None = Field(
-        None, description="The test set. Needed; several targets are several references."
-    )
+    test: CorpusSettings | None = Field(None, description="The test set. Needed; several targets: several references.")
 
 
 class ValidateRecipe(Settings):
@@ -57,9 +55,7 @@ class ValidateRecipe(Settings):
         "but lines are not split into sentences, and too long ones are cut off, unless told otherwise here.",
     )
     metrics: ComparisonSettings = Field(ComparisonSettings(), description="Scores and how they are computed.")
-    per_domain: bool = Field(
-        False, description="Score each domain by itself as well; the test set needs a column domain."
-    )
+    per_domain: bool = Field(False, description="Score each domain as well; the test set needs a column domain.")
     num_samples: int = Field(5, ge=0, description="Segments to show on stderr, spread evenly over the test set.")
     device: str | None = Field(None, description="Such as cpu or cuda:0; null takes a GPU where there is one.")
     output_dir: str = Field("predictions", description="Where <name>/<time>/ is written.")
@@ -87,7 +83,7 @@ def find_systems(settings: ValidateRecipe) -> list[str]:
         findings.append("decoding: it has no effect on translations=FILE; leave it out.")
     if settings.decoding is not None and settings.decoding.num_return_sequences > 1:
         findings.append(
-            "decoding.num_return_sequences: only the best translation of each segment is scored; leave it out."
+            "decoding.num_return_sequences: only the best translation of a segment is scored; leave it out."
         )
     if settings.data.test is None:
         findings.append(

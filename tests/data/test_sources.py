@@ -7,6 +7,7 @@ import multiprocessing
 import re
 import subprocess
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import datasets
@@ -98,8 +99,10 @@ def _load_in_a_process(arguments):
 
 def test_two_processes_at_once(tmp_path):
     names = two_files(tmp_path)
-    with multiprocessing.get_context("spawn").Pool(2) as pool:
-        results = pool.map(_load_in_a_process, [(tmp_path, names)] * 2, chunksize=1)
+    # An executor: a `Pool` waits for ever where a process dies.
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+        jobs = [pool.submit(_load_in_a_process, (tmp_path, names)) for _ in range(2)]
+        results = [job.result(timeout=300) for job in jobs]
     assert results[0] == results[1] and results[0][1] == PAIRS
 
 

@@ -20,9 +20,9 @@ import json
 import random
 from array import array
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -38,6 +38,47 @@ MAX_WORD_LENGTH = 128  # characters; longer words (runs of text without spaces) 
 MAX_WORDS = 100_000  # the most frequent ones; bounds time and memory (about half a gigabyte)
 SHRINKING_FACTOR = 0.75
 EXPECTED_COUNT_FLOOR = 0.5  # no piece is scored as if it were expected less often
+
+
+def count_words(texts: Iterable[str], words: Counter[str]) -> tuple[int, int]:
+    """Add up words as they stand between spaces: the first of a text bare, each other with the space before it.
+
+    Returns:
+        How many texts there were, and how many of them not empty.
+    """
+    number = used = 0
+    for text in texts:
+        number += 1
+        if text:
+            words.update(text.replace(" ", "\n ").split("\n"))
+            used += 1
+    return number, used
+
+
+def split_words(
+    words: Counter[str], split: Callable[[str], Sequence[tuple[str, Any]]], rare: Sequence[str]
+) -> Counter[str]:
+    """Counts of what `split` makes of the words where rare characters are spaces; empties `words` to save memory."""
+    gaps = str.maketrans(dict.fromkeys(rare, " "))
+    parts: Counter[str] = Counter()
+    while words:
+        word, count = words.popitem()
+        for part, _ in split(word.translate(gaps)):
+            parts[part] += count
+    return parts
+
+
+def repeated(words: Mapping[str, int], at_a_time: int) -> Iterator[list[str]]:
+    """Each word on as many lines as it was counted, for a trainer that takes texts and no counts."""
+    batch: list[str] = []
+    for word, count in words.items():
+        whole, rest = divmod(count, at_a_time)
+        yield from itertools.repeat(["\n".join([word] * at_a_time)], whole)
+        batch.append("\n".join([word] * rest))
+        if len(batch) == at_a_time:
+            yield batch
+            batch = []
+    yield batch
 
 
 def train_unigram(words: Mapping[str, int], num_pieces: int) -> list[tuple[str, float]]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import random
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -26,12 +28,13 @@ from tokenizers import (
 from hf_nmt.config import Settings
 from hf_nmt.errors import ConfigError, DataError
 from hf_nmt.models.tokenization_nmt import SPECIAL_TOKENS, NmtTokenizer, language_tag
-from hf_nmt.subwords import dropout_needs_bpe, train_unigram
+from hf_nmt.subwords import count_words, dropout_needs_bpe, repeated, split_words, train_unigram
 
 logger = logging.getLogger(__name__)
 
 SPACE = "\N{LOWER ONE EIGHTH BLOCK}"  # stands for the space before a word inside pieces
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
+UNEQUAL = "There are not as many sources as targets: each source needs its target."
 CHUNK = 1000  # texts handed to the Rust tokenizer at once
 
 # Letters stay apart from digits, punctuation and symbols, each digit stands alone, and Korean, Chinese and Japanese
@@ -135,7 +138,8 @@ def train_tokenizer(
     asked for, with a warning, where the text gives no more pieces (BPE joins what occurs twice or more).
 
     Args:
-        sources, targets: as many of the one as of the other; read once.
+        sources, targets: as many of the one as of the other. Columns of a dataset are read slice by slice, and memory
+            grows with the distinct words only; of other iterables, the sample is held.
         settings: `path` and `dropout` are not looked at.
         source_language, target_language: one code, or several for a model of several directions.
 
@@ -143,21 +147,25 @@ def train_tokenizer(
         ConfigError: `vocab_size` does not hold the reserved pieces and the characters.
         DataError: there is no text, or there are not as many sources as targets.
     """
-    pairs = _sample(sources, targets, settings.max_training_sentences)
     normalizer = _normalizer(settings.normalization)
-    sides = [[text for pair in pairs if (text := normalizer.normalize_str(pair[side]))] for side in (0, 1)]
-    for name, texts in zip(("sources", "targets"), sides, strict=True):
-        if not texts:
-            raise DataError(f"No text to train a tokenizer on: the {name} hold {len(pairs)} lines and all are empty.")
+    # One count for both sides of a joint vocabulary, so that a word they share is held once.
+    words = [Counter[str]()] * 2 if settings.joint else [Counter[str](), Counter[str]()]
+    sides = _chosen(sources, targets, settings.max_training_sentences)
+    num_texts = []
+    for name, texts, counts in zip(("sources", "targets"), sides, words, strict=True):
+        number, used = count_words(map(normalizer.normalize_str, texts), counts)
+        if not used:
+            raise DataError(f"No text to train a tokenizer on: the {name} hold {number} lines and all are empty.")
+        num_texts.append(used)
     source_languages, target_languages = (
         [codes] if isinstance(codes, str) else list(codes) for codes in (source_language, target_language)
     )
     tags = [language_tag(code) for code in target_languages] if settings.language_tags else []
     if settings.joint:
-        source, target = _train_side([*sides[0], *sides[1]], settings, tags, "joint"), None
+        source, target = _train_side(words[0], sum(num_texts), settings, tags, "joint"), None
     else:
-        source = _train_side(sides[0], settings, tags, "source")
-        target = _train_side(sides[1], settings, [], "target")
+        source = _train_side(words[0], num_texts[0], settings, tags, "source")
+        target = _train_side(words[1], num_texts[1], settings, [], "target")
     return NmtTokenizer(
         tokenizer_object=source,
         target_tokenizer_object=target,
@@ -177,19 +185,35 @@ def _read(texts: Any) -> Iterator[str]:
         yield from texts
 
 
-def _sample(sources: Iterable[str], targets: Iterable[str], limit: int) -> list[tuple[str, str]]:
-    """All pairs, or `limit` of them, all with the same chance (Vitter 1985, algorithm R), always the same."""
+def _sample(items: Iterable[Any], limit: int, kept: Any) -> Any:
+    """Fill `kept` with all, or `limit` of equal chance (Vitter 1985, algorithm R); the same each time."""
     draw = random.Random(0)
-    kept: list[tuple[str, str]] = []
-    try:
-        for number, pair in enumerate(zip(_read(sources), _read(targets), strict=True)):
-            if number < limit:
-                kept.append(pair)
-            elif (place := draw.randrange(number + 1)) < limit:
-                kept[place] = pair
-    except ValueError as error:
-        raise DataError("There are not as many sources as targets: each source needs its target.") from error
+    for number, item in enumerate(items):
+        if number < limit:
+            kept.append(item)
+        elif (place := draw.randrange(number + 1)) < limit:
+            kept[place] = item
     return kept
+
+
+def _sample_pairs(sources: Iterable[str], targets: Iterable[str], limit: int) -> list[tuple[str, str]]:
+    try:
+        return _sample(zip(_read(sources), _read(targets), strict=True), limit, [])
+    except ValueError as error:
+        raise DataError(UNEQUAL) from error
+
+
+def _chosen(sources: Any, targets: Any, limit: int) -> tuple[Iterable[str], Iterable[str]]:
+    """The texts of all pairs, or of `limit` of them; only what can be read once, an iterator, is held."""
+    if not all(hasattr(texts, "__len__") and hasattr(texts, "__getitem__") for texts in (sources, targets)):
+        pairs = _sample_pairs(sources, targets, limit)
+        return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    if len(sources) != len(targets):
+        raise DataError(UNEQUAL)
+    taken = bytearray(len(sources))
+    for row in _sample(range(len(sources)), limit, array("q")):
+        taken[row] = 1
+    return itertools.compress(_read(sources), taken), itertools.compress(_read(targets), taken)
 
 
 def _normalizer(name: str) -> normalizers.Normalizer:
@@ -204,14 +228,17 @@ def _normalizer(name: str) -> normalizers.Normalizer:
     )
 
 
-def _train_side(texts: list[str], settings: TokenizerSettings, tags: list[str], side: str) -> Tokenizer:
-    """Train the Rust tokenizer of one vocabulary on normalised texts."""
+def _train_side(
+    words: Counter[str], num_texts: int, settings: TokenizerSettings, tags: list[str], side: str
+) -> Tokenizer:
+    """Train the Rust tokenizer of one vocabulary on the words of `count_words`."""
     special = [*SPECIAL_TOKENS.values(), *tags]
     reserved = [*special, *BYTES] if settings.byte_fallback else special
     counts: Counter[str] = Counter()
-    for text in texts:
-        counts.update(text)
-    counts[SPACE] = counts.pop(" ", 0) + len(texts)
+    for word, count in words.items():
+        for character in word:
+            counts[character] += count
+    counts[SPACE] = counts.pop(" ", 0) + num_texts
     rare = _rare_characters(counts, settings.character_coverage)
     smallest = len(reserved) + len(counts) - len(rare)
     if smallest > settings.vocab_size:
@@ -220,10 +247,9 @@ def _train_side(texts: list[str], settings: TokenizerSettings, tags: list[str], 
             f"tokens{', 256 bytes' if settings.byte_fallback else ''} and {len(counts) - len(rare)} characters are "
             f"{smallest}. Raise tokenizer.vocab_size well above that, or lower tokenizer.character_coverage."
         )
-    if rare:
-        gaps = str.maketrans(dict.fromkeys(rare, " "))
-        texts = [text.translate(gaps) for text in texts]
-    model = {"bpe": _train_bpe, "unigram": _train_unigram}[settings.algorithm](texts, settings, reserved)
+    train = {"bpe": _train_bpe, "unigram": _train_unigram}[settings.algorithm]
+    split = _pipeline(models.BPE(), "none").pre_tokenizer.pre_tokenize_str
+    model = train(split_words(words, split, rare), settings, reserved)
     tokenizer = _pipeline(model, settings.normalization)
     tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in special])
     metaspace = decoders.Metaspace(replacement=SPACE, prepend_scheme="always")
@@ -244,7 +270,7 @@ def _train_side(texts: list[str], settings: TokenizerSettings, tags: list[str], 
             side,
             size,
         )
-    logger.info("%s vocabulary: %d pieces from %d texts, %d characters left out", side, size, len(texts), len(rare))
+    logger.info("%s vocabulary: %d pieces from %d texts, %d characters left out", side, size, num_texts, len(rare))
     return tokenizer
 
 
@@ -271,10 +297,11 @@ def _pipeline(model: models.Model, normalization: str) -> Tokenizer:
     return tokenizer
 
 
-def _train_bpe(texts: list[str], settings: TokenizerSettings, reserved: list[str]) -> models.Model:
-    scratch = _pipeline(models.BPE(), "none")
+def _train_bpe(parts: Counter[str], settings: TokenizerSettings, reserved: list[str]) -> models.Model:
+    scratch = Tokenizer(models.BPE())
+    scratch.pre_tokenizer = pre_tokenizers.Split("\n", "removed")
     scratch.train_from_iterator(
-        (texts[start : start + CHUNK] for start in range(0, len(texts), CHUNK)),
+        repeated(parts, CHUNK),
         trainers.BpeTrainer(
             vocab_size=settings.vocab_size, special_tokens=reserved, min_frequency=2, show_progress=False
         ),
@@ -291,12 +318,8 @@ def _train_bpe(texts: list[str], settings: TokenizerSettings, reserved: list[str
     )
 
 
-def _train_unigram(texts: list[str], settings: TokenizerSettings, reserved: list[str]) -> models.Model:
-    split = _pipeline(models.BPE(), "none").pre_tokenizer.pre_tokenize_str
-    words: Counter[str] = Counter()
-    for text in texts:
-        words.update(word for word, _ in split(text))
-    pieces = train_unigram(words, settings.vocab_size - len(reserved))
+def _train_unigram(parts: Counter[str], settings: TokenizerSettings, reserved: list[str]) -> models.Model:
+    pieces = train_unigram(parts, settings.vocab_size - len(reserved))
     # The score of a reserved piece counts for nothing: no text holds one between two piece borders.
     vocabulary = [*((piece, 0.0) for piece in reserved), *pieces]
     return models.Unigram(vocabulary, unk_id=0, byte_fallback=settings.byte_fallback)
@@ -361,7 +384,7 @@ def check_tokenizer(
     problems = _id_problems(tokenizer, model_config)
     if problems:
         raise DataError("The tokenizer does not fit the model: " + " ".join(problems))
-    pairs = _sample(sources, targets, max_sentences)
+    pairs = _sample_pairs(sources, targets, max_sentences)
     report: dict[str, Any] = {
         "sentences": len(pairs),
         "separate_vocabularies": tokenizer.separate_vocabularies,

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from datasets import Dataset
-from tokenizers import Tokenizer, models
+from tokenizers import Tokenizer, models, trainers
 
 from hf_nmt.config import dump, load
 from hf_nmt.errors import ConfigError, DataError
@@ -116,6 +116,67 @@ def test_text_of_the_training_set_comes_back(settings):
     tokenizer = train(**settings)
     for text in TARGETS[:50]:
         assert tokenizer.decode(tokenizer(text_target=text)["input_ids"], skip_special_tokens=True) == text
+
+
+@pytest.mark.parametrize("limit", [500_000, 70])
+@pytest.mark.parametrize("settings", SETTINGS_BY_ALGORITHM)
+def test_columns_lists_and_iterators_give_the_same_files(tmp_path, settings, limit):
+    settings = {**settings, "vocab_size": 320, "max_training_sentences": limit}
+    rows = Dataset.from_dict({"source": SOURCES, "target": TARGETS})
+    column = files(train(rows["source"], rows["target"], **settings), tmp_path / "column")
+    assert files(train(**settings), tmp_path / "list") == column
+    assert files(train(iter(SOURCES), iter(TARGETS), **settings), tmp_path / "iterator") == column
+
+
+def test_bpe_from_word_counts_is_bpe_from_the_texts():
+    """The Rust trainer on whole texts, in which rare characters are spaces, finds the same pieces and merges."""
+    draw = random.Random(1)
+    odd = "\u2318 \u2660@ \u3042_\u6f22#"
+    texts = ["".join(draw.choice(odd) if draw.random() < 0.05 else c for c in text) for text in SOURCES] + ["\u2318 b"]
+    trained = train(texts, texts, joint=False, character_coverage=0.96, byte_fallback=False, vocab_size=150)
+    model = json.loads(trained.source_backend.to_str())["model"]
+    known = set("".join(sorted(model["vocab"], key=model["vocab"].get)[4:]))
+    normal = [trained.source_backend.normalizer.normalize_str(text) for text in texts]
+    gone = {character for text in normal for character in text if character not in known} - {" "}
+    assert {"\u2318", "\u3042"} <= gone
+    whole = Tokenizer(models.BPE())
+    whole.pre_tokenizer = trained.source_backend.pre_tokenizer
+    trainer = trainers.BpeTrainer(
+        vocab_size=150,
+        special_tokens=sorted(model["vocab"], key=model["vocab"].get)[:4],
+        min_frequency=2,
+        show_progress=False,
+    )
+    whole.train_from_iterator(["".join(" " if c in gone else c for c in text) for text in normal], trainer)
+    expected = json.loads(whole.to_str())["model"]
+    assert model["vocab"] == expected["vocab"] and model["merges"] == expected["merges"]
+
+
+GROWING = """
+import random, re, sys
+from datasets import Dataset
+from hf_nmt.tokenizer_training import TokenizerSettings, train_tokenizer
+draw = random.Random(0)
+words = ["".join(draw.choices("abcdefghij", k=draw.randint(2, 9))) for _ in range(3000)]
+def rows():
+    for _ in range(int(sys.argv[1])):
+        yield {"source": " ".join(draw.choices(words, k=12)), "target": " ".join(draw.choices(words, k=12))}
+text = Dataset.from_generator(rows, cache_dir=sys.argv[2])
+settings = TokenizerSettings(vocab_size=1000)
+train_tokenizer(text["source"], text["target"], settings, source_language="de", target_language="en")
+print(int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) // 1024)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of memory from /proc")
+def test_memory_grows_little_with_the_text(tmp_path):
+    peaks = []
+    for rows in (20_000, 200_000):
+        command = [sys.executable, "-c", GROWING, str(rows), str(tmp_path / str(rows))]
+        peaks.append(int(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+    # Writing the rows and the mapped pages of the Arrow file count in the peak.
+    assert peaks[1] - peaks[0] < 60, f"MiB with 20,000 and 200,000 pairs: {peaks}"
 
 
 AGAIN = """

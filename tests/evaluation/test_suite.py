@@ -37,7 +37,7 @@ ROWS = {
 }
 
 
-TOY = CorpusSettings(path="toy")
+TOY = CorpusSettings(path="toy", format="hub")
 
 
 class Decoding(pydantic.BaseModel):
@@ -81,7 +81,7 @@ def test_corpus_with_and_without_optional_columns(corpus):
             {
                 plain.data.hash,
                 corpus.data.hash,
-                corpus_of(Dataset.from_dict(ROWS), CorpusSettings(path="other")).data.hash,
+                corpus_of(Dataset.from_dict(ROWS), CorpusSettings(path="other", format="hub")).data.hash,
             }
         )
         == 2

@@ -7,6 +7,7 @@ import json
 import re
 from collections import Counter
 from functools import cache
+from itertools import combinations as combinations_of
 from itertools import islice
 
 import numpy as np
@@ -15,7 +16,7 @@ import sacrebleu
 
 from hf_nmt.data.controlled import build, lexicon
 from hf_nmt.data.controlled.corpus import sentences
-from hf_nmt.data.controlled.english_morphology import past_tense, plural, third_person
+from hf_nmt.data.controlled.english_morphology import gerund, past_participle, past_tense, plural, third_person
 from hf_nmt.data.controlled.held_out import combinations, split_of
 from hf_nmt.data.controlled.vocabulary import DOMAINS, vocabulary
 from hf_nmt.data.controlled.world import world
@@ -23,6 +24,7 @@ from hf_nmt.errors import DataError
 
 COLUMNS = ["source", "target", "references", "domain", "article", "position"]
 SIZES = ("tiny", "full")
+INFLECTIONS = (third_person, past_tense, past_participle, gerund)
 
 
 @cache
@@ -66,7 +68,11 @@ def test_the_target_is_the_first_reference(test_split):
 
 @pytest.mark.parametrize(
     ("size", "split", "digest"),
-    [("tiny", "validation", ""), ("tiny", "test", ""), ("full", "validation", "")],
+    [
+        ("tiny", "validation", "65172036f53acc8a"),
+        ("tiny", "test", "7fa9bbdd3740875f"),
+        ("full", "validation", "4757fe87925680f8"),
+    ],
 )
 def test_the_same_bytes_everywhere(size, split, digest):
     rows = build(size, split)[:300]
@@ -192,7 +198,7 @@ def test_elders_are_honored(test_split):
     signs = re.compile(r"(시|신|실|십|셨|셔|세요|계|드리)")
     honored = [source for source in test_split["source"] if re.match(r"\S+( 선생님)?께서는 ", source)]
     assert len(honored) > 10
-    assert all(signs.search(" ".join(source.split()[-3:])) for source in honored)
+    assert all(signs.search(" ".join(source.split()[-4:])) for source in honored)
 
 
 def test_both_languages_name_the_same(test_split):
@@ -209,16 +215,14 @@ def test_no_english_noun_comes_from_nowhere(test_split):
     lists = vocabulary()
     koreans: dict[str, set[str]] = {}
     elsewhere = {word for entry in (*lists.verbs, *lists.adjectives, *lists.times) for word in entry.english.split()}
-    elsewhere |= {
-        inflected(verb.english.split()[0]) for verb in lists.verbs for inflected in (past_tense, third_person)
-    }
+    elsewhere |= {inflected(verb.english.split()[0]) for verb in lists.verbs for inflected in INFLECTIONS}
     for noun in lists.nouns:
         elsewhere.update(words(noun.english)[:-1], noun.unit.split(), (plural(noun.unit or "x"),))
         if noun.form == "count" and " " not in noun.english:
             for word in (noun.english, plural(noun.english)):
                 koreans.setdefault(word, set()).add(noun.korean)
         else:
-            elsewhere.update(noun.english.split())
+            elsewhere.update(words(noun.english), words(plural(noun.english)))
     checked = 0
     for source, target in zip(test_split["source"], test_split["target"], strict=True):
         for word in set(words(target)) & (koreans.keys() - elsewhere):
@@ -289,6 +293,16 @@ def test_every_word_can_be_used_and_every_class_has_words():
     assert [noun.korean for noun in lists.nouns if not noun.classes & roles] == []
     spellings = Counter(noun.korean for noun in (*lists.nouns, *lists.people))
     assert spellings.most_common(1)[0][1] == 1  # one Korean noun, one English noun
+
+
+def test_a_verb_of_several_senses_is_told_by_its_object():
+    lists = vocabulary()
+    verbs = [verb for verb in lists.verbs if verb.ambiguous and not verb.flags & {"report", "inquiry"}]
+    pairs = [(one, other) for one, other in combinations_of(verbs, 2) if one.stem.text == other.stem.text]
+    assert len(pairs) > 5
+    for one, other in pairs:
+        shared = [noun.korean for noun in lists.nouns if noun.one_of(one.objects) and noun.one_of(other.objects)]
+        assert one.english == other.english or (one.particle and shared == []), (one.stem.text, shared)
 
 
 @pytest.mark.parametrize("size", SIZES)

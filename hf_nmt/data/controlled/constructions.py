@@ -261,11 +261,17 @@ def _cause(article: Article, main: Clause) -> Clause:
 
 
 def _shared_link(article: Article, relation: str, avoid: tuple[Noun, ...]) -> Link:
+    verbs = article.world.fitting[article.domain, "past"]
+    if relation == "while" and sum("meanwhile" in verb.flags for verb in verbs) < 2:
+        relation = "purpose"
     needs = {"means", "goal"} if relation == "purpose" else None
     main = article.action(tense="past", subject=article.person(avoid=avoid), simple=True, needs=needs)
     main.purpose = None
-    sub = article.action(tense="past", subject=main.subject, simple=True, other_than=main.verb)
+    needs = {"meanwhile"} if relation == "while" else None
+    sub = article.action(tense="past", subject=main.subject, simple=True, needs=needs, other_than=main.verb)
     sub.subject, sub.time, sub.duration, sub.purpose = None, None, None, None
+    if relation == "while":
+        sub.place = None
     return Link(relation, sub, main)
 
 
@@ -293,7 +299,7 @@ def _reported(article: Article) -> Sentence:
     else:
         content = _link(article, (subject.noun,))
         content.main.time = content.subordinate.time = None
-    past = draw.chance(0.8) or "future" in verb.flags
+    past = draw.chance(0.8)
     report = Report(subject, verb, content, tense="past" if past else "present")
     if past and not world.small and draw.chance(0.25):
         report.time = draw.pick(world.times["past"])

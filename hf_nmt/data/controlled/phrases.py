@@ -33,6 +33,7 @@ _MODALITIES = cumulative(
 )
 _SMALL_MODALITIES = cumulative({"can": 1, "must": 1, "want": 1})
 _PEOPLE = frozenset({"human", "name", "elder", "person"})
+_UNOWNED = frozenset({"incident", "crime", "public_event", "match"})
 _ORDERED = frozenset({"event", "structure", "product", "software", "plan"})
 
 
@@ -148,7 +149,7 @@ class Article:
         small, point = self.world.small, draw.below(1000) / richness
         if point < 90:
             phrase.determiner = draw.pick(("이", "그"))
-        elif point < 160:
+        elif point < 160 and not noun.one_of(_UNOWNED):
             phrase.owner = self.owner(avoid)
         elif point < 270 and self._can_count(noun):
             phrase.number, phrase.counted = self._count(), True

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from importlib.resources import files
+from typing import NamedTuple
 
 from hf_nmt.data.controlled.korean_morphology import Stem
 
 DOMAINS = ("daily", "tech", "business", "education", "health", "news")
-_FORMS = ("mass", "plural", "unique", "bare", "name")
+_FORMS = ("mass", "unique", "plural", "bare", "name")
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -106,59 +107,64 @@ class Vocabulary:
     change_degrees: dict[str, Adverbial]
 
 
-def _rows(name: str) -> Iterator[tuple[str, bool, str, list[str], dict[str, str], dict[str, str]]]:
-    """Section, small mark, Korean, English alternatives, options of the row, defaults of the section."""
-    section, defaults = "", {}
+class _Row(NamedTuple):
+    """A line of a word list: its section, its own options and the defaults of the section."""
+
+    section: str
+    small: bool
+    korean: str
+    english: str
+    synonym: str
+    own: dict[str, str]
+    defaults: dict[str, str]
+
+    @property
+    def classes(self) -> set[str]:
+        return {self.section, *_many(self.defaults.get("class", "")), *_many(self.own.get("class", ""))}
+
+    @property
+    def flags(self) -> frozenset[str]:
+        return frozenset(name for name, value in self.own.items() if not value)
+
+
+def _lines(name: str) -> Iterator[str]:
     for line in (files(__package__) / name).read_text(encoding="utf-8").splitlines():
-        if not line.strip() or line.startswith("#"):
-            continue
+        if line.strip() and not line.startswith("#"):
+            yield line
+
+
+def _rows(name: str) -> Iterator[_Row]:
+    section, defaults = "", {}
+    for line in _lines(name):
         if line.startswith("["):
             section, _, rest = line[1:].partition("]")
             defaults = _options(rest)
             continue
-        words, _, rest = line[2:].partition(" ; ")
+        words, _, options = line[2:].partition(" ; ")
         korean, _, english = words.partition(" =")
-        yield (
-            section,
-            line[0] == "+",
-            korean.strip(),
-            [part.strip() for part in english.split("|")],
-            _options(rest),
-            defaults,
-        )
+        first, _, second = english.partition("|")
+        yield _Row(section, line[0] == "+", korean.strip(), first.strip(), second.strip(), _options(options), defaults)
 
 
 def _options(text: str) -> dict[str, str]:
     return {name: value for name, _, value in (field.partition("=") for field in text.split()) if name}
 
 
-def _second(english: list[str]) -> str:
-    return english[1] if len(english) > 1 else ""
-
-
 def _many(text: str) -> tuple[str, ...]:
     return tuple(text.split(",")) if text else ()
 
 
-def _noun(section: str, small: bool, korean: str, english: list[str], own: dict, defaults: dict, extra: dict) -> Noun:
-    options = defaults | own
-    classes = {section, *_many(defaults.get("class", "")), *_many(own.get("class", "")), *extra.get(korean, ())}
-    form = next((form for form in _FORMS if form in options), "count")
-    # A kinship noun is a name whose English opens with my; a row may override the form of its section.
-    for flag in own:
-        form = flag if flag in _FORMS else form
-    if "kin" in options:
-        form = "name"
-    if "unique" in own:
-        form = "unique"
+def _noun(row: _Row, extra: dict[str, set[str]]) -> Noun:
+    options = row.defaults | row.own
+    form = next((form for given in (row.own, row.defaults) for form in _FORMS if form in given), "count")
     return Noun(
-        korean,
-        english[0],
-        _second(english),
-        form,
-        frozenset(classes),
+        row.korean,
+        row.english,
+        row.synonym,
+        "name" if "kin" in options else form,
+        frozenset(row.classes | extra.get(row.korean, set())),
         _many(options.get("domains", "")),
-        small,
+        row.small,
         "" if "uncounted" in options else options.get("counter", ""),
         options.get("unit", ""),
         options.get("prep", "at"),
@@ -175,15 +181,14 @@ def _noun(section: str, small: bool, korean: str, english: list[str], own: dict,
 _ANYBODY = "@name"
 
 
-def _extra_classes(rows: list[tuple]) -> dict[str, set[str]]:
+def _extra_classes(rows: list[_Row]) -> dict[str, set[str]]:
+    """For each noun the classes that `classes.txt` adds."""
     by_class: dict[str, list[str]] = {"name": [_ANYBODY]}
-    for section, _, korean, _, own, defaults in rows:
-        for name in (section, *_many(defaults.get("class", "")), *_many(own.get("class", ""))):
-            by_class.setdefault(name, []).append(korean)
+    for row in rows:
+        for name in sorted(row.classes):
+            by_class.setdefault(name, []).append(row.korean)
     extra: dict[str, set[str]] = {}
-    for line in (files(__package__) / "classes.txt").read_text(encoding="utf-8").splitlines():
-        if not line or line.startswith("#"):
-            continue
+    for line in _lines("classes.txt"):
         name, _, members = line.partition(" = ")
         for member in members.split(", "):
             for korean in by_class.get(member[1:], ()) if member.startswith("@") else (member,):
@@ -193,26 +198,27 @@ def _extra_classes(rows: list[tuple]) -> dict[str, set[str]]:
 
 
 def _people(classes: set[str]) -> tuple[list[Noun], list[Noun]]:
+    """Given names and titles."""
     people, titles = [], []
-    for section, small, korean, english, family, defaults in _rows("people.txt"):
-        if section == "title":
-            domains = _many(defaults["domains"])
-            titles.append(Noun(korean, english[0], "", "name", frozenset({"title"}), domains, small))
+    every = frozenset({"name", "person", *classes})
+    for row in _rows("people.txt"):
+        if row.section == "title":
+            domains = _many(row.defaults["domains"])
+            titles.append(Noun(row.korean, row.english, "", "name", frozenset({"title"}), domains, row.small))
             continue
-        family_korean, family_english = family
-        people.append(
-            Noun(
-                korean,
-                english[0],
-                "",
-                "name",
-                frozenset({"name", "person", *classes}),
-                DOMAINS,
-                small,
-                gender=section,
-                family=(family_korean, family_english),
-            )
+        korean, english = row.own
+        person = Noun(
+            row.korean,
+            row.english,
+            "",
+            "name",
+            every,
+            DOMAINS,
+            row.small,
+            gender=row.section,
+            family=(korean, english),
         )
+        people.append(person)
     return people, titles
 
 
@@ -220,76 +226,74 @@ _VERB_PARTICLES = ("을", "에", "와", "에게", "으로", "에서")
 _PERSON = frozenset({"name", "human", "elder", "person"})
 
 
-def _subjects(text: str) -> frozenset[str]:
-    names = _many(text or "person")
+def _with_people(names: tuple[str, ...]) -> frozenset[str]:
     return frozenset(names) | (_PERSON if "person" in names else frozenset())
 
 
 def _stem(korean: str, kind: str) -> Stem:
     text = korean.removesuffix("다")
-    if kind == "adjective" and text.endswith(("있", "없")):
-        kind = "exist"
-    return Stem(text, kind)
+    return Stem(text, "exist" if kind == "adjective" and text.endswith(("있", "없")) else kind)
 
 
-def _verbs() -> list[Verb]:
+def _verb(row: _Row, senses: int) -> Verb:
+    own = row.own
+    particle = next((name for name in _VERB_PARTICLES if name in own), "")
+    english, preposition = row.english, own.get("prep", "")
+    if "goal" in own:
+        english, _, preposition = english.rpartition(" ")
+    domain = row.section if row.section in DOMAINS else ""
+    return Verb(
+        _stem(row.korean, "verb"),
+        english,
+        row.synonym,
+        particle,
+        _with_people(_many(own.get(particle, ""))),
+        _with_people(_many(own.get("s", "person"))),
+        frozenset(_many(own.get("at", ""))),
+        _many(own.get("how", "")),
+        _many(own.get("degree", "")),
+        next((name for name in ("to", "from") if name in own), ""),
+        preposition,
+        own.get("article", ""),
+        row.flags | {row.section},
+        _many(own.get("domains", domain)) or DOMAINS,
+        row.small,
+        senses > 1,
+    )
+
+
+def _verbs() -> Iterator[Verb]:
     rows = list(_rows("verbs.txt"))
     senses: dict[str, set[str]] = {}
-    for _, _, korean, english, _, _ in rows:
-        senses.setdefault(korean, set()).add(english[0])
-    verbs = []
-    for section, small, korean, english, own, _ in rows:
-        particle = next((name for name in _VERB_PARTICLES if name in own), "")
-        recipient = next((name for name in ("to", "from") if name in own), "")
-        domain = section if section in DOMAINS else ""
-        objects = frozenset(_many(own.get(particle, "")))
-        base, _, preposition = english[0].rpartition(" ") if "goal" in own else (english[0], "", own.get("prep", ""))
-        verbs.append(
-            Verb(
-                _stem(korean, "verb"),
-                base,
-                _second(english),
-                particle,
-                objects | (_PERSON if "person" in objects else frozenset()),
-                _subjects(own.get("s", "")),
-                frozenset(_many(own.get("at", ""))),
-                _many(own.get("how", "")),
-                _many(own.get("degree", "")),
-                recipient,
-                preposition,
-                own.get("article", ""),
-                frozenset(name for name, value in own.items() if not value) | {section},
-                _many(own.get("domains", domain)) or DOMAINS,
-                small,
-                len(senses[korean]) > 1,
-            )
-        )
-    return verbs
+    for row in rows:
+        senses.setdefault(row.korean, set()).add(row.english)
+    for row in rows:
+        yield _verb(row, len(senses[row.korean]))
 
 
-@lru_cache(maxsize=1)
+def _adjective(row: _Row) -> Adjective:
+    of, adnominal = frozenset(_many(row.own["of"])), row.own.get("adnominal", "")
+    return Adjective(_stem(row.korean, "adjective"), row.english, row.synonym, of, row.flags, row.small, adnominal)
+
+
+def _adverbial(row: _Row) -> Adverbial:
+    return Adverbial(row.korean, row.english, row.synonym, row.section, row.small)
+
+
+@cache
 def vocabulary() -> Vocabulary:
     """All words; read once."""
     rows = list(_rows("nouns.txt"))
     extra = _extra_classes(rows)
-    nouns = [_noun(*row, extra) for row in rows]
     people, titles = _people(extra[_ANYBODY])
-    adjectives = [
-        Adjective(
-            _stem(korean, "adjective"), english[0], _second(english), frozenset(_many(own["of"])),
-            frozenset(name for name, value in own.items() if not value), small, own.get("adnominal", ""),
-        )
-        for _, small, korean, english, own, _ in _rows("adjectives.txt")
-    ]  # fmt: skip
-    times = [_adverbial(*row) for row in _rows("times.txt")]
-    adverbs = [_adverbial(*row) for row in _rows("adverbs.txt")]
+    adverbs = [_adverbial(row) for row in _rows("adverbs.txt")]
     return Vocabulary(
-        tuple(nouns),
+        tuple(_noun(row, extra) for row in rows),
         tuple(people),
         tuple(titles),
         tuple(_verbs()),
-        tuple(adjectives),
-        tuple(times),
+        tuple(_adjective(row) for row in _rows("adjectives.txt")),
+        tuple(_adverbial(row) for row in _rows("times.txt")),
         {word.korean: word for word in adverbs if word.section == "end"},
         tuple(word for word in adverbs if word.section == "degree"),
         {word.korean: word for word in adverbs if word.section == "change_degree"},
@@ -298,8 +302,4 @@ def vocabulary() -> Vocabulary:
 
 def function_words() -> list[tuple[str, str, str]]:
     """Section (`word` or `particle`), Korean, English."""
-    return [(section, korean, english[0]) for section, _, korean, english, _, _ in _rows("function_words.txt")]
-
-
-def _adverbial(section: str, small: bool, korean: str, english: list[str], _own: dict, _defaults: dict) -> Adverbial:
-    return Adverbial(korean, english[0], _second(english), section, small)
+    return [(row.section, row.korean, row.english) for row in _rows("function_words.txt")]

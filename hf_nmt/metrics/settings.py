@@ -58,9 +58,8 @@ class MetricSettings(Settings):
         default=1000, ge=0, description="Bootstrap resamples for the interval of each score; 0 gives no interval."
     )
     confidence: float = Field(default=0.95, gt=0, lt=1, description="Share of the resamples inside the interval.")
-    seed: int = Field(
-        default=12345, ge=0, description="Seed of all resampling; 12345 is sacreBLEU's own."
-    )
+    seed: int = Field(default=12345, ge=0, description="Seed of all resampling; 12345 is sacreBLEU's own.")
+
     @model_validator(mode="after")
     def _check(self) -> MetricSettings:
         findings = []

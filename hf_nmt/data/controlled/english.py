@@ -403,7 +403,8 @@ def _parts(sentence: Sentence) -> list[Part]:
     if mood == "question":
         return _question(content, sentence.asked)
     if mood == "request":
-        return ["please", *_bare_phrase(content)]
+        # The plain imperative is blunt.
+        return _bare_phrase(content) if sentence.style == "plain" else ["please", *_bare_phrase(content)]
     if mood == "proposal":
         return ["let's", *_bare_phrase(content)]
     return _main(content)

@@ -122,7 +122,7 @@ def money(draw: Draw) -> Adverbial:
     if kind == 2:
         number = 2 + draw.below(98)
         return _made(f"{number}달러", f"{number} dollars", "money")
-    number = 10 + 5 * draw.below(98)
+    number = 10 * (1 + draw.below(60))
     return _made(f"{number}유로", f"{number} euros", "money")
 
 

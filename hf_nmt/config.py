@@ -35,7 +35,7 @@ class Settings(pydantic.BaseModel):
     whoever uses one is told so.
     """
 
-    model_config = pydantic.ConfigDict(extra="forbid", protected_namespaces=())
+    model_config = pydantic.ConfigDict(ser_json_inf_nan="constants", extra="forbid", protected_namespaces=())
     renamed_keys: ClassVar[dict[str, str]] = {}
 
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 import pydantic
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pydantic import Field
@@ -375,6 +375,7 @@ anything = st.recursive(
     use=st.booleans() | plain_text | awkward,
     beams=st.none() | st.integers(1, 9),
 )
+@example(name="a", source=None, rate=1.0, seed=0, extra={"a": math.inf, "b": [-math.inf]}, use=True, beams=None)
 @hypothesis_settings(max_examples=150, deadline=None)
 def test_what_is_dumped_loads_the_same(tmp_path_factory, name, source, rate, seed, extra, use, beams):
     settings = Recipe(

@@ -49,7 +49,7 @@ _NEGATED_MODALITIES = {
     "may": ("으면 안 ", "되", "verb"),
     "know_how": ("으ㄹ 줄 ", "모르", "verb"),
 }
-_LEXICAL_HONORIFICS = {"먹": "드시", "마시": "드시", "자": "주무시"}
+_LEXICAL_HONORIFICS = {"먹": "드시", "마시": "드시", "자": "주무시", "말하": "말씀하시", "아프": "편찮으시"}
 # What a subordinate clause ends in, after the past sign where it is `tensed` and past.
 RELATIONS = {
     "because": ("", "어서"),
@@ -141,7 +141,7 @@ def predicate(clause: Clause, style: str) -> Stem:
     honored = clause.subject is not None and clause.subject.noun.honored
     if clause.adjective is not None:
         stem = Stem(clause.adjective.stem.text, clause.adjective.stem.kind, full)
-        stem = honorific(stem) if honored else stem
+        stem = _honored(stem) if honored else stem
         return Stem(attach(stem, "지 않"), "adjective", full) if clause.polarity else stem
     text = clause.verb.stem.text
     if clause.passive:
@@ -158,7 +158,7 @@ def predicate(clause: Clause, style: str) -> Stem:
 
 def _honored(stem: Stem) -> Stem:
     replaced = _LEXICAL_HONORIFICS.get(stem.text)
-    return Stem(replaced, "verb", stem.full) if replaced else honorific(stem)
+    return Stem(replaced, stem.kind, stem.full) if replaced else honorific(stem)
 
 
 def _with_auxiliaries(clause: Clause, stem: Stem, honored: bool) -> Stem:

@@ -64,8 +64,9 @@ class Article:
     def person(self, pronouns: bool = True, avoid: tuple[Noun, ...] = ()) -> NounPhrase:
         """Somebody: a name, a role, an elder or a pronoun; never one of `avoid`."""
         draw, point = self.draw, self.draw.below(100)
-        if pronouns and point < 22:
-            return NounPhrase(self._pronoun())
+        pronoun = self._pronoun() if pronouns and point < 22 else None
+        if pronoun is not None and pronoun not in avoid:
+            return NounPhrase(pronoun)
         if point < 60:
             noun = draw.pick(self.people)
         elif point < 70 and self.elders:

@@ -52,7 +52,7 @@ def baseline(recipes):
 def test_there_are_keys_to_walk():
     assert {"train", "validate", "translate"} <= set(RECIPES)
     assert len(KEYS) > 150
-    assert ("train", "training.average_checkpoints") in KEYS and ("train", "training.learning_rate") not in KEYS
+    assert ("train", "training.num_average_checkpoints") in KEYS and ("train", "training.learning_rate") not in KEYS
     assert ("train", "data.validation.source") in KEYS and ("translate", "decoding.num_beams") in KEYS
     assert len(OF_THE_TRAINER) > 80
 

@@ -54,10 +54,10 @@ def choose_model(trainer: TranslationTrainer) -> tuple[Candidate, list[Candidate
         candidates["single"] = Candidate("single", [trainer.state.best_global_step])
     else:
         candidates["last"] = Candidate("last", [trainer.state.global_step])
-    last = folders[-trainer.settings.average_checkpoints :] if trainer.settings.average_checkpoints else []
+    last = folders[-trainer.settings.num_average_checkpoints :] if trainer.settings.num_average_checkpoints else []
     if len(last) > 1:
         candidates["average"] = Candidate("average", [checkpoints.step_of(folder) for folder in last])
-    elif trainer.settings.average_checkpoints > 1:
+    elif trainer.settings.num_average_checkpoints > 1:
         logger.warning("There are fewer than two checkpoints, so no average was made; lower training.save_steps.")
     held = {}
     if "last" in candidates:

@@ -300,7 +300,7 @@ def make_trainer(
             settings.decoding,
             settings.metrics,
             target_language=settings.data.languages["target_language"],
-            num_samples=settings.training.sample_translations,
+            num_samples=settings.training.num_sample_translations,
         )
     if (attention := run.record["choices"].get("attention")) is not None:  # a resumed run keeps the path it took
         model.set_attn_implementation(attention)

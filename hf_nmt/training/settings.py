@@ -185,7 +185,7 @@ class _OwnSettings(Settings):
         description="Validations in a row without a new best metric_for_best_model after which training ends. null: "
         "never.",
     )
-    average_checkpoints: int = Field(
+    num_average_checkpoints: int = Field(
         default=5,
         ge=0,
         description="After training, the weights of the last N checkpoints are averaged and validated too; the better "
@@ -197,7 +197,7 @@ class _OwnSettings(Settings):
         description="Beams of the validations while training; 1 (greedy) costs little and ranks checkpoints nearly as "
         "well. The last validation, which picks best/, uses decoding.num_beams.",
     )
-    sample_translations: int = Field(
+    num_sample_translations: int = Field(
         default=3, ge=0, description="Validation sentences whose translation each validation shows in the log."
     )
     matmul_precision: Literal["highest", "high", "medium"] = Field(

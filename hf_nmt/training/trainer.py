@@ -361,7 +361,7 @@ class TranslationTrainer(Seq2SeqTrainer):
 
     def _kept_checkpoints(self) -> int | None:
         limit = self.args.save_total_limit
-        return None if limit is None else max(limit, self.settings.average_checkpoints, 1)
+        return None if limit is None else max(limit, self.settings.num_average_checkpoints, 1)
 
     def _random_states(self) -> dict[str, bytes]:
         """The files with the random states of all processes, on the first of them."""

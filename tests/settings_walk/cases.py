@@ -172,9 +172,9 @@ TRAIN = {
     "training.num_processes": Case("2", "refusal", stage="run"),
     "training.matmul_precision": Case("medium", "precision", stage="batches"),
     "training.early_stopping_patience": Case("1", "steps", (*VALIDATED, *EACH_STEP, "training.learning_rate=0")),
-    "training.average_checkpoints": Case("2", "weights", ("training.save_steps=1",)),
+    "training.num_average_checkpoints": Case("2", "weights", ("training.save_steps=1",)),
     "training.validation_num_beams": Case("2", "decoded", (*VALIDATED, *EACH_STEP)),
-    "training.sample_translations": Case("1", f"{RUN}/validation_history.json", (*VALIDATED, *EACH_STEP)),
+    "training.num_sample_translations": Case("1", f"{RUN}/validation_history.json", (*VALIDATED, *EACH_STEP)),
     **_below("decoding", decoding_cases("decoded"), context=VALIDATED, stage="model"),
     **_below(
         "metrics",

@@ -60,7 +60,7 @@ def test_training_ends_after_validations_without_a_new_best(tmp_path, caplog):
 )
 def test_the_best_and_those_to_be_averaged_are_kept(tmp_path, limit, average, left):
     trainer, _ = trained(
-        tmp_path, [10, 30, 20, 20, 20, 20], max_steps=12, save_total_limit=limit, average_checkpoints=average
+        tmp_path, [10, 30, 20, 20, 20, 20], max_steps=12, save_total_limit=limit, num_average_checkpoints=average
     )
     assert kept(trainer) == left
 
@@ -81,14 +81,16 @@ def test_no_checkpoint_takes_the_place_of_good_ones_once_the_loss_is_no_number(t
 
 
 def test_validation_while_training_takes_its_own_beams_and_the_last_those_of_decoding(tmp_path):
-    trainer, validation = trained(tmp_path, [10, 30, 5, 6], max_steps=4, average_checkpoints=2, validation_num_beams=2)
+    trainer, validation = trained(
+        tmp_path, [10, 30, 5, 6], max_steps=4, num_average_checkpoints=2, validation_num_beams=2
+    )
     choose_model(trainer)
     assert [beams for beams, _ in validation.calls] == [2, 2, None, None]
 
 
 @pytest.mark.parametrize(("single", "average", "kind"), [(31, 30, "single"), (30, 31, "average")])
 def test_the_better_of_best_checkpoint_and_average_is_chosen(tmp_path, single, average, kind):
-    trainer, _ = trained(tmp_path, [10, 30, 20, single, average], max_steps=6, average_checkpoints=2)
+    trainer, _ = trained(tmp_path, [10, 30, 20, single, average], max_steps=6, num_average_checkpoints=2)
     chosen, candidates = choose_model(trainer)
     assert chosen.kind == kind and [candidate.kind for candidate in candidates] == ["single", "average"]
     steps = [4] if kind == "single" else [4, 6]
@@ -106,7 +108,7 @@ def test_the_lower_loss_is_the_better_one(tmp_path):
 
 def test_without_validation_the_average_is_chosen(tmp_path, caplog):
     with make_run(tmp_path) as run:
-        trainer = make_trainer(run, max_steps=6, save_steps=2, average_checkpoints=2)
+        trainer = make_trainer(run, max_steps=6, save_steps=2, num_average_checkpoints=2)
         trainer.train()
         chosen, _ = choose_model(trainer)
     assert chosen.kind == "average" and chosen.steps == [4, 6] and chosen.result is None

@@ -5,10 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hf_nmt.artifacts import atomic_file
 from hf_nmt.runs import read_metrics, series
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Okabe and Ito (2008): told apart with any colour vision.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
@@ -42,7 +45,7 @@ PLOTS = (
         "loss.png",
         "Loss",
         "nats per target token",
-        {"loss": ("training (label-smoothed)", False), "eval_loss": ("validation", False)},
+        {"loss": ("training (label-smoothed)", False), "eval_loss": ("validation (not smoothed)", False)},
     ),
     Plot(
         "learning_rate.png",
@@ -85,7 +88,9 @@ def plot_run(folder: Path | str) -> list[Path]:
     for plot in PLOTS:
         curves = {name: points for name in plot.curves if (points := series(entries, name))[0]}
         if curves:
-            pictures.append(_draw(plot, curves, folder.name, folder / "plots" / plot.file))
+            pictures.append(folder / "plots" / plot.file)
+            with atomic_file(pictures[-1]) as partial:
+                draw(plot, curves, folder.name).savefig(partial, format="png")
     return pictures
 
 
@@ -100,10 +105,18 @@ def running_median(values: Sequence[float], width: int) -> list[float]:
     return medians
 
 
-def _draw(plot: Plot, curves: Mapping[str, tuple[list[int], list[float]]], run_name: str, path: Path) -> Path:
+def draw(plot: Plot, curves: Mapping[str, tuple[Sequence[int], Sequence[float]]], run_name: str) -> Figure:
+    """One picture.
+
+    Args:
+        plot: what is drawn.
+        curves: steps and values of the metrics of `plot.curves`.
+        run_name: written beside the title.
+    """
     # Imported here: Matplotlib takes half a second, and most who import this module do not draw.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     figure = Figure(figsize=(7.2, 4.2), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
@@ -120,15 +133,17 @@ def _draw(plot: Plot, curves: Mapping[str, tuple[list[int], list[float]]], run_n
         if name == plot.best:
             top = max(range(len(values)), key=values.__getitem__)
             axes.plot([steps[top]], [values[top]], marker="o", markersize=8, color=COLOURS[1], fillstyle="none")
-            left_side = steps[top] > 0.6 * steps[-1]
+            # Above the highest point there is no curve; the label ends where it begins on the side with less room.
+            side = steps[top] / steps[-1]
             axes.annotate(
                 f"{values[top]:.2f} at step {steps[top]:,}",
                 (steps[top], values[top]),
-                xytext=(-10 if left_side else 10, -26),
+                xytext=(0, 9),
                 textcoords="offset points",
-                ha="right" if left_side else "left",
+                ha="left" if side < 0.2 else "right" if side > 0.8 else "center",
                 color=COLOURS[1],
             )
+            axes.margins(y=0.12)
     axes.set_title(plot.title, loc="left", fontweight="bold")
     axes.set_title(run_name, loc="right", fontsize=8, color="0.45")
     axes.set_xlabel("updates")
@@ -136,7 +151,8 @@ def _draw(plot: Plot, curves: Mapping[str, tuple[list[int], list[float]]], run_n
     axes.set_xlim(left=0)
     if plot.logarithmic:
         axes.set_yscale("log")
-        axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_minor_formatter(NullFormatter())
     if plot.from_zero:
         axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
@@ -146,6 +162,4 @@ def _draw(plot: Plot, curves: Mapping[str, tuple[list[int], list[float]]], run_n
     axes.spines[["top", "right"]].set_visible(False)
     if len(axes.get_legend_handles_labels()[1]) > 1:
         axes.legend(frameon=False)
-    with atomic_file(path) as partial:
-        figure.savefig(partial, format="png")
-    return path
+    return figure

@@ -85,6 +85,8 @@ def find_systems(settings: ValidateRecipe) -> list[str]:
         findings.append(
             "decoding.num_return_sequences: only the best translation of a segment is scored; leave it out."
         )
+    if settings.baseline is None:
+        findings += settings.metrics.idle_without_baseline()
     if settings.data.test is None:
         findings.append(
             "data.test: no test set is given. Give data.test.source=FILE data.test.target=FILE, data.test.path=FILE, "
@@ -125,13 +127,7 @@ def main(argv: list[str]) -> int:
         settings.decoding = DecodingSettings(**system.facts.decoding)
     facts = settings.model_dump(include={"model", "translations", "baseline"}) | languages
     suite.write_evaluation(
-        folder,
-        corpus,
-        system,
-        evaluation,
-        settings_yaml=dump(settings),
-        facts=facts,
-        comparisons=comparisons,
+        folder, corpus, system, evaluation, settings_yaml=dump(settings), facts=facts, comparisons=comparisons
     )
     for line in suite.sample_lines(corpus, system, settings.num_samples):
         logger.info(line)

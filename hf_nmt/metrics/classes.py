@@ -16,7 +16,7 @@ Args:
     references: for each translation one reference, or a list of references (their number may differ).
     lowercase: lower-case both sides first.
     target_language: code of the language of the predictions; None looks at the script of the references.
-    bootstrap_samples, confidence, seed: interval; 0 samples give none.
+    num_bootstrap_samples, confidence, seed: interval; 0 samples give none.
 Returns:
     score, signature, interval, and the figures it was made from.
 """
@@ -66,7 +66,7 @@ class Bleu(_SacreMetric):
         tokenize: TokenizerName = "auto",
         lowercase: bool = False,
         target_language: str | None = None,
-        bootstrap_samples: int = 0,
+        num_bootstrap_samples: int = 0,
         confidence: float = 0.95,
         seed: int = 12345,
     ) -> dict[str, Any]:
@@ -74,7 +74,7 @@ class Bleu(_SacreMetric):
             names=["bleu"],
             lowercase=lowercase,
             bleu=BleuSettings(tokenize=tokenize),
-            bootstrap_samples=bootstrap_samples,
+            num_bootstrap_samples=num_bootstrap_samples,
             confidence=confidence,
             seed=seed,
         )
@@ -95,7 +95,7 @@ class Chrf(_SacreMetric):
         word_order: int = 0,
         lowercase: bool = False,
         target_language: str | None = None,
-        bootstrap_samples: int = 0,
+        num_bootstrap_samples: int = 0,
         confidence: float = 0.95,
         seed: int = 12345,
     ) -> dict[str, Any]:
@@ -103,7 +103,7 @@ class Chrf(_SacreMetric):
             names=["chrf"],
             lowercase=lowercase,
             chrf=ChrfSettings(char_order=char_order, word_order=word_order),
-            bootstrap_samples=bootstrap_samples,
+            num_bootstrap_samples=num_bootstrap_samples,
             confidence=confidence,
             seed=seed,
         )
@@ -123,14 +123,14 @@ class Ter(_SacreMetric):
         normalized: bool = False,
         case_sensitive: bool = False,
         target_language: str | None = None,
-        bootstrap_samples: int = 0,
+        num_bootstrap_samples: int = 0,
         confidence: float = 0.95,
         seed: int = 12345,
     ) -> dict[str, Any]:
         settings = MetricSettings(
             names=["ter"],
             ter=TerSettings(normalized=normalized, case_sensitive=case_sensitive),
-            bootstrap_samples=bootstrap_samples,
+            num_bootstrap_samples=num_bootstrap_samples,
             confidence=confidence,
             seed=seed,
         )

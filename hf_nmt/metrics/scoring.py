@@ -131,6 +131,11 @@ def prepare_metrics(
             )
         tokenize = "none"
         pretokenizer = f"{'lc.' if settings.lowercase else ''}norm.moses.{moses_version()}"
+    if "bleu" not in settings.names and not spaceless and settings.bleu.tokenize != "auto":
+        raise ConfigError(
+            f"metrics.bleu.tokenize={settings.bleu.tokenize} would change nothing: bleu is not among metrics.names, "
+            "and TER needs no tokenizer where words are written apart. Leave it out."
+        )
     prepared = []
     for name in settings.names:
         if name == "bleu":
@@ -242,17 +247,17 @@ def score_corpus(
         streams = transpose_references([item.prepare(row) for row in references])
         statistics: list[list[Any]] = item.metric._extract_corpus_statistics(item.prepare(predictions), streams)
         result = item.metric._aggregate_and_compute(statistics)
-        logger.info("%s", result)
+        logger.debug("%s", result)  # with BLEU's precisions and length ratio
         bounds = None
-        if settings.bootstrap_samples:
-            resamples = resample_scores(item.metric, statistics, settings.bootstrap_samples, settings.seed)
+        if settings.num_bootstrap_samples:
+            resamples = resample_scores(item.metric, statistics, settings.num_bootstrap_samples, settings.seed)
             bounds = interval(resamples, settings.confidence)
         scores.append(
             Score(
                 name=result.name,
                 value=float(result.score),
                 unit=UNITS[item.name],
-                signature=item.signature(samples=settings.bootstrap_samples, seed=settings.seed),
+                signature=item.signature(samples=settings.num_bootstrap_samples, seed=settings.seed),
                 n=len(predictions),
                 interval=bounds,
                 data=data or ScoredData(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -54,7 +54,7 @@ class MetricSettings(Settings):
     bleu: BleuSettings = Field(default=BleuSettings(), description="BLEU (Papineni et al., 2002).")
     chrf: ChrfSettings = Field(default=ChrfSettings(), description="chrF (Popovic, 2015).")
     ter: TerSettings = Field(default=TerSettings(), description="Translation edit rate (Snover et al., 2006).")
-    bootstrap_samples: int = Field(
+    num_bootstrap_samples: int = Field(
         default=1000, ge=0, description="Bootstrap resamples for the interval of each score; 0 gives no interval."
     )
     confidence: float = Field(default=0.95, gt=0, lt=1, description="Share of the resamples inside the interval.")
@@ -62,25 +62,54 @@ class MetricSettings(Settings):
 
     @model_validator(mode="after")
     def _check(self) -> MetricSettings:
-        findings = []
+        findings = self._idle()
         if repeated := sorted({name for name in self.names if self.names.count(name) > 1}):
             findings.append(f"names holds {', '.join(repeated)} more than once; name each score once")
-        if self.bootstrap_samples and int(self.bootstrap_samples * (1 - self.confidence) / 2 + 1e-9) < 1:
+        if self.num_bootstrap_samples and int(self.num_bootstrap_samples * (1 - self.confidence) / 2 + 1e-9) < 1:
             needed = int(2 / (1 - self.confidence) + 1 - 1e-9)
             findings.append(
-                f"bootstrap_samples={self.bootstrap_samples} leaves no resample outside confidence={self.confidence}; "
-                f"set at least {needed}, or 0 for no interval"
+                f"num_bootstrap_samples={self.num_bootstrap_samples} leaves no resample outside "
+                f"confidence={self.confidence}; set at least {needed}, or 0 for no interval"
             )
         if self.pretokenize != "none" and self.bleu.tokenize not in ("auto", "none"):
             findings.append(
                 f"bleu.tokenize={self.bleu.tokenize} would tokenise a second time what "
                 f"pretokenize={self.pretokenize} has tokenised; set bleu.tokenize=none"
             )
-        if self.lowercase and self.ter.case_sensitive:
-            findings.append("ter.case_sensitive=true has no effect with lowercase=true; set one of them to false")
         if findings:
             raise ValueError("; ".join(findings))
         return self
+
+    # Settings that only resampling for the intervals reads.
+    _of_intervals: ClassVar[tuple[str, ...]] = ("confidence", "seed")
+
+    def _idle(self) -> list[str]:
+        """What was changed from its default and would change nothing."""
+        findings = []
+        if not self.num_bootstrap_samples and (idle := changed(self, *self._of_intervals)):
+            findings.append(
+                f"{', '.join(idle)} would change nothing with num_bootstrap_samples=0: there is no interval; leave it "
+                "out, or set num_bootstrap_samples"
+            )
+        # TER takes the words of a script without spaces from BLEU's tokenizer.
+        readers = {"bleu": ("bleu", "ter"), "chrf": ("chrf",), "ter": ("ter",)}
+        for section, names in readers.items():
+            if not set(names) & set(self.names) and (idle := changed(getattr(self, section))):
+                listed = ", ".join(f"{section}.{name}" for name in idle)
+                findings.append(
+                    f"{listed} would change nothing: {section} is not among names; add it or leave this out"
+                )
+        if self.lowercase and self.ter.case_sensitive:
+            findings.append("ter.case_sensitive=true has no effect with lowercase=true; set one of them to false")
+        elif self.lowercase and set(self.names) == {"ter"}:
+            findings.append("lowercase=true has no effect on ter, which ignores case unless ter.case_sensitive=true")
+        return findings
+
+
+def changed(settings: Settings, *names: str) -> list[str]:
+    """Names of the settings (of `names`; none stands for all) that are not at their default."""
+    fields = type(settings).model_fields
+    return [name for name in names or fields if getattr(settings, name) != fields[name].default]
 
 
 class ComparisonSettings(MetricSettings):
@@ -91,9 +120,20 @@ class ComparisonSettings(MetricSettings):
         description="Significance test against a baseline: paired bootstrap (Koehn, 2004) or paired approximate "
         "randomisation (Riezler and Maxwell, 2005).",
     )
-    paired_samples: int = Field(
+    num_paired_samples: int = Field(
         default=1000,
         ge=100,
         description="Resamples (bootstrap) or trials (randomization) of the significance test; sacreBLEU takes 1000 "
         "and 10000.",
     )
+
+    # The paired test draws with the seed as well.
+    _of_intervals: ClassVar[tuple[str, ...]] = ("confidence",)
+
+    def idle_without_baseline(self) -> list[str]:
+        """A finding for every setting that was changed and is read only where there is a baseline to compare with."""
+        without_intervals = () if self.num_bootstrap_samples else ("seed",)
+        idle = changed(self, "paired_test", "num_paired_samples", *without_intervals)
+        return [
+            f"metrics.{name}: it has no effect without baseline=MODEL or baseline=FILE; leave it out." for name in idle
+        ]

@@ -88,11 +88,11 @@ def compare(
         kind = TEST_KINDS[settings.paired_test]
         with _sacrebleu_seed(settings.seed):
             metrics = {item.name: item.metric}
-            test = PairedTest(named, metrics, streams, test_type=kind, n_samples=settings.paired_samples)
+            test = PairedTest(named, metrics, streams, test_type=kind, n_samples=settings.num_paired_samples)
             signatures, table = test()
         (name,) = signatures
         first, *results = table[name]
-        signature = item.signature(samples=settings.paired_samples, seed=settings.seed, test=kind)
+        signature = item.signature(samples=settings.num_paired_samples, seed=settings.seed, test=kind)
         comparisons += [
             Comparison(
                 name=name,

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Seq2SeqTraini
 from hf_nmt import runs
 from hf_nmt.artifacts import atomic_folder, write_json
 from hf_nmt.batching import BatchingSettings, TranslationCollator, encode_pairs, training_batches
-from hf_nmt.config import Settings
+from hf_nmt.config import Settings, differences
 from hf_nmt.data.manifest import Manifest, describe
 from hf_nmt.data.sources import BUILT_IN, CorpusSettings, load_pairs
 from hf_nmt.errors import ConfigError
@@ -131,7 +131,7 @@ class TrainingRecipe(Settings):
         description="How the last validation translates, and the saved model unless told otherwise.",
     )
     metrics: MetricSettings = Field(
-        MetricSettings(names=["bleu", "chrf"], bootstrap_samples=0), description="Scores of the validations."
+        MetricSettings(names=["bleu", "chrf"], num_bootstrap_samples=0), description="Scores of the validations."
     )
 
     @pydantic.model_validator(mode="after")
@@ -149,37 +149,6 @@ class TrainingRecipe(Settings):
         """The Trainer's arguments on this machine, checked against it."""
         validate = "validation" in self.data.corpora
         return self.training.arguments(seed=self.seed, run_name=self.run_name, validate=validate)
-
-
-def resumed_settings(run: Run, given: TrainingRecipe, default: TrainingRecipe) -> Any:
-    """The settings of the run to be continued.
-
-    Args:
-        run: the run.
-        given: the settings of this command.
-        default: those of a command without any.
-
-    Raises:
-        ConfigError: this command asks for something else than the run was started with.
-    """
-    try:
-        recorded = type(given).model_validate(run.record["settings"])
-    except ValueError as error:
-        raise ConfigError(
-            f"resume: the settings recorded in {run.folder / 'run.json'} are not valid in this version: {error}"
-        ) from error
-    standard = {
-        path for path, _, _ in runs.differences(given.model_dump(mode="json"), default.model_dump(mode="json"))
-    }
-    findings = [
-        f"{path}: given {now!r}, but the run to be continued has {before!r}; it keeps its settings. Leave it out, or "
-        "leave resume out for a new run."
-        for path, before, now in runs.differences(recorded.model_dump(mode="json"), given.model_dump(mode="json"))
-        if path in standard and path not in ("resume", "output_dir", "name")
-    ]
-    if findings:
-        raise ConfigError(findings)
-    return recorded
 
 
 def open_run(
@@ -204,7 +173,7 @@ def open_run(
         changed = [split for split, digest in resumed.record["data"].items() if data.get(split) != digest]
         if changed:
             raise ConfigError(f"resume: the {' and '.join(changed)} texts changed since {resumed.folder} was started.")
-        for path, before, now in runs.differences(resumed.record["device"], device):
+        for path, before, now in differences(resumed.record["device"], device):
             logger.warning("%s was %s and is now %s; the result may differ in the last bits.", path, before, now)
         run = resumed
     else:

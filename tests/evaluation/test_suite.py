@@ -28,7 +28,7 @@ from hf_nmt.generation.decoding import DecodingSettings
 from hf_nmt.metrics import MetricSettings, load_scores, score_corpus
 from hf_nmt.protocols import Translation
 
-QUICK = MetricSettings(names=["bleu", "chrf"], bootstrap_samples=50, seed=1)
+QUICK = MetricSettings(names=["bleu", "chrf"], num_bootstrap_samples=50, seed=1)
 ROWS = {
     "source": ["eins zwei", "drei vier", "ein Hund", "eine Katze schläft"],
     "target": ["one two", "three four", "a dog", "a cat sleeps"],

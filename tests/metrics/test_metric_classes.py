@@ -56,7 +56,7 @@ def test_options_reach_the_score(good, first, tmp_path):
     bleu = Bleu(cache_dir=str(tmp_path), keep_in_memory=True)
     plain = bleu.compute(predictions=good, references=first)
     assert bleu.compute(predictions=good, references=first, tokenize="char")["score"] != plain["score"]
-    low, high = bleu.compute(predictions=good, references=first, bootstrap_samples=100, confidence=0.9)["interval"]
+    low, high = bleu.compute(predictions=good, references=first, num_bootstrap_samples=100, confidence=0.9)["interval"]
     assert low < plain["score"] < high
     ter = Ter(cache_dir=str(tmp_path), keep_in_memory=True)
     shouted = [line.upper() for line in first]

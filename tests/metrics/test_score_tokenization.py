@@ -9,7 +9,7 @@ from hf_nmt.errors import ConfigError, NmtError
 from hf_nmt.metrics import BleuSettings, MetricSettings, choose_tokenizer, compute_scores
 from hf_nmt.metrics.tokenization import guess_language, primary_language
 
-QUICK = {"bootstrap_samples": 0}
+QUICK = {"num_bootstrap_samples": 0}
 # One sentence with the same meaning in each language: "The weather is good today, so I walk in the park."
 TEXTS = {
     "ko": "오늘은 날씨가 좋아서 공원을 걷습니다.",

@@ -17,12 +17,12 @@ from hf_nmt.errors import DataError
 from hf_nmt.metrics import BleuSettings, ChrfSettings, MetricSettings, TerSettings, compute_scores, score_corpus
 from hf_nmt.metrics.scoring import interval, resample_scores, transpose_references
 
-NO_INTERVAL = {"bootstrap_samples": 0}
+NO_INTERVAL = {"num_bootstrap_samples": 0}
 
 
 def test_equal_to_the_api_with_ragged_references(good, references):
     streams = [[row[0] for row in references], [row[1] if len(row) == 2 else None for row in references]]
-    scores = compute_scores(good, references, MetricSettings(bootstrap_samples=200), "en")
+    scores = compute_scores(good, references, MetricSettings(num_bootstrap_samples=200), "en")
     for score, metric in zip(scores, (BLEU(), CHRF(), TER()), strict=True):
         expected = metric.corpus_score(good, streams, n_bootstrap=200)
         assert score.value == expected.score
@@ -45,7 +45,7 @@ def test_equal_to_the_command_line_with_intervals(good, references, tmp_path):
         command, cwd=tmp_path, env=os.environ | {"SACREBLEU_SEED": "7"}, capture_output=True, text=True, check=True
     )
     expected = {entry["name"]: entry for entry in json.loads(done.stdout)}
-    settings = MetricSettings(chrf=ChrfSettings(word_order=2), bootstrap_samples=300, seed=7)
+    settings = MetricSettings(chrf=ChrfSettings(word_order=2), num_bootstrap_samples=300, seed=7)
     scores = compute_scores(good, [row[:1] for row in references], settings, "en")
     assert [score.name for score in scores] == ["BLEU", "chrF2++", "TER"] and len(expected) == 3
     for score in scores:
@@ -134,9 +134,9 @@ def test_bootstrap_equals_sacrebleu_and_is_deterministic(good, references, monke
         statistics = metric._extract_corpus_statistics(good, transpose_references(references))
         _, expected = _bootstrap_resample(statistics, metric, 120)
         assert resample_scores(metric, statistics, 120, 99) == sorted(result.score for result in expected)
-    settings = MetricSettings(bootstrap_samples=120, seed=99)
+    settings = MetricSettings(num_bootstrap_samples=120, seed=99)
     assert compute_scores(good, references, settings, "en") == compute_scores(good, references, settings, "en")
-    other = MetricSettings(bootstrap_samples=120, seed=100)
+    other = MetricSettings(num_bootstrap_samples=120, seed=100)
     assert compute_scores(good, references, settings, "en") != compute_scores(good, references, other, "en")
 
 

@@ -22,7 +22,7 @@ def test_equal_to_the_command_line(test, option, samples, good, worse, reference
     command += ["-w", "9", "-f", "text", "--no-color", "--quiet"]
     environment = os.environ | {"SACREBLEU_SEED": "11"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
-    settings = ComparisonSettings(paired_test=test, paired_samples=samples, seed=11)
+    settings = ComparisonSettings(paired_test=test, num_paired_samples=samples, seed=11)
     found = compare({"good": good, "worse": worse}, [row[:1] for row in references], settings, "en", baseline="worse")
     assert [item.name for item in found] == ["BLEU", "chrF2", "TER"]
     _, scores, p_values = re.search(r"(baseline|good)\.txt ([^\n]*)\n([^\n]*)", done.stdout, re.IGNORECASE).groups()
@@ -39,7 +39,7 @@ def test_equal_to_the_command_line(test, option, samples, good, worse, reference
 
 
 def test_a_planted_difference_is_found_and_none_where_there_is_none(good, worse, references):
-    settings = ComparisonSettings(names=["chrf"], paired_samples=300)
+    settings = ComparisonSettings(names=["chrf"], num_paired_samples=300)
     references = [row[:1] for row in references]
     (item,) = compare({"good": good, "worse": worse}, references, settings, "en", baseline="worse")
     assert item.p_value < 0.01 and item.value > item.baseline_value
@@ -51,7 +51,7 @@ def test_a_planted_difference_is_found_and_none_where_there_is_none(good, worse,
 def test_deterministic_and_leaves_the_environment_alone(good, worse, references, monkeypatch):
     monkeypatch.delenv("SACREBLEU_SEED", raising=False)
     systems = {"good": good, "worse": worse}
-    settings = ComparisonSettings(names=["bleu"], paired_samples=100, seed=3)
+    settings = ComparisonSettings(names=["bleu"], num_paired_samples=100, seed=3)
     first = compare(systems, references, settings, "en", baseline="worse")
     monkeypatch.setenv("SACREBLEU_SEED", "77")
     assert compare(systems, references, settings, "en", baseline="worse") == first
@@ -61,7 +61,7 @@ def test_deterministic_and_leaves_the_environment_alone(good, worse, references,
 
 
 def test_three_systems_and_the_table(good, worse, references):
-    settings = ComparisonSettings(names=["bleu", "chrf"], paired_samples=100)
+    settings = ComparisonSettings(names=["bleu", "chrf"], num_paired_samples=100)
     systems = {"one": worse, "two": good, "three": [row[0] for row in references]}
     found = compare(systems, references, settings, "en", baseline="one")
     assert [(item.name, item.system) for item in found] == [

@@ -69,7 +69,8 @@ def work(tmp_path, monkeypatch):
 
 
 FILES = ["data.test.source=test.de", "data.test.target=test.en"]
-QUICK = [*FILES, "metrics.bootstrap_samples=100", "metrics.paired_samples=200"]
+QUICK = [*FILES, "metrics.num_bootstrap_samples=100"]
+PAIRED = [*QUICK, "metrics.num_paired_samples=200"]
 
 
 def _folder():
@@ -99,7 +100,8 @@ def test_a_model_is_scored_and_only_the_table_is_on_stdout(recipe, work, capsys,
     assert load(recipe.SETTINGS, folder / "settings.yaml").decoding == settings
     record = json.loads((folder / "record.json").read_text())
     assert record["source_language"] == "de" and record["model"] == "runs/new/best"
-    # Five samples by default, and the place, in the log.
+    # Five samples by default, and the place, in the log; the scores are told once.
+    assert "BLEU =" not in caplog.text
     assert caplog.text.count("prediction  ") == 5 and f"Written to {folder}" in caplog.text
 
 
@@ -118,7 +120,7 @@ def test_several_references(recipe, work, capsys):
 
 
 def test_a_baseline_gives_a_significance_test(recipe, work, capsys):
-    recipe.main(["model=runs/new/best", "baseline=runs/old/best", *QUICK, "metrics.names=[bleu,chrf]"])
+    recipe.main(["model=runs/new/best", "baseline=runs/old/best", *PAIRED, "metrics.names=[bleu,chrf]"])
     out = capsys.readouterr().out
     assert "difference" in out and "runs/new/best" in out
     comparisons = json.loads((_folder() / "comparisons.json").read_text())
@@ -129,7 +131,7 @@ def test_a_baseline_gives_a_significance_test(recipe, work, capsys):
 def test_translations_of_any_system_and_a_file_as_baseline(recipe, work, capsys):
     Path("out.en").write_text("".join(f"{line}\n" for line in REFERENCES))
     Path("old.en").write_text("".join(f"{line}\n" for line in SECOND))
-    recipe.main(["translations=out.en", "baseline=old.en", "data.target_language=en", *QUICK])
+    recipe.main(["translations=out.en", "baseline=old.en", "data.target_language=en", *PAIRED])
     folder = _folder()
     assert folder.parent.name == "out.en" and not work["runs/new/best"].calls
     bleu = load_scores(folder / "scores.json")[0]
@@ -153,6 +155,14 @@ def test_translations_of_any_system_and_a_file_as_baseline(recipe, work, capsys)
         ),
         (["model=runs/new/best", *FILES, "metrics.bleu.tokenize=zh"], ["made for target language 'zh', not 'en'"]),
         (["model=runs/new/best", *FILES, "per_domain=true"], ["test.de has no column `domain`"]),
+        (
+            ["model=runs/new/best", *FILES, "metrics.num_paired_samples=200", "metrics.paired_test=randomization"],
+            ["metrics.num_paired_samples: it has no effect without baseline=MODEL", "metrics.paired_test: it has no"],
+        ),
+        (
+            ["model=runs/new/best", *FILES, "metrics.num_bootstrap_samples=0", "metrics.seed=1"],
+            ["metrics.seed: it has no effect without baseline=MODEL or baseline=FILE; leave it out."],
+        ),
         (["model=runs/new/best", *FILES, "metrics.lowercas=true"], ["metrics.lowercas", "lowercase"]),
         (["model=runs/new/best", "data.test.source=none.de", "data.test.target=test.en"], ["none.de"]),
     ],

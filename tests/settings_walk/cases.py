@@ -99,7 +99,7 @@ def metric_cases(sees: str) -> dict[str, Case]:
         "chrf.word_order": Case("2", sees),
         "ter.normalized": Case("true", sees),
         "ter.case_sensitive": Case("true", sees),
-        "bootstrap_samples": Case("0", sees),
+        "num_bootstrap_samples": Case("0", sees),
         "confidence": Case("0.5", sees),
         "seed": Case("1", sees),
     }
@@ -179,7 +179,7 @@ TRAIN = {
     **_below(
         "metrics",
         metric_cases(f"{RUN}/summary.json"),
-        context=(*VALIDATED, "metrics.names=[bleu,chrf,ter]", "metrics.bootstrap_samples=50"),
+        context=(*VALIDATED, "metrics.names=[bleu,chrf,ter]", "metrics.num_bootstrap_samples=50"),
         stage="model",
     ),
 }
@@ -203,7 +203,7 @@ TRAIN |= {
 
 SCORES = "files/predictions/good.en/TIME/scores.json"
 TEXTS = "files/predictions/model/TIME/translations.txt"
-BASELINE = ("baseline=inputs/poor.en", "metrics.paired_samples=100")
+BASELINE = ("baseline=inputs/poor.en", "metrics.num_paired_samples=100")
 
 VALIDATE = {
     "model": Case("inputs/other_model", "files/predictions/other_model/TIME/translations.txt", MODEL),
@@ -217,7 +217,7 @@ VALIDATE = {
     "decoding.num_return_sequences": Case("2", "refusal", MODEL),
     **_below("metrics", metric_cases(SCORES)),
     "metrics.paired_test": Case("randomization", "files/predictions/good.en/TIME/comparisons.json", BASELINE),
-    "metrics.paired_samples": Case("200", "files/predictions/good.en/TIME/comparisons.json", BASELINE),
+    "metrics.num_paired_samples": Case("200", "files/predictions/good.en/TIME/comparisons.json", BASELINE),
     "per_domain": Case(
         "true", SCORES, ("data.test.source=null", "data.test.target=null", "data.test.path=inputs/test.jsonl")
     ),

@@ -61,7 +61,7 @@ SETTINGS = {
           source_language: de
           target_language: en
           test: {source: inputs/test.de, target: inputs/test.en}
-        metrics: {bootstrap_samples: 50}
+        metrics: {num_bootstrap_samples: 50}
     """,
     "translate": """
         model: inputs/model

@@ -13,7 +13,7 @@ from hf_nmt.metrics import MetricSettings
 from hf_nmt.training.preparation import TrainingRecipe
 from hf_nmt.training.validation import Validation, with_beams
 
-METRICS = MetricSettings(names=["bleu", "chrf"], bootstrap_samples=0)
+METRICS = MetricSettings(names=["bleu", "chrf"], num_bootstrap_samples=0)
 
 
 @pytest.fixture

@@ -43,6 +43,20 @@ _SUFFIXES = {
     ".parquet": "parquet",
 }
 
+# What says nothing to a corpus of this kind; whoever sets it expects something that does not happen.
+_COLUMNS = ("source_column", "target_column")
+_IDLE = {
+    "lines": ("format", "subset", "split", *_COLUMNS),
+    "built-in corpus": ("format", "subset", *_COLUMNS, "empty"),
+    "tsv": ("subset", "split"),
+    "csv": ("subset", "split"),
+    "jsonl": ("subset", "split"),
+    "parquet": ("subset", "split"),
+    "tmx": ("subset", "split", *_COLUMNS),
+    "arrow": ("subset",),
+    "hub": (),
+}
+
 # `owner/name` as the Hub has it, without the ending of a file: `wmt/v1.0`, but not `data/pairs.txt`.
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/(?!.*\.[A-Za-z]\w*$)[\w-][\w.-]*")
 
@@ -89,14 +103,14 @@ class CorpusSettings(Settings):
             raise ValueError("nothing to read: give source and target (two aligned files), or path")
         if self.path is None and len(two_files) == 1:
             raise ValueError(f"{two_files[0]} is given alone; source and target are two aligned files")
-        if self.path is None:
-            idle = [name for name in ("subset", "split", "source_column", "target_column") if getattr(self, name)]
-            if self.format != "auto" or idle:
-                names = idle + ["format"] * (self.format != "auto")
-                raise ValueError(
-                    f"{' and '.join(names)} would change nothing: it is for path, not for source and target"
-                )
+        if self.path is None and (names := self.idle("lines")):
+            raise ValueError(f"{names} would change nothing: it is for path, not for source and target")
         return self
+
+    def idle(self, kind: str) -> str:
+        """Names of the settings that are given and change nothing for this kind of corpus."""
+        fields = type(self).model_fields
+        return " and ".join(name for name in _IDLE[kind] if getattr(self, name) != fields[name].default)
 
     @property
     def targets(self) -> list[str]:
@@ -189,11 +203,11 @@ def _open(settings: CorpusSettings, format_name: str, wanted: Wanted) -> tuple[C
         return readers.read_aligned(settings.source, settings.targets), [hash_file(file) for file in files]
     assert settings.path is not None
     path = Path(settings.path)
+    if names := settings.idle(format_name):
+        kind = "a saved dataset" if format_name == "arrow" else f"a single {format_name} file"
+        raise ConfigError(f"{names} would change nothing: {path} is {kind}. Take it out.")
     if format_name in ("arrow", "hub"):
         return _open_dataset(settings, format_name, wanted)
-    if settings.split is not None or settings.subset is not None:
-        names = " and ".join(name for name in ("split", "subset") if getattr(settings, name) is not None)
-        raise ConfigError(f"{names} would change nothing: {path} is a single {format_name} file. Set it to null.")
     contents = hash_file(existing_file(path))
     openers = {
         "tsv": lambda: readers.read_delimited(path, wanted, delimiter="\t"),
@@ -238,7 +252,7 @@ def _open_dataset(settings: CorpusSettings, format_name: str, wanted: Wanted) ->
             raise ConfigError(f"split: {name} holds no split {split!r}, only {', '.join(names)}.{hint}")
         loaded = loaded[split]
     elif format_name == "arrow" and settings.split is not None:
-        raise ConfigError(f"split would change nothing: {name} holds a single dataset. Set it to null.")
+        raise ConfigError(f"split would change nothing: {name} holds a single dataset. Take it out.")
     contents = hash_folder(name) if format_name == "arrow" else [name, settings.subset, loaded._fingerprint]
     tables = loaded.with_format("arrow")
     corpus = readers.read_tables(
@@ -263,10 +277,8 @@ def _built_in(settings: CorpusSettings, source_language: str | None, target_lang
             f"path: the built-in corpus is Korean to English (source_language=ko, target_language=en), not "
             f"{source_language} to {target_language}."
         )
-    idle = [name for name in ("source_column", "target_column", "subset") if getattr(settings, name) is not None]
-    if settings.format != "auto":
-        idle.append("format")
-    findings += [f"{name} would change nothing: {settings.path} is the built-in corpus. Take it out." for name in idle]
+    if names := settings.idle("built-in corpus"):
+        findings.append(f"{names} would change nothing: {settings.path} is the built-in corpus. Take it out.")
     if findings:
         raise ConfigError(findings)
     from hf_nmt.data import controlled  # its word lists are read on import

@@ -13,6 +13,7 @@ from pathlib import Path
 import datasets
 import pyarrow as pa
 import pyarrow.parquet
+import pydantic
 import pytest
 from small_corpus import (
     PAIRS,
@@ -20,9 +21,7 @@ from small_corpus import (
     lines,
     load_from,
     rows_of,
-    saved_dataset,
     saved_dataset_dict,
-    tsv,
     two_files,
     write,
 )
@@ -194,7 +193,7 @@ BAD_SETTINGS = {
     "both ways": ({"path": "x", "source": "a"}, "path and source are both given; set one of them to null"),
     "idle": (
         {"source": "a", "target": "b", "split": "train", "format": "tsv"},
-        "split and format would change nothing",
+        "format and split would change nothing",
     ),
 }
 
@@ -212,11 +211,72 @@ def test_settings_from_the_command_line():
     assert load(CorpusSettings, overrides=["path=x.tsv", "source_column=2"]).source_column == "2"
 
 
-def test_settings_that_would_change_nothing_are_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"split would change nothing: .*c\.tsv is a single tsv file"):
-        load_from(tmp_path, **tsv(tmp_path), split="train")
-    with pytest.raises(ConfigError, match="split would change nothing: .*saved holds a single dataset"):
-        load_from(tmp_path, **saved_dataset(tmp_path), split="train")
+def holes(folder):
+    """Records of every kind of file, of which the second has no target."""
+    texts = [("eins", "one"), ("zwei", ""), ("drei", "three"), ("vier", "four")]
+    sides = dict(zip(("de", "en", "xx"), (*zip(*texts, strict=True), ["a", "b", "c", "d"]), strict=True))
+    unit = "<tu><tuv xml:lang='de'><seg>{}</seg></tuv><tuv xml:lang='en'><seg>{}</seg></tuv></tu>"
+    rows = [dict(zip(sides, row, strict=True)) for row in zip(*sides.values(), strict=True)]
+    table = lines("\t".join(row) for row in ([*sides], *zip(*sides.values(), strict=True)))
+    saved = datasets.Dataset.from_dict(sides)
+    saved.save_to_disk(folder / "saved")
+    pa.parquet.write_table(pa.table(sides), folder / "c.parquet")
+    return {
+        "lines": {
+            "source": write(folder / "a", lines(sides["de"])),
+            "target": write(folder / "b", lines(sides["en"])),
+        },
+        "tsv": {"path": write(folder / "c.tsv", table)},
+        "csv": {"path": write(folder / "c.csv", table.replace("\t", ","))},
+        "tmx": {
+            "path": write(folder / "c.tmx", f"<tmx><body>{lines(unit.format(*row) for row in texts)}</body></tmx>")
+        },
+        "jsonl": {"path": write(folder / "c.jsonl", lines(map(json.dumps, rows)))},
+        "parquet": {"path": str(folder / "c.parquet")},
+        "arrow": {"path": str(folder / "saved")},
+        "built-in": {"path": "controlled/tiny", "split": "validation"},
+    }
+
+
+# What may follow from a setting, given alone: pairs that are not read otherwise, or this refusal.
+CHANGES = {
+    "source_column": "xx", "target_column": "xx", "empty": "drop", "max_rows": 2, "subset": "x", "split": "x",
+    "format": "csv",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("setting", CHANGES)
+@pytest.mark.parametrize("kind", ["lines", "tsv", "csv", "tmx", "jsonl", "parquet", "arrow", "built-in"])
+def test_every_setting_does_something_for_every_kind_of_corpus_or_is_refused(tmp_path, kind, setting):
+    def outcome(**settings):
+        languages = {"source_language": "ko"} if kind == "built-in" else {}
+        try:
+            return rows_of(load_from(tmp_path, **languages, **settings))
+        except (ConfigError, DataError, pydantic.ValidationError) as error:
+            return str(error)
+
+    given = holes(tmp_path)[kind]
+    if kind != "built-in" and setting != "empty":
+        given["empty"] = "drop"
+    plain, changed = outcome(**given), outcome(**{**given, setting: CHANGES[setting]})
+    if (kind, setting) == ("csv", "format"):
+        assert changed == plain  # it says what the name says too
+    elif f"{setting} would change nothing: " not in changed:
+        assert changed != plain
+        if setting == "empty":
+            assert "1 pairs have an empty side" in plain and len(changed) == 3
+
+
+def test_what_changes_nothing_is_told_with_the_reason(tmp_path):
+    refused = {
+        "tmx": r"split and source_column would change nothing: .*c\.tmx is a single tmx file\. Take it out\.",
+        "tsv": r"split would change nothing: .*c\.tsv is a single tsv file",
+        "arrow": "split would change nothing: .*saved holds a single dataset",
+    }
+    for kind, message in refused.items():
+        column = {"source_column": "a"} if kind == "tmx" else {}
+        with pytest.raises(ConfigError, match=message):
+            load_from(tmp_path, **holes(tmp_path)[kind], split="train", **column)
 
 
 def test_the_built_in_corpus_is_checked(tmp_path):

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import datasets
 import pyarrow as pa
+import pyarrow.compute as pc
 import pydantic
 from pydantic import Field
 
@@ -159,6 +160,16 @@ def load_pairs(
                 write_json(partial / "steps.json", [step])
                 mark_complete(partial)
     return datasets.Dataset.from_file(str(folder / "data.arrow"))
+
+
+def count_several_references(dataset: datasets.Dataset) -> int:
+    """How many pairs have more than one reference."""
+    if "references" not in dataset.column_names:
+        return 0
+    tables = dataset.select_columns("references").with_format("arrow")
+    starts = range(0, len(dataset), ROWS_AT_A_TIME)
+    lengths = (pc.list_value_length(tables[start : start + ROWS_AT_A_TIME]["references"]) for start in starts)
+    return sum(pc.sum(pc.greater(length, 1)).as_py() or 0 for length in lengths)
 
 
 def cache_folder(cache_dir: Path | str | None) -> Path:

@@ -19,7 +19,7 @@ from hf_nmt.artifacts import atomic_folder, write_json
 from hf_nmt.batching import BatchingSettings, TranslationCollator, encode_pairs, training_batches
 from hf_nmt.config import Settings, differences
 from hf_nmt.data.manifest import Manifest, describe
-from hf_nmt.data.sources import BUILT_IN, CorpusSettings, load_pairs
+from hf_nmt.data.sources import BUILT_IN, CorpusSettings, count_several_references, load_pairs
 from hf_nmt.errors import ConfigError
 from hf_nmt.generation.decoding import DecodingSettings
 from hf_nmt.metrics import MetricSettings
@@ -64,8 +64,18 @@ class TrainingData(Settings):
     )
 
     @pydantic.model_validator(mode="after")
+    def _one_translation_each(self) -> TrainingData:
+        if self.train is not None and len(self.train.targets) > 1:
+            raise ConfigError(
+                f"train.target: training reads one translation of each source, and {len(self.train.targets)} files "
+                "are given. To train on all of them, join them one after another into one file, and the source as "
+                "many times into another; several references are for validation and tests."
+            )
+        return self
+
+    @pydantic.model_validator(mode="after")
     def _languages_given(self) -> TrainingData:
-        if not self._built_in:
+        if not self.built_in:
             missing = [(name, code) for name, code in _EXAMPLES.items() if getattr(self, name) is None]
             findings = [
                 f"{name}: not given; write the code of the language, such as {code}." for name, code in missing
@@ -75,7 +85,8 @@ class TrainingData(Settings):
         return self
 
     @property
-    def _built_in(self) -> str | None:
+    def built_in(self) -> str | None:
+        """`path` of the built-in corpus, where that is what is trained on."""
         path = f"{BUILT_IN}tiny" if self.train is None else self.train.path
         return path if path is not None and path.startswith(BUILT_IN) else None
 
@@ -91,9 +102,9 @@ class TrainingData(Settings):
     def corpora(self) -> dict[str, CorpusSettings]:
         """What is read, by split."""
         built_in = {
-            split: CorpusSettings(path=self._built_in, split=split)
+            split: CorpusSettings(path=self.built_in, split=split)
             for split in ("train", "validation")
-            if self._built_in is not None
+            if self.built_in is not None
         }
         given = {"train": self.train, "validation": self.validation}
         return built_in | {split: corpus for split, corpus in given.items() if corpus is not None}
@@ -244,6 +255,12 @@ def make_trainer(
     batching = settings.batching
     dropout = BpeDropout(tokenizer, settings.tokenizer.dropout) if settings.tokenizer.dropout else None
     collator = TranslationCollator.for_model(model, pad_to_multiple_of=batching.pad_to_multiple_of)
+    if settings.data.built_in is None and (several := count_several_references(texts.train)):
+        logger.warning(
+            "data.train: %s of %s pairs have several references; training reads the first of each.",
+            f"{several:,}",
+            f"{len(texts.train):,}",
+        )
     with arguments.main_process_first(local=False, desc="encoding"):
         encoded = {"train": encode_pairs(texts.train, tokenizer, batching, keep_text=dropout is not None)}
         if texts.validation is not None:

@@ -16,7 +16,7 @@ import os
 import re
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn, TypeVar
 
@@ -90,6 +90,11 @@ def load(
         ConfigError: with all findings, each opening with the dotted path.
     """
     check = Check(settings_class)
+    return _validated(settings_class, check, _tree(check, config_file, overrides))
+
+
+def _tree(check: Check, config_file: Path | str | None, overrides: Sequence[str]) -> dict[str, Any]:
+    """What was given, as it was typed; what cannot be read is added to the findings."""
     tree: dict[str, Any] = {}
     if config_file is not None:
         try:
@@ -97,6 +102,10 @@ def load(
         except ConfigError as error:
             check.findings += error.findings
     check.findings += [problem for override in overrides if (problem := _assign(tree, override))]
+    return tree
+
+
+def _validated(settings_class: type[SettingsT], check: Check, tree: dict[str, Any]) -> SettingsT:
     resolved = check.section(settings_class, tree, "")
     try:
         settings = settings_class.model_validate(resolved)
@@ -105,6 +114,73 @@ def load(
     if check.findings:
         raise ConfigError(list(dict.fromkeys(check.findings)))
     return settings
+
+
+def continued(
+    settings_class: type[SettingsT],
+    recorded: Mapping[str, Any],
+    config_file: Path | str | None = None,
+    overrides: Sequence[str] = (),
+) -> SettingsT:
+    """Settings of a run that goes on: those it was started with. They may be given again, but not changed.
+
+    Args:
+        settings_class: has a key `resume`, the one that may be new.
+        recorded: what `model_dump(mode="json")` gave when the run was started.
+        config_file, overrides: as for `load`, but without what the user did not ask for.
+
+    Raises:
+        ConfigError: the recorded settings are not valid in this version, or something else was given now.
+    """
+    try:
+        before = _validated(settings_class, Check(settings_class), dict(recorded)).model_dump(mode="json")
+    except ConfigError as error:
+        raise ConfigError(
+            ["resume: the run was started with another version of hf_nmt; continue it with that one, or start anew."]
+            + [f"recorded {finding}" for finding in error.findings]
+        ) from error
+    check = Check(settings_class)
+    tree = _over(settings_class, before, _tree(check, config_file, overrides))
+    now = check.section(settings_class, tree, "")
+    unknown, refused = list(check.findings), []
+    try:
+        settings = _validated(settings_class, check, tree)
+        now = settings.model_dump(mode="json")
+    except ConfigError as error:
+        # One changed value may contradict others of the run; that it is changed is the better answer.
+        refused = error.findings
+    findings = [
+        f"{path}: given {shown(new)}, but the run to be continued has {shown(old)}; it keeps its settings. "
+        "Leave it out, or leave resume out for a new run."
+        for path, old, new in differences(before, now)
+        if path != "resume"
+    ]
+    if findings or refused:
+        raise ConfigError(list(dict.fromkeys(unknown)) + findings if findings else refused)
+    return settings
+
+
+def _over(model: type[pydantic.BaseModel], below: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The tree `below` with what is given, section by section."""
+    tree = dict(below)
+    for name, value in given.items():
+        sections = models_of(model.model_fields[name].annotation) if name in model.model_fields else []
+        inner = below.get(name)
+        if len(sections) == 1 and isinstance(value, dict) and isinstance(inner, Mapping):
+            tree[name] = _over(sections[0], inner, value)
+        else:
+            tree[name] = value
+    return tree
+
+
+def differences(before: Any, after: Any, path: str = "") -> list[tuple[str, Any, Any]]:
+    """Leaves in which two trees of plain values differ: (dotted path, before, after)."""
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        found = []
+        for key in [*before, *(key for key in after if key not in before)]:
+            found += differences(before.get(key), after.get(key), f"{path}.{key}" if path else str(key))
+        return found
+    return [] if before == after else [(path, before, after)]
 
 
 def dump(settings: pydantic.BaseModel) -> str:
@@ -141,6 +217,7 @@ def from_command_line(
     doc: str,
     default_config: str | None = None,
     positional: str | None = None,
+    recorded: Callable[[Path], Mapping[str, Any]] | None = None,
 ) -> SettingsT:
     """Settings of a recipe from its command line.
 
@@ -154,6 +231,8 @@ def from_command_line(
         doc: the recipe's docstring, shown by `--help`.
         default_config: NAME that is read where `--config` is not given.
         positional: dotted key that takes a bare argument, or None.
+        recorded: for a recipe with the key `resume`: the settings that the run in this folder was started with, as
+            plain values. They are those of this call then, see `continued`; default_config is not read.
 
     Raises:
         ConfigError: with all findings.
@@ -174,7 +253,12 @@ def from_command_line(
     except ConfigError as error:
         given.findings += error.findings
     try:
-        settings = load(settings_class, config_file, given.overrides)
+        resume = _tree(Check(settings_class), config_file, given.overrides).get("resume")
+        if recorded is None or not isinstance(resume, str) or is_null(resume):
+            settings = load(settings_class, config_file, given.overrides)
+        else:
+            config_file = config_file if given.config else None
+            settings = continued(settings_class, recorded(Path(resume)), config_file, given.overrides)
     except ConfigError as error:
         raise ConfigError(given.findings + error.findings) from None
     if given.findings:

@@ -301,16 +301,6 @@ def _commit() -> str | None:
         return None
 
 
-def differences(before: Any, after: Any, path: str = "") -> list[tuple[str, Any, Any]]:
-    """Leaves in which two trees of plain values differ: (dotted path, before, after)."""
-    if isinstance(before, Mapping) and isinstance(after, Mapping):
-        found = []
-        for key in [*before, *(key for key in after if key not in before)]:
-            found += differences(before.get(key), after.get(key), f"{path}.{key}" if path else str(key))
-        return found
-    return [] if before == after else [(path, before, after)]
-
-
 def _new_folder(output_dir: Path, name: str) -> Path:
     stamp = time.strftime("%Y%m%d-%H%M%S")
     for number in range(100):

@@ -30,7 +30,6 @@ from hf_nmt.training.preparation import (
     make_trainer,
     open_run,
     prepare_tokenizer,
-    resumed_settings,
 )
 
 logger = logging.getLogger("hf_nmt.recipes.train")
@@ -54,15 +53,16 @@ class TrainRecipe(TrainingRecipe):
 SETTINGS = TrainRecipe
 
 
-def settings_from(argv: list[str]) -> TrainRecipe:
-    return from_command_line(TrainRecipe, argv, recipe="train", doc=__doc__, default_config="default")
-
-
 def main(argv: list[str]) -> int:
-    settings, resumed = settings_from(argv), None
-    if settings.resume is not None:
-        resumed = runs.resume(settings.resume, "train")
-        settings = resumed_settings(resumed, settings, settings_from([]))
+    settings = from_command_line(
+        TrainRecipe,
+        argv,
+        recipe="train",
+        doc=__doc__,
+        default_config="default",
+        recorded=lambda folder: runs.resume(folder, "train").record["settings"],
+    )
+    resumed = runs.resume(settings.resume, "train") if settings.resume is not None else None
     arguments = settings.arguments()
     with arguments.main_process_first(local=False, desc="texts"):
         texts = settings.data.load()

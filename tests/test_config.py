@@ -16,7 +16,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pydantic import Field
 
-from hf_nmt.config import Settings, dump, fingerprint, load
+from hf_nmt.config import Settings, continued, differences, dump, fingerprint, load
 from hf_nmt.config_yaml import core_scalar
 from hf_nmt.errors import ConfigError
 
@@ -408,3 +408,65 @@ def test_fingerprint_is_that_of_canonical_json():
     assert fingerprint(Recipe()) == fingerprint(Recipe(seed=1)) != fingerprint(Recipe(seed=2))
     with pytest.raises(TypeError, match="No canonical form for object"):
         fingerprint(object())
+
+
+class Continued(Settings):
+    class Steps(Settings):
+        every: int = Field(500, description="Steps between checkpoints.")
+        total: float = Field(1000.0, description="Steps.")
+
+        @pydantic.model_validator(mode="after")
+        def _whole(self):
+            if self.total % self.every:
+                raise ConfigError("total: not a multiple of every.")
+            return self
+
+    resume: Path | None = Field(None, description="Run to continue.")
+    output_dir: Path = Field(Path("runs"), description="Where.")
+    width: int = Field(512, description="Width.")
+    steps: Steps = Field(Steps(), description="Steps.")
+
+
+RECORDED = {"resume": None, "output_dir": "runs", "width": 64, "steps": {"every": 300, "total": 900.0}}
+
+
+def test_a_run_goes_on_with_what_it_was_started_with(tmp_path):
+    (tmp_path / "same.yaml").write_text("width: 64\nsteps:\n  total: 900\n")
+    settings = continued(
+        Continued, RECORDED, tmp_path / "same.yaml", ["resume=runs/x", "output_dir=./runs", "steps.every=300"]
+    )
+    assert settings.model_dump(mode="json") == RECORDED | {"resume": "runs/x"}
+
+
+@pytest.mark.parametrize(
+    ("file", "overrides", "refused"),
+    [
+        ("", ["width=512"], {"width: given 512, but the run to be continued has 64; it keeps its settings. "}),
+        ("", ["output_dir=other"], {"output_dir: given 'other', but the run to be continued has 'runs'"}),
+        ("width: 512", ["steps.every=100"], {"width: given 512", "steps.every: given 100, but the run to be"}),
+        ("", ["steps.every=500"], {"steps.every: given 500, but the run to be continued has 300"}),
+        ("", ["steps=null"], {"steps.every: given 500", "steps.total: given 1000.0"}),
+        ("", ["widht=512", "width=1"], {"widht: unknown key. Did you mean width?", "width: given 1, but"}),
+        ("", ["width=wide"], {"width: given 'wide', but the run to be continued has 64"}),
+    ],
+)
+def test_what_a_run_to_be_continued_has_is_not_changed(tmp_path, file, overrides, refused):
+    (tmp_path / "other.yaml").write_text(file)
+    with pytest.raises(ConfigError) as error:
+        continued(Continued, RECORDED, tmp_path / "other.yaml", ["resume=runs/x", *overrides])
+    assert len(error.value.findings) == len(refused)
+    assert all(any(finding.startswith(text) for finding in error.value.findings) for text in refused)
+
+
+def test_a_run_of_another_version_is_not_continued():
+    with pytest.raises(ConfigError) as error:
+        continued(Continued, RECORDED | {"wdth": 3}, None, ["resume=runs/x"])
+    assert error.value.findings == [
+        "resume: the run was started with another version of hf_nmt; continue it with that one, or start anew.",
+        "recorded wdth: unknown key. Did you mean width?",
+    ]
+
+
+def test_differences_name_the_path():
+    before, after = {"a": {"b": 1, "c": 2}, "d": [1]}, {"a": {"b": 1, "c": 3}, "d": [1, 2], "e": None}
+    assert differences(before, after) == [("a.c", 2, 3), ("d", [1], [1, 2])]

@@ -133,11 +133,6 @@ def test_choices_add_up(tmp_path):
     assert runs.load(run.folder).record["choices"] == {"matmul_precision": "high", "attention": "eager"}
 
 
-def test_differences_name_the_path():
-    before, after = {"a": {"b": 1, "c": 2}, "d": [1]}, {"a": {"b": 1, "c": 3}, "d": [1, 2], "e": None}
-    assert runs.differences(before, after) == [("a.c", 2, 3), ("d", [1], [1, 2])]
-
-
 def test_the_environment_names_the_revision_of_the_code():
     commit = runs.environment()["commit"]
     inside = subprocess.run(["git", "ls-files", "hf_nmt/runs.py"], cwd=ROOT, capture_output=True, text=True).stdout

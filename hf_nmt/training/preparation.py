@@ -23,6 +23,7 @@ from hf_nmt.data.sources import BUILT_IN, CorpusSettings, count_several_referenc
 from hf_nmt.errors import ConfigError
 from hf_nmt.generation.decoding import DecodingSettings
 from hf_nmt.metrics import MetricSettings
+from hf_nmt.models.tokenization_nmt import NmtTokenizer
 from hf_nmt.runs import Run
 from hf_nmt.subwords import BpeDropout
 from hf_nmt.tokenizer_training import TokenizerSettings, check_tokenizer, load_tokenizer, train_tokenizer
@@ -130,7 +131,9 @@ class TrainingRecipe(Settings):
     )
     output_dir: Path = Field(Path("runs"), description="Folder in which every run gets its own.")
     resume: Path | None = Field(
-        None, description="Run folder to continue, with the settings it was started with. null starts a new run."
+        None,
+        description="Run folder to continue, with the settings it was started with; none of them can be changed. "
+        "null starts a new run.",
     )
     data: TrainingData = Field(TrainingData(), description="The texts.")
     tokenizer: TokenizerSettings = Field(TokenizerSettings(), description="Subword vocabulary.")
@@ -157,9 +160,29 @@ class TrainingRecipe(Settings):
         return self.name or "-".join(self.data.languages.values())
 
     def arguments(self) -> Seq2SeqTrainingArguments:
-        """The Trainer's arguments on this machine, checked against it."""
+        """The Trainer's arguments on this machine; they and the files that are named are checked against it.
+
+        Raises:
+            ConfigError: something cannot be had here, or does not fit.
+            DataError: the tokenizer to be reused cannot be read.
+        """
+        if self.tokenizer.path is not None and self.resume is None:  # a run that goes on has a tokenizer of its own
+            self._check_languages(self.tokenizer.path, load_tokenizer(self.tokenizer.path))
         validate = "validation" in self.data.corpora
         return self.training.arguments(seed=self.seed, run_name=self.run_name, validate=validate)
+
+    def _check_languages(self, path: Path, tokenizer: NmtTokenizer) -> None:
+        findings = []
+        for side in ("source", "target"):
+            known, wanted = getattr(tokenizer, f"{side}_languages"), self.data.languages[f"{side}_language"]
+            if known and wanted not in known:
+                findings.append(
+                    f"tokenizer.path: the {side} language of {path} is {' or '.join(known)}, but "
+                    f"data.{side}_language is {wanted}. Give a tokenizer of this language, or leave tokenizer.path "
+                    "out to train one."
+                )
+        if findings:
+            raise ConfigError(findings)
 
 
 def open_run(
@@ -224,10 +247,17 @@ def prepare_tokenizer(
     run: Run, settings: TrainingRecipe, arguments: Seq2SeqTrainingArguments, train: Dataset
 ) -> PreTrainedTokenizerBase:
     """The tokenizer of the run: kept in its folder, else loaded or trained, and checked against the training text."""
+    source_language, target_language = settings.data.languages.values()
+
+    def opened(folder: Path) -> NmtTokenizer:
+        tokenizer = load_tokenizer(folder)
+        tokenizer.src_lang, tokenizer.tgt_lang = source_language, target_language  # it may have several
+        return tokenizer
+
     with arguments.main_process_first(local=False, desc="tokenizer"):
         if not (run.tokenizer / "tokenizer_config.json").is_file():
             if settings.tokenizer.path is not None:
-                tokenizer = load_tokenizer(settings.tokenizer.path)
+                tokenizer = opened(settings.tokenizer.path)
             else:
                 logger.info("training a tokenizer on %s pairs", f"{len(train):,}")
                 tokenizer = train_tokenizer(
@@ -240,7 +270,7 @@ def prepare_tokenizer(
             write_json(run.folder / "tokenizer_report.json", report)
             with atomic_folder(run.tokenizer, replace=True) as partial:
                 tokenizer.save_pretrained(partial)
-    return load_tokenizer(run.tokenizer)
+    return opened(run.tokenizer)
 
 
 def make_trainer(
@@ -288,14 +318,7 @@ def make_trainer(
             target_language=settings.data.languages["target_language"],
             num_samples=settings.training.num_sample_translations,
         )
-    if (attention := run.record["choices"].get("attention")) is not None:  # a resumed run keeps the path it took
-        model.set_attn_implementation(attention)
-    run.choose(
-        matmul_precision=settings.training.matmul_precision,
-        attention=model.config._attn_implementation,
-        mixed_precision=str(arguments.mixed_precision),
-        batch_tokens=batching.batch_tokens,
-    )
+    choose(run, settings, arguments, model)
     return TranslationTrainer(
         model,
         arguments,
@@ -307,6 +330,48 @@ def make_trainer(
         train_dataset=pairs,
         validation=validation,
     )
+
+
+def choose(run: Run, settings: TrainingRecipe, arguments: Seq2SeqTrainingArguments, model: PreTrainedModel) -> None:
+    """Record what the training computes with; a run that goes on takes what it took before, and the log tells it.
+
+    Attention is chosen by the machine, so the recorded one is set again. The rest is in the settings, which are the
+    run's own; that the launcher does not overrule them is checked here.
+
+    Raises:
+        ConfigError: what the run computed with is not to be had here.
+    """
+    recorded = run.record["choices"]
+    attention = recorded.get("attention", model.config._attn_implementation)
+    if attention != model.config._attn_implementation:
+        logger.warning(
+            "attention: the run goes on with %s, which it began with; this machine would take %s.",
+            attention,
+            model.config._attn_implementation,
+        )
+        try:
+            model.set_attn_implementation(attention)
+        except (ImportError, ValueError) as error:
+            raise ConfigError(
+                f"resume: the run computes attention with {attention}, which cannot be used here: {error} Continue it "
+                "on a machine like the first."
+            ) from error
+    now = {
+        "matmul_precision": settings.training.matmul_precision,
+        "attention": attention,
+        "mixed_precision": str(arguments.mixed_precision),
+        "batch_tokens": settings.batching.batch_tokens,
+    }
+    if changed := differences(recorded, now) if recorded else []:
+        raise ConfigError(
+            [
+                f"resume: the run computes with {name}={before}, but now it is {after}."
+                for name, before, after in changed
+            ]
+        )
+    if recorded:
+        logger.info("goes on as before: %s", ", ".join(f"{name} {value}" for name, value in now.items()))
+    run.choose(**now)
 
 
 def validation_batches(

@@ -127,7 +127,7 @@ class Validation:
 
     def _translate(self, model: PreTrainedModel, num_beams: int | None, rank: int, world_size: int) -> list[str]:
         settings = self.decoding if num_beams is None else with_beams(self.decoding, num_beams)
-        translator = TorchTranslator(model, self.tokenizer)
+        translator = TorchTranslator(model, self.tokenizer, with_scores=False)
         mine = list(range(rank, len(self.sources), world_size))
         results = translator.translate(
             (self.sources[index] for index in mine), settings, target_language=self.target_language

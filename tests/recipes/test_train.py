@@ -152,6 +152,13 @@ def test_a_resumed_run_keeps_its_settings(finished, tmp_path):
         main(f"resume={copy}", "training.learning_rate=0.1", "model.dropout=0.5")
     assert "training.learning_rate: given 0.1, but the run to be continued has 0.0005" in str(error.value)
     assert "model.dropout: given 0.5" in str(error.value) and len(error.value.findings) == 2
+    # What equals a default is typed all the same.
+    with pytest.raises(ConfigError) as error:
+        main(f"resume={copy}", "model.d_model=256", "seed=42", "data.train.max_rows=null", "name=other")
+    assert [finding.partition(":")[0] for finding in error.value.findings] == ["name", "model.d_model"]
+    assert "model.d_model: given 256, but the run to be continued has 16; it keeps its settings." in str(error.value)
+    with pytest.raises(ConfigError, match="model.d_model: given 64, but the run to be continued has 16"):
+        main(f"resume={copy}", "--config", "debug")
     with pytest.raises(ConfigError, match="is finished"):
         main(f"resume={finished[2]}")
 

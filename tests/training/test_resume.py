@@ -64,6 +64,21 @@ def test_killed_twice_and_resumed_equals_never_killed(tmp_path, corpus):
     assert all(torch.equal(best[0][name], best[1][name]) for name in best[0])
 
 
+def test_a_run_that_began_in_bf16_goes_on_in_bf16(tmp_path, corpus):
+    argv = [*corpus, "training.bf16=true", "training.eval_strategy=no", "training.max_steps=6"]
+    for name, more in {"whole": [], "fp32": ["training.bf16=false"]}.items():
+        assert run_recipe([*argv, *more, f"name={name}"], tmp_path / name) == 0, (tmp_path / f"{name}.err").read_text()
+    assert run_recipe([*argv, "name=killed"], tmp_path / "first", signal_at=5) == -signal.SIGKILL
+    whole, killed, fp32 = (next((tmp_path / "runs").glob(f"{name}-*")) for name in ("whole", "killed", "fp32"))
+    # The environment asks for nothing, as where the run is continued without the launcher.
+    assert run_recipe([f"resume={killed}"], tmp_path / "second") == 0
+    assert "goes on as before: " in (told := (tmp_path / "second.err").read_text())
+    assert ", mixed_precision bf16, batch_tokens 256" in told
+    expected, found, other = (last_weights(run) for run in (whole, killed, fp32))
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert not all(torch.equal(expected[name], other[name]) for name in expected)
+
+
 def test_a_broken_checkpoint_is_passed_over(tmp_path, corpus):
     run_recipe(corpus, tmp_path / "first", signal_at=10)
     run = only_run(tmp_path)

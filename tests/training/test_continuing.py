@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import types
+
+import pytest
+from toy_training import make_model, make_run
+
+from hf_nmt import runs
+from hf_nmt.config import load
+from hf_nmt.errors import ConfigError, DataError
+from hf_nmt.tokenizer_training import TokenizerSettings, load_tokenizer, train_tokenizer
+from hf_nmt.training.preparation import TrainingRecipe, choose, prepare_tokenizer
+
+LANGUAGES = ["data.source_language=de", "data.target_language=en", "data.train.source=x", "data.train.target=y"]
+PRECISION = types.SimpleNamespace(mixed_precision="bf16")
+
+
+def settings(*overrides: str) -> TrainingRecipe:
+    return load(TrainingRecipe, overrides=[*LANGUAGES, *overrides])
+
+
+@pytest.fixture
+def save_tokenizer(tmp_path):
+    def save(sources, targets, **changes) -> str:
+        texts = ["ein Haus", "das Haus am See", "a house", "the house by the lake"]
+        kind = TokenizerSettings(vocab_size=300, **changes)
+        tokenizer = train_tokenizer(texts, texts, kind, source_language=sources, target_language=targets)
+        tokenizer.save_pretrained(tmp_path / "tokenizer")
+        return f"tokenizer.path={tmp_path / 'tokenizer'}"
+
+    return save
+
+
+def test_a_tokenizer_of_other_languages_is_refused(save_tokenizer, tmp_path):
+    with pytest.raises(ConfigError) as error:
+        settings(save_tokenizer("en", "de")).arguments()
+    assert error.value.findings == [
+        f"tokenizer.path: the {side} language of {tmp_path / 'tokenizer'} is {known}, but data.{side}_language is "
+        f"{wanted}. Give a tokenizer of this language, or leave tokenizer.path out to train one."
+        for side, known, wanted in (("source", "en", "de"), ("target", "de", "en"))
+    ]
+    with pytest.raises(
+        ConfigError, match="target language of .* is nl or da, but data.target_language is en"
+    ) as error:
+        settings(save_tokenizer("de", ["nl", "da"], language_tags=True)).arguments()
+    assert len(error.value.findings) == 1
+    with pytest.raises(DataError, match="nowhere does not exist"):
+        settings("tokenizer.path=nowhere").arguments()
+
+
+def test_a_tokenizer_of_several_languages_is_told_those_of_the_texts(save_tokenizer, tmp_path):
+    chosen = settings(save_tokenizer(["de", "nl"], ["da", "en"], language_tags=True))
+    chosen.arguments()
+    pairs = {"source": ["ein Haus"], "target": ["a house"]}
+    arguments = types.SimpleNamespace(main_process_first=lambda **_: open("/dev/null"))
+    run = make_run(tmp_path / "runs")
+    tokenizer = prepare_tokenizer(run, chosen, arguments, pairs)
+    first = tokenizer("ein Haus")["input_ids"][0]
+    assert tokenizer.convert_ids_to_tokens(first) == "<2en>"
+    assert load_tokenizer(tmp_path / "tokenizer").tgt_lang is None
+
+
+def test_a_run_that_goes_on_needs_no_tokenizer_but_its_own(tmp_path):
+    settings("tokenizer.path=gone", f"resume={tmp_path}").arguments()
+
+
+def test_a_run_that_goes_on_keeps_its_attention(tmp_path, caplog):
+    run, model = make_run(tmp_path), make_model()
+    model.set_attn_implementation("eager")
+    choose(run, settings(), PRECISION, model)
+    assert runs.load(run.folder).record["choices"] == {
+        "matmul_precision": "highest", "attention": "eager", "mixed_precision": "bf16", "batch_tokens": 4096,
+    }  # fmt: skip
+    again = make_model()
+    again.set_attn_implementation("sdpa")
+    choose(runs.load(run.folder), settings(), PRECISION, again)
+    assert again.config._attn_implementation == "eager"
+    assert "attention: the run goes on with eager, which it began with; this machine would take sdpa." in caplog.text
+
+
+def test_a_run_that_goes_on_must_compute_as_before(tmp_path):
+    run = make_run(tmp_path)
+    choose(run, settings(), PRECISION, make_model())
+    with pytest.raises(ConfigError, match="the run computes with mixed_precision=bf16, but now it is no"):
+        choose(run, settings(), types.SimpleNamespace(mixed_precision="no"), make_model())
+    run.choose(attention="flash_attention_2")
+    with pytest.raises(
+        ConfigError, match="resume: the run computes attention with flash_attention_2, which cannot be"
+    ):
+        choose(run, settings(), PRECISION, make_model())

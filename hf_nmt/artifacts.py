@@ -23,28 +23,33 @@ from hf_nmt.errors import NmtError
 
 COMPLETE = "COMPLETE"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# Writers outside Python (torch, safetensors) tell a failed write in words, without an errno.
+_WRITERS_WORDS = ("iostream error", "PytorchStreamWriter", "inline_container", "I/O error", "IoError")
 
 
 @contextlib.contextmanager
-def _refuse_failed_writes(path: Path, inside: Path | None = None) -> Iterator[None]:
+def failed_writes_told(
+    path: Path, inside: Path | None = None, kept: str = "Nothing half-written was kept."
+) -> Iterator[None]:
     """Turn a failed write into an NmtError with the path, the reason and what to do.
 
     Args:
         path: what was to be written.
-        inside: only errors about files in this folder are ours; None takes every OSError. A full disk always counts.
+        inside: only errors about files in this folder are ours; None takes every OSError. A full disk and what torch
+            and safetensors raise when they cannot write always count.
+        kept: a sentence that tells what is on the disk now.
     """
     try:
         yield
     except Exception as error:
-        # Writers outside Python (safetensors, torch) tell a full disk by text only.
-        full = getattr(error, "errno", None) in _FULL or "No space left on device" in str(error)
+        reason = _failed_write(error)
         name = getattr(error, "filename", None)
         ours = inside is None or (isinstance(name, str | os.PathLike) and Path(name).is_relative_to(inside))
-        if full:
+        if reason:
             free = shutil.disk_usage(_existing_parent(path)).free / 2**20
             raise NmtError(
-                f"{path} could not be written: the disk is full ({free:,.0f} MiB free). Free space or choose another "
-                "folder, then run again. Nothing half-written was kept."
+                f"{path} could not be written: {reason} ({free:,.0f} MiB free). Free space or choose another folder, "
+                f"then run again. {kept}"
             ) from error
         if isinstance(error, OSError) and ours:
             raise NmtError(
@@ -52,6 +57,15 @@ def _refuse_failed_writes(path: Path, inside: Path | None = None) -> Iterator[No
                 f"{_existing_parent(path)} or choose another folder."
             ) from error
         raise
+
+
+def _failed_write(error: Exception) -> str:
+    """Why something could not be written; nothing where that is not what the error says."""
+    text = str(error)
+    if getattr(error, "errno", None) in _FULL or "No space left on device" in text:
+        return "the disk is full"
+    told = type(error).__name__ == "SafetensorError" or isinstance(error, RuntimeError)
+    return text.splitlines()[0] if told and any(words in text for words in _WRITERS_WORDS) else ""
 
 
 def _existing_parent(path: Path) -> Path:
@@ -104,10 +118,10 @@ def atomic_file(path: Path | str) -> Iterator[Path]:
     """
     path = Path(path)
     partial = _beside(path)
-    with _refuse_failed_writes(path):
+    with failed_writes_told(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(path)
-    with _refuse_failed_writes(path, inside=partial):
+    with failed_writes_told(path, inside=partial):
         try:
             yield partial
             _sync(partial)
@@ -139,7 +153,7 @@ def append_jsonl(path: Path | str, value: Any) -> None:
     """
     path = Path(path)
     line = json.dumps(value, ensure_ascii=False, default=_plain_value).encode() + b"\n"
-    with _refuse_failed_writes(path):
+    with failed_writes_told(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab+", buffering=0) as file:
             if file.tell() and os.pread(file.fileno(), 1, file.tell() - 1) != b"\n":
@@ -174,12 +188,12 @@ def atomic_folder(path: Path | str, *, replace: bool = False) -> Iterator[Path]:
     """
     path = Path(path)
     partial = _beside(path)
-    with _refuse_failed_writes(path):
+    with failed_writes_told(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(path)
     if path.exists() and not replace:
         raise NmtError(f"{path} exists already and is not overwritten. Choose another name or remove it first.")
-    with _refuse_failed_writes(path, inside=partial):
+    with failed_writes_told(path, inside=partial):
         try:
             partial.mkdir()
             yield partial
@@ -282,7 +296,7 @@ def file_lock(path: Path | str, timeout_seconds: float = 0.0) -> Iterator[None]:
         NmtError: another process holds it.
     """
     path = Path(path)
-    with _refuse_failed_writes(path, inside=path.parent):
+    with failed_writes_told(path, inside=path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(path.with_name(f".{path.name}.lock"), timeout=timeout_seconds)
         try:

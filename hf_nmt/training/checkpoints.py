@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from transformers.utils import logging as transformers_logging
 
 from hf_nmt.artifacts import atomic_folder, mark_complete, verify
@@ -24,8 +24,6 @@ from hf_nmt.errors import NmtError
 
 RUN_STATE = "run_state.json"
 WEIGHTS = "model.safetensors"
-# torch.save reports a failed write in words of its C++ streams, without an errno.
-_TORCH_WRITE_ERRORS = ("iostream error", "PytorchStreamWriter", "inline_container")
 _NAME = re.compile(r"step-(\d+)")
 
 logger = logging.getLogger(__name__)
@@ -55,26 +53,9 @@ def writing(folder: Path) -> Iterator[Path]:
     Raises:
         NmtError: it could not be written, such as on a full disk. Nothing of it stays.
     """
-    with full_disk_is_told(folder), quiet_files(), atomic_folder(folder, replace=True) as partial:
+    with quiet_files(), atomic_folder(folder, replace=True) as partial:
         yield partial
         mark_complete(partial)
-
-
-@contextmanager
-def full_disk_is_told(path: Path) -> Iterator[None]:
-    """Turn what torch and safetensors raise when they cannot write into an error with path and free space."""
-    try:
-        yield
-    except (SafetensorError, RuntimeError) as error:
-        text = str(error)
-        if isinstance(error, RuntimeError) and not any(words in text for words in _TORCH_WRITE_ERRORS):
-            raise
-        parent = next(parent for parent in path.absolute().parents if parent.exists())
-        free = shutil.disk_usage(parent).free / 2**20
-        raise NmtError(
-            f"{path} could not be written ({text.splitlines()[0]}); {free:,.0f} MiB are free there. Free space or "
-            "lift the limit on file sizes, then continue the run. Nothing half-written was kept."
-        ) from error
 
 
 @contextmanager

@@ -114,8 +114,7 @@ def save_model(
     Raises:
         NmtError: it could not be written, or what was loaded differs from what was saved.
     """
-    quiet, told = checkpoints.quiet_files(), checkpoints.full_disk_is_told(folder)
-    with quiet, told, atomic_folder(folder, replace=True) as partial:
+    with checkpoints.quiet_files(), atomic_folder(folder, replace=True) as partial:
         # What belongs to beams or sampling alone is taken out where it has no use: Transformers would not save it.
         every = DecodingSettings(num_beams=2, do_sample=True).generate_kwargs()
         model.generation_config.update(**(dict.fromkeys(every) | decoding.generate_kwargs()))

@@ -60,6 +60,7 @@ def load_translator(
     *,
     source_language: str | None = None,
     target_language: str | None = None,
+    with_scores: bool = True,
 ) -> TorchTranslator:
     """Open a saved model: of hf_nmt, or any that `AutoModelForSeq2SeqLM` opens.
 
@@ -67,6 +68,7 @@ def load_translator(
         path: folder of a model, a run folder (its best model is taken) or a model id on the Hub.
         device: such as `cpu` or `cuda:0`; None takes a GPU where there is one.
         source_language, target_language: codes, for models of several languages.
+        with_scores: see `TorchTranslator`.
 
     Raises:
         NmtError: there is no such model, or it is not whole or of another kind.
@@ -98,7 +100,8 @@ def load_translator(
             "The file of weights does not belong to this config.json."
         )
     model.eval()
-    return TorchTranslator(model, tokenizer, device, source_language=source_language, target_language=target_language)
+    languages = {"source_language": source_language, "target_language": target_language}
+    return TorchTranslator(model, tokenizer, device, **languages, with_scores=with_scores)
 
 
 @contextlib.contextmanager

@@ -9,14 +9,17 @@ sentence (decoding.split_sentences=false: in one go). Several translations per l
 translation`, best first, the index counting lines from 0; output_format=jsonl gives one object per line, with tokens
 and their log-probabilities.
 
-An output file is written as <output>.partial until it is whole. If it is interrupted, the same command goes on where
-it stopped. <output>.json records the settings, hashes and counts.
+An output file, plain or .gz, is written as <output>.partial until it is whole. If it is interrupted, the same command
+goes on where it stopped. <output>.json records the settings, hashes and counts. Other files of these names are left
+alone: the output is refused.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,7 +39,7 @@ logger = logging.getLogger("hf_nmt.recipes.translate")
 class TranslateRecipe(Settings):
     model: str | None = Field(None, description="Folder of a saved model, such as runs/<id>/best, or a run folder.")
     input: str | None = Field(None, description="File of UTF-8 text, plain or .gz; null reads the standard input.")
-    output: str | None = Field(None, description="File to write; null writes to the standard output.")
+    output: str | None = Field(None, description="File to write, plain or .gz; null writes to the standard output.")
     output_format: Literal["text", "jsonl"] = Field(
         "text", description="text: translations alone; jsonl: one object a line, with scores and tokens."
     )
@@ -47,7 +50,7 @@ class TranslateRecipe(Settings):
         description="How to translate. null, and every key left out, takes the model's own generation_config.json.",
     )
     device: str | None = Field(None, description="Such as cpu or cuda:0; null takes a GPU where there is one.")
-    overwrite: bool = Field(False, description="Replace the output, and forget what an interruption left of it.")
+    overwrite: bool = Field(False, description="Replace the output, and what was begun of it otherwise.")
 
 
 SETTINGS = TranslateRecipe
@@ -68,8 +71,10 @@ def check(settings: TranslateRecipe) -> Path:
     except NmtError as error:
         findings.append(f"input: {error}")
     output = Path(settings.output or "out")
-    if output.is_dir() or not output.absolute().parent.is_dir():
+    if not output.absolute().parent.is_dir() or (output.exists() and not output.is_file()):
         findings.append(f"output: {output} must be a file, in a folder that exists.")
+    elif settings.output is not None and output.exists() and settings.input and output.samefile(settings.input):
+        findings.append(f"output: {output} is the input. Choose another name.")
     elif settings.output is not None and output.exists() and not settings.overwrite:
         findings.append(f"output: {output} exists. Choose another name, or replace it with overwrite=true.")
     if findings:
@@ -82,25 +87,21 @@ def main(argv: list[str]) -> int:
     folder = check(settings)
     settings.decoding = model_decoding(folder, settings.decoding)
     source = None if settings.input is None else Path(settings.input)
-    facts = None if settings.output is None else facts_of(settings, source, folder)
-    translator = load_translator(
-        folder,
-        settings.device,
-        source_language=settings.source_language,
-        target_language=settings.target_language,
-    )
-    translator.with_scores = settings.output_format == "jsonl"
-    if facts is None:
-        to_standard_output(translator, source, settings)
+    languages = settings.model_dump(include={"source_language", "target_language"})
+    with_scores = settings.output_format == "jsonl"
+    load = functools.partial(load_translator, folder, settings.device, **languages, with_scores=with_scores)
+    if settings.output is None:
+        translator = to_standard_output(load, source, settings)
     else:
-        to_file(translator, source, settings, facts)
+        translator = to_file(load, source, settings, folder)
     logger.info(translator.statistics.summary())
     return 0
 
 
-def to_standard_output(translator: Any, source: Path | None, settings: TranslateRecipe) -> None:
+def to_standard_output(load: Callable[[], Any], source: Path | None, settings: TranslateRecipe) -> Any:
     from hf_nmt.generation import files
 
+    translator = load()
     typed = source is None and sys.stdin.isatty()
     if typed:
         logger.info("Type a text and press Enter; Ctrl-D ends.")
@@ -114,33 +115,31 @@ def to_standard_output(translator: Any, source: Path | None, settings: Translate
             sys.stdout.buffer.write(text.encode())
             sys.stdout.buffer.flush()
             bar.update(len(window))
+    return translator
 
 
-def facts_of(settings: TranslateRecipe, source: Path | None, folder: Path) -> dict[str, Any]:
-    """What the output depends on. The input is read through, so that a bad line is told before the model loads."""
+def to_file(load: Callable[[], Any], source: Path | None, settings: TranslateRecipe, folder: Path) -> Any:
+    """The input is read through and the output locked before the model loads, so that what is wrong is told soon."""
     from hf_nmt.generation import files
 
     keys = {"source_language", "target_language", "output_format", "decoding"}
-    model = fingerprint(artifacts.hash_folder(folder))
-    return {"model": model, "input": files.describe(source), **settings.model_dump(include=keys, mode="json")}
-
-
-def to_file(translator: Any, source: Path | None, settings: TranslateRecipe, facts: dict[str, Any]) -> None:
-    from hf_nmt.generation import files
-
+    facts: dict[str, Any] = {"model": fingerprint(artifacts.hash_folder(folder)), "input": files.describe(source)}
+    facts |= settings.model_dump(include=keys, mode="json")
     output, num_lines = Path(settings.output), None if source is None else facts["input"]["lines"]
     try:
-        with tqdm(total=num_lines, unit=" lines", disable=None) as bar:
-            for progress in files.translate_file(
-                translator, source, output, settings.decoding, facts,
-                output_format=settings.output_format, overwrite=settings.overwrite,
-            ):  # fmt: skip
-                bar.update(progress.num_lines - bar.n)
+        with files.open_output(source, output, facts, overwrite=settings.overwrite) as partial:
+            translator = load()
+            with tqdm(total=num_lines, unit=" lines", disable=None) as bar:
+                for progress in files.translate_file(
+                    translator, source, partial, settings.decoding, output_format=settings.output_format
+                ):
+                    bar.update(progress.num_lines - bar.n)
+            files.write_record(output, facts, progress, settings.model)
     except KeyboardInterrupt:
         if source is not None:
             logger.info("Stopped. The same command goes on where it stopped.")
         raise
-    files.write_record(output, facts, progress, settings.model)
+    return translator
 
 
 if __name__ == "__main__":

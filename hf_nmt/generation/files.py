@@ -7,6 +7,7 @@ bytes. The file gets its name when it is whole.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gzip
 import io
@@ -31,6 +32,8 @@ from hf_nmt.protocols import Translation, Translator
 from hf_nmt.runs import environment
 
 logger = logging.getLogger(__name__)
+
+REMEDY = "Choose another name, or replace it with overwrite=true."
 
 OutputFormat = Literal["text", "jsonl"]
 
@@ -185,67 +188,140 @@ class Progress:
 class PartialOutput:
     """An output file that is continued after a stop, and named when it is whole.
 
+    Where its name ends in `.gz`, each window is a member of a gzip file, which any reader takes for one text: so it
+    can be cut where the journal says and go on there.
+
     Args:
         path: of the whole file.
         identity: what the output depends on (model, settings, input); None where the input cannot be read again and so
             every start is a new one.
-        overwrite: forget what was begun.
+        overwrite: replace the whole file, and what was begun with another identity.
 
-    Raises:
-        ConfigError: something was begun under this name with another identity.
+    Raises, when it is entered:
+        ConfigError: the whole file exists, a file of the user stands where one of ours goes, or something was begun
+            under this name with another identity.
+        NmtError: another process writes it.
     """
 
     def __init__(self, path: Path, identity: Mapping[str, Any] | None, *, overwrite: bool = False):
         self.path = path
         self.partial = path.with_name(path.name + ".partial")
         self.journal = path.with_name(path.name + ".partial.json")
+        self.record = path.with_name(path.name + ".json")
         self.identity = identity
+        self.overwrite = overwrite
         self.progress = Progress()
-        if not overwrite and identity is not None and self.partial.is_file() and self.journal.is_file():
-            begun = json.loads(self.journal.read_text(encoding="utf-8"))
-            if begun["identity"] != identity:
-                changed = sorted(key for key in identity if begun["identity"].get(key) != identity[key])
-                raise ConfigError(
-                    f"output: {self.partial} was begun with another {', '.join(changed)}. Delete it, choose another "
-                    "output, or start anew with overwrite=true."
-                )
-            if self.partial.stat().st_size >= begun["progress"]["output_bytes"]:
-                self.progress = Progress(**begun["progress"])
 
     def __enter__(self) -> PartialOutput:
         self._lock = artifacts.file_lock(self.partial)
         self._lock.__enter__()
-        self._file = open(self.partial, "r+b" if self.progress.num_lines else "wb")
-        self._file.truncate(self.progress.output_bytes)
-        self._file.seek(self.progress.output_bytes)
+        try:
+            self._check_names()
+            self._read_journal()
+            self._write_journal()  # before the file it tells of: a file without a journal is not ours
+            with self._told():
+                self._file = open(self.partial, "r+b" if self.partial.exists() else "wb")
+                self._file.truncate(self.progress.output_bytes)
+                self._file.seek(self.progress.output_bytes)
+        except BaseException:
+            self._lock.__exit__(None, None, None)
+            raise
         return self
 
     def __exit__(self, *error: Any) -> None:
         self._file.close()
+        if not self.progress.num_windows and self.partial.exists():  # nothing to go on from
+            self._remove(self.partial, self.journal)
         self._lock.__exit__(*error)
 
     def write(self, lines: list[Line], text: str, statistics: Mapping[str, Any]) -> None:
-        """Add a window, and note it once it is on the disk."""
-        data = text.encode()
-        self._file.write(data)
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        """Add a window, and note it once it is on the disk.
+
+        Raises:
+            NmtError: it cannot be written, such as on a full disk; the windows before it stay.
+        """
+        data = self._packed(text)
+        with self._told():
+            self._file.write(data)
+            self._file.flush()
+            os.fsync(self._file.fileno())
         self.progress.num_lines += len(lines)
         self.progress.input_bytes += sum(line.num_bytes for line in lines)
         self.progress.output_bytes += len(data)
         self.progress.num_windows += 1
         self.progress.statistics = dict(statistics)
-        if self.identity is not None:
-            artifacts.write_json(
-                self.journal, {"identity": self.identity, "progress": dataclasses.asdict(self.progress)}
-            )
+        self._write_journal()
 
     def finish(self) -> None:
         """Give the file its name."""
-        self._file.close()
-        os.replace(self.partial, self.path)
-        self.journal.unlink(missing_ok=True)
-        self.partial.with_name(f".{self.partial.name}.lock").unlink(missing_ok=True)
+        with self._told():
+            if not self.progress.num_windows:
+                self._file.write(self._packed(""))  # an empty gzip file has a header, too
+            self._file.close()
+            os.replace(self.partial, self.path)
+        self._remove(self.journal)
+
+    def _remove(self, *files: Path) -> None:
+        for file in (*files, self.partial.with_name(f".{self.partial.name}.lock")):
+            file.unlink(missing_ok=True)
+
+    def _packed(self, text: str) -> bytes:
+        data = text.encode()
+        # No time in it: the same texts give the same bytes.
+        return gzip.compress(data, mtime=0) if self.path.suffix == ".gz" else data
+
+    def _told(self) -> contextlib.AbstractContextManager[None]:
+        kept = "What was written before stays" + (": the same command goes on there." if self.identity else ".")
+        return artifacts.failed_writes_told(self.partial, kept=kept)
+
+    def _check_names(self) -> None:
+        if self.path.exists() and not self.overwrite:
+            raise ConfigError(f"output: {self.path} exists. {REMEDY}")
+        begun = _read_object(self.journal, {"identity", "progress"})
+        strange = {
+            self.partial: begun is None,
+            self.journal: begun is None,
+            self.record: _read_object(self.record, {"schema_version", "output", "statistics"}) is None,
+        }
+        findings = [
+            f"output: {file} exists and is not from an earlier translation; this one needs the name. Move it, or "
+            "choose another output."
+            for file, not_ours in strange.items()
+            if not_ours and os.path.lexists(file)
+        ]
+        if findings:
+            raise ConfigError(findings)
+
+    def _read_journal(self) -> None:
+        begun = _read_object(self.journal, {"identity", "progress"})
+        if begun is None or not self.partial.is_file():
+            return
+        before, progress = begun["identity"], Progress(**begun["progress"])
+        if before is None:
+            logger.info("%s: what was begun read the standard input, so it starts anew.", self.path)
+        elif before != self.identity:
+            if self.overwrite or not progress.num_lines:
+                return
+            now = self.identity or {"input": None}
+            changed = sorted(key for key in now if before.get(key) != now[key])
+            raise ConfigError(
+                f"output: {self.partial} was begun with another {', '.join(changed)}. Choose another output, or start "
+                "anew with overwrite=true."
+            )
+        elif self.partial.stat().st_size >= progress.output_bytes:
+            self.progress = progress
+
+    def _write_journal(self) -> None:
+        artifacts.write_json(self.journal, {"identity": self.identity, "progress": dataclasses.asdict(self.progress)})
+
+
+def _read_object(path: Path, keys: set[str]) -> dict[str, Any] | None:
+    """A JSON object that has these keys; None where there is none."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) and keys <= value.keys() else None
 
 
 def name_of(source: Path | None) -> str:
@@ -266,33 +342,42 @@ def describe(source: Path | None) -> dict[str, Any] | None:
     return {"bytes": source.stat().st_size, "sha256": artifacts.hash_file(source), "lines": lines}
 
 
+def open_output(
+    source: Path | None, output: Path, facts: Mapping[str, Any], *, overwrite: bool = False
+) -> PartialOutput:
+    """The output of a translation, locked and checked when it is entered.
+
+    Args:
+        source: file to read, or None for the standard input, which is always begun anew.
+        output: file to write.
+        facts: what the output depends on: `model`, `input`, `decoding` and so on. Work that was begun goes on if they
+            are the same, but for the size of batches, which may be lowered when memory was short.
+        overwrite: replace the output, and what was begun of it otherwise.
+    """
+    decoding = {name: value for name, value in facts["decoding"].items() if name != "batch_tokens"}
+    identity = None if source is None else {**facts, "decoding": decoding}
+    return PartialOutput(output, identity, overwrite=overwrite)
+
+
 def translate_file(
     translator: TorchTranslator,
     source: Path | None,
-    output: Path,
+    output: PartialOutput,
     settings: DecodingSettings,
-    facts: Mapping[str, Any],
     *,
     output_format: OutputFormat = "text",
-    overwrite: bool = False,
 ) -> Iterator[Progress]:
     """Translate a file, or go on with it; yields before the first and after each window how far it is.
 
     Args:
-        source: file to read, or None for the standard input, which is always begun anew.
-        output: file to write; see `PartialOutput`.
-        facts: what the output depends on: `model`, `input`, `decoding` and so on. Work that was begun goes on if they
-            are the same, but for the size of batches, which may be lowered when memory was short.
+        source: file to read, or None for the standard input.
+        output: what `open_output` gave, entered.
         output_format: see `render`.
-        overwrite: forget what was begun.
     """
-    decoding = {name: value for name, value in facts["decoding"].items() if name != "batch_tokens"}
-    identity = None if source is None else {**facts, "decoding": decoding}
-    name = name_of(source)
-    with open_input(source) as stream, PartialOutput(output, identity, overwrite=overwrite) as partial:
-        progress = partial.progress
+    name, progress = name_of(source), output.progress
+    with open_input(source) as stream:
         if progress.num_lines:
-            logger.info("%s: going on after line %d.", output, progress.num_lines)
+            logger.info("%s: going on after line %d.", output.path, progress.num_lines)
             stream.seek(progress.input_bytes)
             translator.statistics = Statistics(**progress.statistics)
         yield progress
@@ -302,12 +387,12 @@ def translate_file(
             settings,
             name=name,
             output_format=output_format,
-            first_window=FIRST_WINDOW << progress.num_windows,
+            first_window=FIRST_WINDOW << min(progress.num_windows, 30),
             index=progress.num_lines,
         ):
-            partial.write(window, text, dataclasses.asdict(translator.statistics))
+            output.write(window, text, dataclasses.asdict(translator.statistics))
             yield progress
-        partial.finish()
+    output.finish()
 
 
 def write_record(output: Path, facts: Mapping[str, Any], progress: Progress, model: str | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import gzip
 import importlib.util
@@ -193,7 +194,10 @@ def test_a_line_over_the_limit_is_named(run, good):
 # Interruptions
 
 
-def test_killed_and_started_again_gives_the_same_bytes(recipe, copy_folder, tmp_path, monkeypatch, good, caplog):
+@pytest.mark.parametrize("overwrite", ["false", "true"])
+def test_killed_and_started_again_gives_the_same_bytes(
+    recipe, copy_folder, tmp_path, monkeypatch, good, caplog, overwrite
+):
     (tmp_path / "in").write_text("".join(f"{line}\n" for line in good * 5))
     arguments = [f"model={copy_folder}", f"input={tmp_path / 'in'}", "device=cpu", "--config", "tiny"]
     recipe.main([*arguments, f"output={tmp_path / 'whole'}"])
@@ -208,7 +212,7 @@ def test_killed_and_started_again_gives_the_same_bytes(recipe, copy_folder, tmp_
         write(self, lines, text, statistics)
 
     monkeypatch.setattr(files.PartialOutput, "write", stop_at_third)
-    again = [*arguments, f"output={tmp_path / 'out'}"]
+    again = [*arguments, f"output={tmp_path / 'out'}", f"overwrite={overwrite}"]
     with pytest.raises(KeyboardInterrupt), caplog.at_level(logging.INFO):
         recipe.main(again)
     assert "The same command goes on where it stopped." in caplog.text
@@ -233,12 +237,16 @@ def test_what_was_begun_with_other_settings_is_not_continued(recipe, copy_folder
 
     def stop(path, value):
         journal(path, value)
-        raise KeyboardInterrupt
+        if value["progress"]["num_lines"]:
+            raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(files.artifacts, "write_json", stop)
         recipe.main([*arguments, "--config", "tiny"])
-    with pytest.raises(ConfigError, match=r"out.partial was begun with another decoding. Delete it, .*overwrite=true"):
+    with pytest.raises(
+        ConfigError,
+        match=r"out.partial was begun with another decoding. Choose another output, or start anew with overwrite",
+    ):
         recipe.main(arguments)
     (tmp_path / "in").write_text("delo.\n" * 100)
     with pytest.raises(ConfigError, match="was begun with another input"):
@@ -254,6 +262,98 @@ def test_an_output_that_is_being_written_is_left_alone(recipe, copy_folder, tmp_
         recipe.main(arguments)
 
 
+def test_the_lock_is_taken_before_the_journal_is_read_and_the_model_loads(recipe, copy_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(recipe, "load_translator", lambda *_, **__: pytest.fail("the model was loaded"))
+    (tmp_path / "in").write_text("balo.\n")
+    for name in ("out.partial", "out.partial.json"):
+        (tmp_path / name).write_text("what another process is just writing")
+    arguments = [f"model={copy_folder}", f"input={tmp_path / 'in'}", f"output={tmp_path / 'out'}"]
+    with artifacts.file_lock(tmp_path / "out.partial"), pytest.raises(NmtError, match="in use by another process"):
+        recipe.main(arguments)
+
+
+@pytest.mark.parametrize("name", ["out.json", "out.partial", "out.partial.json"])
+@pytest.mark.parametrize("contents", ['{"mine": 1}', "[1, 2]", "no JSON"])
+def test_files_of_the_user_are_never_replaced(recipe, copy_folder, tmp_path, monkeypatch, name, contents):
+    monkeypatch.setattr(recipe, "load_translator", lambda *_, **__: pytest.fail("the model was loaded"))
+    (tmp_path / "in").write_text("balo.\n")
+    (tmp_path / name).write_text(contents)
+    arguments = [f"model={copy_folder}", f"input={tmp_path / 'in'}", f"output={tmp_path / 'out'}", "overwrite=true"]
+    with pytest.raises(ConfigError, match=f"output: .*{name} exists and is not from an earlier translation; .* Move"):
+        recipe.main(arguments)
+    assert (tmp_path / name).read_text() == contents and not (tmp_path / "out").exists()
+
+
+def test_the_input_is_not_replaced(recipe, copy_folder, tmp_path):
+    (tmp_path / "in").write_text("balo.\n")
+    arguments = [f"model={copy_folder}", f"input={tmp_path / 'in'}", f"output={tmp_path / 'in'}", "overwrite=true"]
+    with pytest.raises(ConfigError, match="output: .*in is the input. Choose another name."):
+        recipe.main(arguments)
+
+
+def test_nothing_is_left_where_nothing_was_begun(recipe, copy_folder, tmp_path):
+    (tmp_path / "in").write_text("balo.\n")
+    arguments = [f"model={copy_folder}", f"input={tmp_path / 'in'}", f"output={tmp_path / 'out'}", "device=nowhere"]
+    with pytest.raises(NmtError, match="device is 'nowhere'"):
+        recipe.main(arguments)
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_gzip_output_is_packed_and_continued(recipe, copy_folder, tmp_path, monkeypatch, good):
+    data = "".join(f"{line}\n" for line in good * 5)
+    (tmp_path / "in").write_text(data)
+    (tmp_path / "empty").write_text("")
+    arguments = [f"model={copy_folder}", "device=cpu", "--config", "tiny"]
+    recipe.main([*arguments, f"input={tmp_path / 'in'}", f"output={tmp_path / 'whole.gz'}"])
+    recipe.main([*arguments, f"input={tmp_path / 'empty'}", f"output={tmp_path / 'none.gz'}"])
+    assert gzip.decompress((tmp_path / "whole.gz").read_bytes()).decode() == data
+    assert (tmp_path / "none.gz").stat().st_size and gzip.decompress((tmp_path / "none.gz").read_bytes()) == b""
+
+    write, windows = files.PartialOutput.write, []
+
+    def stop_at_third(self, lines, text, statistics):
+        windows.append(len(lines))
+        if len(windows) == 3:
+            self._file.write(gzip.compress(text.encode())[:50])  # torn: written, not noted
+            raise KeyboardInterrupt
+        write(self, lines, text, statistics)
+
+    monkeypatch.setattr(files.PartialOutput, "write", stop_at_third)
+    again = [*arguments, f"input={tmp_path / 'in'}", f"output={tmp_path / 'out.gz'}"]
+    with pytest.raises(KeyboardInterrupt):
+        recipe.main(again)
+    recipe.main(again)
+    assert windows[2] == windows[3] == 64
+    assert (tmp_path / "out.gz").read_bytes() == (tmp_path / "whole.gz").read_bytes()
+    assert (
+        "".join(line.text + line.end for line in files.read_lines(files.open_input(tmp_path / "out.gz"), "")) == data
+    )
+
+
+def test_a_full_disk_is_told_and_what_was_written_stays(recipe, copy_folder, tmp_path, monkeypatch, good, caplog):
+    (tmp_path / "in").write_text("".join(f"{line}\n" for line in good))
+    arguments = [f"model={copy_folder}", f"input={tmp_path / 'in'}", f"output={tmp_path / 'out'}", "device=cpu"]
+    synced = []
+
+    def full(descriptor):
+        partial = tmp_path / "out.partial"
+        if partial.exists() and os.path.samestat(os.fstat(descriptor), partial.stat()):
+            synced.append(descriptor)
+            if len(synced) == 2:
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files.os, "fsync", full)
+        with pytest.raises(
+            NmtError, match=r"out.partial could not be written: the disk is full .* same command goes on"
+        ):
+            recipe.main([*arguments, "decoding.num_beams=1"])
+    with caplog.at_level(logging.INFO):
+        recipe.main([*arguments, "decoding.num_beams=1"])
+    assert "going on after line 16." in caplog.text
+    assert (tmp_path / "out").read_bytes() == (tmp_path / "in").read_bytes()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGINT])
 def test_a_process_that_is_stopped_from_outside(copy_folder, tmp_path, good, signal_number):
@@ -264,7 +364,8 @@ def test_a_process_that_is_stopped_from_outside(copy_folder, tmp_path, good, sig
     # A shell that runs the tests in the background has SIGINT ignored, and its children inherit that.
     heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, preexec_fn=heard)
-    while not (tmp_path / "out.partial.json").exists():
+    journal = tmp_path / "out.partial.json"
+    while not journal.exists() or '"num_lines": 0' in journal.read_text():
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.02)
     process.send_signal(signal_number)

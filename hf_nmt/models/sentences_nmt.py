@@ -18,17 +18,21 @@ logger = logging.getLogger(__name__)
 INSTALL_SPLITTER = "Install it with: pip install sentencex"
 
 # Where to cut a sentence that is too long, best first: after a clause, then between words. A comma between digits is
-# part of a number. Chinese and Japanese write no space after punctuation.
+# part of a number. Chinese and Japanese write no space after punctuation, nor do Burmese and Khmer always.
 _CUTS = (
-    re.compile(r"[,;:]\s+|\s+[\u2013\u2014-]\s+|[\u3001\u3002\uff0c\uff1b\uff1a\uff01\uff1f]\s*"),
+    re.compile(
+        r"[,;:]\s+|\s+[\u2013\u2014-]\s+|[\u3001\u3002\uff0c\uff1b\uff1a\uff01\uff1f\u104a\u104b\u17d4\u17d5]\s*"
+    ),
     re.compile(r"\s+"),
 )
 
-# Scripts written without spaces between sentences: kana, Chinese characters, their punctuation, full-width forms,
-# Thai, Lao, Burmese, Khmer.
-_NO_SPACES = re.compile(
-    r"[\u3000-\u30ff\u3400-\u9fff\uf900-\ufaff\uff00-\uffef\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]"
-)
+# The ends of Khmer sentences, which sentencex does not know; between two of them the letter lo means "and so on".
+_KHMER_ENDS = re.compile(r"(?<=[\u17d4\u17d5])(?![\u17d4\u17d5]|\u179b\u17d4)")
+
+# Scripts with no spaces at all: kana, Chinese characters, their punctuation, full-width forms.
+_NO_SPACES = re.compile(r"[\u3000-\u30ff\u31f0-\u31ff\u3400-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]")
+# Scripts with spaces between sentences and clauses, but not between words: Thai, Lao, Tibetan, Burmese, Khmer.
+_NO_WORD_SPACES = re.compile(r"[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\ua9e0-\ua9ff\uaa60-\uaa7f]")
 # What tells the script of a sentence: its letters, and marks that only such scripts have.
 _NO_LETTER = re.compile(r"[\W\d_]")
 
@@ -63,8 +67,9 @@ class SplitText:
     def join(self, translations: Sequence[str]) -> str:
         """Put one translation per sentence into the white space of the text.
 
-        A missing space is added where a script without spaces became one with spaces, and a single space is dropped in
-        the opposite case; everything else stays as it is.
+        A missing space is added where the script of the translation writes one and that of the text does not, such as
+        from Chinese to English or Thai, and from Thai, cut within a sentence, to English. A single space is dropped
+        where Chinese or Japanese comes of another script. Everything else stays as it is.
         """
         parts: list[str] = []
         gap = before = ""
@@ -88,18 +93,23 @@ def _fitting(gap: str, source: str, before: str, after: str) -> str:
     """The gap between two translations, where `gap` followed `source`, of which the first is the translation."""
     if not before or not after or gap not in ("", " "):
         return gap
-    with_spaces = _ends_with_spaces(before)
-    return gap if with_spaces == _ends_with_spaces(source) else " " * with_spaces
+    spaces, spaces_of_source = _spaces(before), _spaces(source)
+    if gap:
+        return gap if spaces or not spaces_of_source else ""
+    return " " if spaces > spaces_of_source else ""
 
 
-def _ends_with_spaces(sentence: str) -> bool:
-    """Whether a sentence ends in a script that is written with spaces, as its last letter tells."""
+def _spaces(sentence: str) -> int:
+    """Where the script that a sentence ends in writes spaces, as its last letter tells: 0 nowhere, 1 between sentences
+    and clauses, 2 between words."""
     for character in reversed(sentence):
         if _NO_SPACES.match(character):
-            return False
+            return 0
+        if _NO_WORD_SPACES.match(character):
+            return 1
         if not _NO_LETTER.match(character):
-            return True
-    return True
+            return 2
+    return 2
 
 
 def _halves(piece: str, fits: Callable[[str], bool]) -> list[str]:
@@ -159,4 +169,7 @@ def split_text(text: str, language: str | None, mode: bool | Literal["auto"] = "
     lines = text.splitlines(keepends=True)
     if segment is None:
         return SplitText(tuple(lines))
-    return SplitText(tuple(piece for line in lines for piece in segment(code, line)))
+    pieces = (piece for line in lines for piece in segment(code, line))
+    if code in ("km", "khm"):
+        pieces = (part for piece in pieces for part in _KHMER_ENDS.split(piece))
+    return SplitText(tuple(pieces))

@@ -67,6 +67,52 @@ def test_spaces_follow_the_script_of_the_translation():
     assert english.join(["안녕.", "누구세요?", "학생."]) == "안녕. 누구세요?\n학생."
 
 
+THAI = ("สวัสดี", "คุณสบายดีไหม?", "ดีมาก!")
+LAO = ("ສະບາຍດີ.", "ເຈົ້າສະບາຍດີບໍ?", "ດີຫຼາຍ.")
+BURMESE = ("မင်္ဂလာပါ။", "နေကောင်းလား။", "ကောင်းတယ်။")
+KHMER = ("សួស្តី។", "តើអ្នកសុខសប្បាយទេ?", "ល្អណាស់។")
+ENGLISH = ("Hello.", "How are you?", "Very well.")
+CHINESE = ("你好。", "你好吗？", "很好。")
+
+
+@pytest.mark.parametrize("target", [THAI, LAO, BURMESE, KHMER], ids=["th", "lo", "my", "km"])
+def test_scripts_with_spaces_between_sentences_but_not_between_words(target):
+    """The Unicode standard, chapter 16, on Thai, Lao and Khmer: spaces separate phrases and sentences."""
+    spaced = " ".join(target)
+    assert split_text("Hello. How are you? Very well.", "en").join(target) == spaced
+    assert split_text("你好。你好吗？很好。", "zh").join(target) == spaced
+    assert SplitText(tuple(f"{sentence} " for sentence in THAI)).join(target).strip() == spaced
+    assert split_text("Hello. How are you?\n\n  Very well.\n", "en").join(target) == (
+        f"{target[0]} {target[1]}\n\n  {target[2]}\n"
+    )
+    pieces = SplitText((f"{target[0]} ", f"{target[1]} ", target[2]))
+    assert pieces.join(ENGLISH) == " ".join(ENGLISH)
+    assert pieces.join(CHINESE) == "".join(CHINESE)
+
+
+def test_a_cut_between_words_without_spaces_becomes_a_space():
+    thai = SplitText(("วันนี้เราไป", "โรงเรียน"))
+    assert thai.join(["Today we go", "to school"]) == "Today we go to school"
+    assert thai.join(["今天我们去", "学校"]) == "今天我们去学校"
+    assert thai.join(["ມື້ນີ້ພວກເຮົາໄປ", "ໂຮງຮຽນ"]) == "ມື້ນີ້ພວກເຮົາໄປໂຮງຮຽນ"
+    assert SplitText(("unbeliev", "able")).join(["unglaub", "lich"]) == "unglaublich"
+
+
+@pytest.mark.parametrize(
+    ("language", "sentences", "gap"),
+    [("lo", LAO, " "), ("my", BURMESE, ""), ("my", BURMESE, " "), ("km", KHMER, " "), ("khm_Khmr", KHMER, "")],
+)
+def test_sentences_of_scripts_without_spaces_between_words_are_found(language, sentences, gap):
+    text = gap.join(sentences)
+    split = split_text(text, language)
+    assert split.sentences == list(sentences) and split.join(sentences) == text
+    assert split.join(ENGLISH) == "Hello. How are you? Very well."
+
+
+def test_the_khmer_and_so_on_is_no_end_of_a_sentence():
+    assert split_text("ឆ្កែ ឆ្មា ។ល។ ល្អ", "km").sentences == ["ឆ្កែ ឆ្មា ។ល។", "ល្អ"]
+
+
 @pytest.mark.parametrize(
     "text",
     ["5!=6", "What?<b>Yes</b>", "Wow!Really?", "Read it!\u200bNow.", "A.B! C", "5!5!", "ไปไหน มาไหน", "你好! 5!"],

@@ -21,9 +21,9 @@ from transformers.utils import logging as transformers_logging
 
 from hf_nmt.artifacts import atomic_folder, mark_complete, verify
 from hf_nmt.errors import NmtError
+from hf_nmt.training.saved import WEIGHTS
 
 RUN_STATE = "run_state.json"
-WEIGHTS = "model.safetensors"
 _NAME = re.compile(r"step-(\d+)")
 
 logger = logging.getLogger(__name__)
@@ -72,12 +72,19 @@ def quiet_files() -> Iterator[None]:
 
 def latest_whole(checkpoints: Path) -> Path | None:
     """The newest checkpoint whose files are all as they were written; broken ones are reported and passed over."""
-    for folder in reversed(list_checkpoints(checkpoints)):
-        problems = verify(folder)
-        if not problems:
-            return folder
+    return next((folder for folder in reversed(list_checkpoints(checkpoints)) if _is_whole(folder)), None)
+
+
+def list_whole(checkpoints: Path) -> list[Path]:
+    """The checkpoints whose files are all as they were written, oldest first; the others are reported."""
+    return [folder for folder in list_checkpoints(checkpoints) if _is_whole(folder)]
+
+
+def _is_whole(folder: Path) -> bool:
+    problems = verify(folder)
+    if problems:
         logger.warning("%s is not used: %s", folder, problems[0])
-    return None
+    return not problems
 
 
 def read_state(folder: Path) -> dict[str, Any]:

@@ -8,21 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_nmt.artifacts import atomic_folder, hash_folder, write_json
 from hf_nmt.config import fingerprint
-from hf_nmt.errors import NmtError
 from hf_nmt.generation.decoding import DecodingSettings
 from hf_nmt.metrics import ScoredData, ScoredSystem, dump_scores
 from hf_nmt.models.sources_nmt import source_limit
 from hf_nmt.training import checkpoints
+from hf_nmt.training.saved import check_saved
 from hf_nmt.training.trainer import TranslationTrainer
 from hf_nmt.training.validation import ValidationResult
 
 logger = logging.getLogger(__name__)
-
-PROBE_TEXTS = ("A probe.", "A second, longer sentence: it must come out the same, 1 2 3.")
 
 
 @dataclasses.dataclass
@@ -43,22 +41,27 @@ class Candidate:
 def choose_model(trainer: TranslationTrainer) -> tuple[Candidate, list[Candidate]]:
     """Validate the best checkpoint and the average of the last ones with all beams, and load the better one.
 
+    A checkpoint whose files are not as they were written is reported and left out.
+
     Without validation texts the average is taken, or the last weights where there are fewer than two checkpoints.
 
     Returns:
         The chosen candidate, whose weights the trainer's model then holds, and all candidates.
     """
-    folders = checkpoints.list_checkpoints(trainer.run.checkpoints)
+    folders = checkpoints.list_whole(trainer.run.checkpoints)
     candidates: dict[str, Candidate] = {}
-    if trainer.validation is not None and trainer.state.best_global_step is not None:
-        candidates["single"] = Candidate("single", [trainer.state.best_global_step])
+    best = trainer.state.best_global_step if trainer.validation is not None else None
+    if best is not None and checkpoints.folder_of(trainer.run.checkpoints, best) in folders:
+        candidates["single"] = Candidate("single", [best])
     else:
+        if best is not None:
+            logger.warning("The best checkpoint, of step %d, cannot be used: the last weights take its place.", best)
         candidates["last"] = Candidate("last", [trainer.state.global_step])
     last = folders[-trainer.settings.num_average_checkpoints :] if trainer.settings.num_average_checkpoints else []
     if len(last) > 1:
         candidates["average"] = Candidate("average", [checkpoints.step_of(folder) for folder in last])
     elif trainer.settings.num_average_checkpoints > 1:
-        logger.warning("There are fewer than two checkpoints, so no average was made; lower training.save_steps.")
+        logger.warning("No average was made: there are fewer than two whole checkpoints. Lower training.save_steps.")
     held = {}
     if "last" in candidates:
         held = {name: tensor.detach().clone() for name, tensor in trainer.model.state_dict().items()}
@@ -125,57 +128,6 @@ def save_model(
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
         check_saved(model, tokenizer, partial)
-
-
-@torch.no_grad()
-def check_saved(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Load a model folder and compare it with the model: weights, logits, ids of both sides, decoded text.
-
-    Raises:
-        NmtError: they differ.
-    """
-    loaded = AutoModelForSeq2SeqLM.from_pretrained(
-        folder, dtype=model.dtype, attn_implementation=model.config._attn_implementation
-    ).to(model.device)
-    loaded_tokenizer = AutoTokenizer.from_pretrained(folder)
-    weights = loaded.state_dict()
-    for name, tensor in model.state_dict().items():
-        if name not in weights or not torch.equal(tensor, weights[name]):
-            raise NmtError(f"The saved model is not the trained one: the weight {name} came back different.")
-    source_ids, target_ids, text = _probe_ids(tokenizer)
-    if (source_ids, target_ids, text) != _probe_ids(loaded_tokenizer):
-        raise NmtError("The saved tokenizer is not the one of the training: it gives other ids or other text.")
-    longest = source_limit(model, tokenizer)
-    pairs = [(source[:longest], target[:longest]) for source, target in zip(source_ids, target_ids, strict=True)]
-    was_training = model.training
-    probes = [_probe_logits(network, pairs) for network in (model.eval(), loaded.eval())]
-    model.train(was_training)
-    for ours, theirs in zip(*probes, strict=True):
-        if not torch.equal(ours, theirs):
-            worst = (ours - theirs).abs().max().item()
-            raise NmtError(f"The saved model is not the trained one: its logits differ by up to {worst:.3g}.")
-
-
-def _probe_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[list[list[int]], list[list[int]], list[str]]:
-    """Source ids and target ids of the probes, and the text of the target ids."""
-    # A tokenizer of several target languages has to be told one.
-    languages = getattr(tokenizer, "target_languages", None) or [None]
-    told = {"tgt_lang": languages[0]} if len(languages) > 1 else {}
-    sources = [tokenizer(text, **told)["input_ids"] for text in PROBE_TEXTS]
-    targets = [tokenizer(text_target=text, **told)["input_ids"] for text in PROBE_TEXTS]
-    return sources, targets, [tokenizer.decode(ids, skip_special_tokens=True) for ids in targets]
-
-
-def _probe_logits(model: PreTrainedModel, pairs: list[tuple[list[int], list[int]]]) -> list[torch.Tensor]:
-    start = model.config.decoder_start_token_id
-    logits = []
-    for source, target in pairs:
-        inputs = torch.tensor([source], device=model.device)
-        decoder = torch.tensor([[start, *target[:-1]]], device=model.device)
-        forward = type(model).forward  # without the autocast that accelerate wraps around it
-        logits.append(forward(model, input_ids=inputs, attention_mask=inputs.new_ones(inputs.shape),
-                              decoder_input_ids=decoder).logits)  # fmt: skip
-    return logits
 
 
 def write_summary(trainer: TranslationTrainer, chosen: Candidate, candidates: list[Candidate]) -> dict[str, Any]:

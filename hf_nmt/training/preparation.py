@@ -26,7 +26,8 @@ from hf_nmt.metrics import MetricSettings
 from hf_nmt.models.tokenization_nmt import NmtTokenizer
 from hf_nmt.runs import Run
 from hf_nmt.subwords import BpeDropout
-from hf_nmt.tokenizer_training import TokenizerSettings, check_tokenizer, load_tokenizer, train_tokenizer
+from hf_nmt.tokenizer_checking import check_tokenizer
+from hf_nmt.tokenizer_training import TokenizerSettings, load_tokenizer, train_tokenizer
 from hf_nmt.training import checkpoints
 from hf_nmt.training.settings import TrainingSettings
 from hf_nmt.training.trainer import TranslationTrainer

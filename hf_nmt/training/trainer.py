@@ -33,6 +33,7 @@ from hf_nmt.models.modeling_nmt import NmtForConditionalGeneration
 from hf_nmt.runs import Run
 from hf_nmt.training import checkpoints
 from hf_nmt.training.callbacks import EarlyStopping, ProgressBar, RunRecorder, Stopwatch, check_finite
+from hf_nmt.training.saved import check_checkpoint
 from hf_nmt.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
@@ -338,6 +339,7 @@ class TranslationTrainer(Seq2SeqTrainer):
         folder = checkpoints.folder_of(self.run.checkpoints, self.state.global_step)
         with checkpoints.writing(folder) as partial:
             self._save(str(partial))
+            check_checkpoint(self.accelerator.unwrap_model(self.model), self.processing_class, partial)
             self._save_optimizer_and_scheduler(str(partial))
             self._save_scaler(str(partial))
             for name, content in random_states.items():

@@ -7,7 +7,8 @@ from transformers import AutoModelForSeq2SeqLM, GenerationConfig
 
 from hf_nmt.errors import NmtError
 from hf_nmt.generation.decoding import DecodingSettings
-from hf_nmt.training.finish import check_saved, save_model
+from hf_nmt.training.finish import save_model
+from hf_nmt.training.saved import check_saved
 
 
 def test_a_saved_model_is_the_same_and_decodes_as_told(tmp_path):

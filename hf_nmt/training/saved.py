@@ -1,0 +1,121 @@
+"""What was saved is loaded again and compared with what is in memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from hf_nmt.config import differences
+from hf_nmt.errors import NmtError
+from hf_nmt.models.sources_nmt import source_limit
+
+WEIGHTS = "model.safetensors"
+PROBE_TEXTS = ("A probe.", "A second, longer sentence: it must come out the same, 1 2 3.")
+# What a configuration tells about its file and not about the model.
+_OF_THE_FILE = ("_name_or_path", "transformers_version")
+
+
+def check_checkpoint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Read a checkpoint and compare it with the model: every weight bit for bit, configuration, tokenizer.
+
+    Reads the files without building a model, so that it can be done at every checkpoint.
+
+    Raises:
+        NmtError: they differ.
+    """
+    weights = {name: tensor.detach() for name, tensor in model.state_dict().items()}
+    with safe_open(folder / WEIGHTS, framework="pt") as file:
+        names = set(file.keys())
+        for name in names:
+            if name not in weights or not _same_bits(weights[name], file.get_tensor(name)):
+                raise _different(folder, f"the weight {name} came back different")
+    # Of weights that share their memory one is saved.
+    saved = {weights[name].data_ptr() for name in names}
+    unsaved = {*weights} - names - {*(model._keys_to_ignore_on_save or ())}
+    if lost := sorted(name for name in unsaved if weights[name].data_ptr() not in saved):
+        raise _different(folder, f"the weight {lost[0]} is missing")
+    before, after = (config.to_dict() for config in (model.config, type(model.config).from_pretrained(folder)))
+    for name, ours, theirs in differences(before, after):
+        if name not in _OF_THE_FILE:
+            raise _different(folder, f"{name} of its configuration is {theirs} instead of {ours}")
+    _check_tokenizer(tokenizer, type(tokenizer).from_pretrained(folder), folder)
+
+
+def _same_bits(ours: torch.Tensor, theirs: torch.Tensor) -> bool:
+    if ours.dtype != theirs.dtype or ours.shape != theirs.shape:
+        return False
+    # As bytes: -0.0 is not 0.0, and NaN is itself.
+    return torch.equal(*(tensor.cpu().contiguous().flatten().view(torch.uint8) for tensor in (ours, theirs)))
+
+
+def _different(folder: Path, what: str) -> NmtError:
+    return NmtError(
+        f"{folder.parent} got a model that is not the trained one: {what}. The disk or its driver is at fault; check "
+        "it, or choose another output_dir. The folder was removed."
+    )
+
+
+@torch.no_grad()
+def check_saved(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Load a model folder and compare it with the model: weights, logits, ids of both sides, decoded text.
+
+    Raises:
+        NmtError: they differ.
+    """
+    loaded = AutoModelForSeq2SeqLM.from_pretrained(
+        folder, dtype=model.dtype, attn_implementation=model.config._attn_implementation
+    ).to(model.device)
+    weights = loaded.state_dict()
+    for name, tensor in model.state_dict().items():
+        if name not in weights or not _same_bits(tensor, weights[name]):
+            raise _different(folder, f"the weight {name} came back different")
+    source_ids, target_ids = _check_tokenizer(tokenizer, AutoTokenizer.from_pretrained(folder), folder)
+    longest = source_limit(model, tokenizer)
+    pairs = [(source[:longest], target[:longest]) for source, target in zip(source_ids, target_ids, strict=True)]
+    was_training = model.training
+    probes = [_probe_logits(network, pairs) for network in (model.eval(), loaded.eval())]
+    model.train(was_training)
+    for ours, theirs in zip(*probes, strict=True):
+        if not torch.equal(ours, theirs):
+            worst = (ours - theirs).abs().max().item()
+            raise _different(folder, f"its logits differ by up to {worst:.3g}")
+
+
+def _check_tokenizer(tokenizer: PreTrainedTokenizerBase, loaded: Any, folder: Path) -> tuple[list, list]:
+    """Compare two tokenizers; returns source ids and target ids of the probes."""
+    source_ids, target_ids, text = _probe_ids(tokenizer)
+    if _pieces(tokenizer) != _pieces(loaded) or (source_ids, target_ids, text) != _probe_ids(loaded):
+        raise _different(folder, "its tokenizer gives other ids or other text")
+    return source_ids, target_ids
+
+
+def _pieces(tokenizer: Any) -> list[dict[str, int]]:
+    """The vocabularies: two where the target side has its own."""
+    targets = getattr(tokenizer, "target_backend", None)
+    return [tokenizer.get_vocab(), *([] if targets is None else [targets.get_vocab()])]
+
+
+def _probe_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[list[list[int]], list[list[int]], list[str]]:
+    """Source ids and target ids of the probes, and the text of the target ids."""
+    # A tokenizer of several target languages has to be told one.
+    languages = getattr(tokenizer, "target_languages", None) or [None]
+    told = {"tgt_lang": languages[0]} if len(languages) > 1 else {}
+    sources = [tokenizer(text, **told)["input_ids"] for text in PROBE_TEXTS]
+    targets = [tokenizer(text_target=text, **told)["input_ids"] for text in PROBE_TEXTS]
+    return sources, targets, [tokenizer.decode(ids, skip_special_tokens=True) for ids in targets]
+
+
+def _probe_logits(model: PreTrainedModel, pairs: list[tuple[list[int], list[int]]]) -> list[torch.Tensor]:
+    start = model.config.decoder_start_token_id
+    logits = []
+    for source, target in pairs:
+        inputs = torch.tensor([source], device=model.device)
+        decoder = torch.tensor([[start, *target[:-1]]], device=model.device)
+        forward = type(model).forward  # without the autocast that accelerate wraps around it
+        logits.append(forward(model, input_ids=inputs, attention_mask=inputs.new_ones(inputs.shape),
+                              decoder_input_ids=decoder).logits)  # fmt: skip
+    return logits

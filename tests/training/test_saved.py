@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from toy_training import GroupSampler, make_marian, make_model, make_run, make_tokenizer, make_trainer
+
+from hf_nmt.errors import NmtError
+from hf_nmt.training import checkpoints
+from hf_nmt.training.finish import choose_model
+from hf_nmt.training.saved import WEIGHTS, check_checkpoint
+from hf_nmt.training.trainer import TranslationTrainer
+
+MODELS = {
+    "tied": lambda: make_model(),
+    "separate": lambda: make_model(tie_word_embeddings=False, tie_encoder_decoder_embeddings=False),
+    "rotary": lambda: make_model(position_embedding="rotary"),
+    "learned": lambda: make_model(position_embedding="learned", norm_position="post"),
+    "bfloat16": lambda: make_model().to(torch.bfloat16),
+    "marian": lambda: make_marian(),
+}
+
+
+def write(folder, model):
+    model.save_pretrained(folder)
+    make_tokenizer().save_pretrained(folder)
+
+
+def flip(path, position: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[position] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_what_was_saved_is_the_model(tmp_path, name):
+    model = MODELS[name]()
+    write(tmp_path, model)
+    check_checkpoint(model, make_tokenizer(), tmp_path)
+    flip(tmp_path / WEIGHTS, -1)  # the lowest bit, or close to it
+    with pytest.raises(NmtError, match=r"got a model that is not the trained one: the weight \S+ came back different"):
+        check_checkpoint(model, make_tokenizer(), tmp_path)
+
+
+def test_every_part_is_compared(tmp_path):
+    model = make_model()
+    write(tmp_path, model)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"dropout": 0.77}))
+    with pytest.raises(NmtError, match="dropout of its configuration is 0.77 instead of 0.1"):
+        check_checkpoint(model, make_tokenizer(), tmp_path)
+    write(tmp_path, model)
+    text = (tmp_path / "tokenizer.json").read_text()
+    (tmp_path / "tokenizer.json").write_text(text.replace('"w5"', '"w555"'))
+    tokenizer = make_tokenizer()
+    with pytest.raises(NmtError, match="its tokenizer gives other ids or other text"):
+        check_checkpoint(model, tokenizer, tmp_path)
+    write(tmp_path, make_model(tie_word_embeddings=False))
+    with pytest.raises(NmtError, match="not the trained one"):
+        check_checkpoint(model, tokenizer, tmp_path)
+    model = make_model(tie_word_embeddings=False)
+    write(tmp_path, make_model())
+    with pytest.raises(NmtError, match="not the trained one"):
+        check_checkpoint(model, tokenizer, tmp_path)
+
+
+def test_a_checkpoint_that_comes_back_different_ends_the_training(tmp_path, monkeypatch):
+    save = TranslationTrainer._save
+
+    def corrupt(self, output_dir=None, state_dict=None):
+        save(self, output_dir, state_dict)
+        if self.state.global_step == 4:
+            flip(tmp_path / output_dir / WEIGHTS, -1)
+
+    monkeypatch.setattr(TranslationTrainer, "_save", corrupt)
+    run = make_run(tmp_path)
+    with pytest.raises(NmtError, match="checkpoints got a model that is not the trained one: the weight"):
+        make_trainer(run, max_steps=6, save_steps=2, sampler=GroupSampler(64, 8)).train()
+    assert [path.name for path in run.checkpoints.iterdir()] == ["step-2"]
+    assert checkpoints.latest_whole(run.checkpoints).name == "step-2"
+
+
+def test_a_broken_checkpoint_does_not_get_into_the_average(tmp_path, caplog):
+    run = make_run(tmp_path)
+    trainer = make_trainer(run, max_steps=8, save_steps=2, num_average_checkpoints=3, save_total_limit=4)
+    trainer.train()
+    flip(run.checkpoints / "step-6" / WEIGHTS, -1)
+    chosen, _ = choose_model(trainer)
+    assert (chosen.kind, chosen.steps) == ("average", [2, 4, 8])
+    assert "step-6 is not used" in caplog.text and "SHA-256 differs" in caplog.text
+    expected = checkpoints.average_weights([checkpoints.folder_of(run.checkpoints, step) for step in (2, 4, 8)])
+    assert all(torch.equal(trainer.model.state_dict()[name], tensor) for name, tensor in expected.items())

@@ -232,27 +232,17 @@ def _files(folder: Path) -> dict[str, Path]:
     return {name: files[name] for name in sorted(files) if name != COMPLETE}
 
 
-def mark_complete(folder: Path | str, fingerprint: str | None = None) -> None:
-    """Write COMPLETE, the last file of a folder: bytes and SHA-256 of every other file.
-
-    Args:
-        folder: whose files are all written.
-        fingerprint: of the inputs that it was made from, for `is_complete(folder, fingerprint)`.
-    """
+def mark_complete(folder: Path | str) -> None:
+    """Write COMPLETE, the last file of a folder: bytes and SHA-256 of every other file."""
     folder = Path(folder)
     files = {name: {"bytes": file.stat().st_size, "sha256": hash_file(file)} for name, file in _files(folder).items()}
-    write_json(folder / COMPLETE, {"schema_version": 1, "fingerprint": fingerprint, "files": files})
+    write_json(folder / COMPLETE, {"schema_version": 1, "files": files})
 
 
-def is_complete(folder: Path | str, fingerprint: str | None = None) -> bool:
-    """Whether COMPLETE is there and every file has its size; contents are for `verify`.
-
-    Args:
-        folder: a folder that need not exist.
-        fingerprint: where given, the folder must also have been made from these inputs: then work can be skipped.
-    """
+def is_complete(folder: Path | str) -> bool:
+    """Whether COMPLETE is there and every file has its size; contents are for `verify`. The folder need not exist."""
     mark = _read_mark(Path(folder))
-    if mark is None or (fingerprint is not None and mark.get("fingerprint") != fingerprint):
+    if mark is None:
         return False
     sizes = {name: Path(folder, name).stat().st_size for name in mark["files"] if Path(folder, name).is_file()}
     return sizes == {name: facts["bytes"] for name, facts in mark["files"].items()}

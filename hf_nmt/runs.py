@@ -328,19 +328,18 @@ def _is_locked(folder: Path) -> bool:
 
 
 def _log_to_file(path: Path) -> Any:
-    """Send the logs of hf_nmt and the warnings of the libraries to a file; returns what undoes it."""
+    """Send the logs of hf_nmt and of Transformers to a file; returns what undoes it."""
     handler = RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=3, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     ours = logging.getLogger("hf_nmt")
-    libraries = [logging.getLogger(name) for name in ("transformers", "py.warnings")]
-    ours.addHandler(handler)
+    sources = (ours, logging.getLogger("transformers"))
     if ours.level == logging.NOTSET:
         ours.setLevel(logging.INFO)
-    for library in libraries:
-        library.addHandler(handler)
+    for source in sources:
+        source.addHandler(handler)
 
     def undo() -> None:
-        for source in (ours, *libraries):
+        for source in sources:
             source.removeHandler(handler)
         handler.close()
 

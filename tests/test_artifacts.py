@@ -257,7 +257,7 @@ def marked(tmp_path):
     (folder / "sub").mkdir(parents=True)
     (folder / "a.bin").write_bytes(b"aaaa")
     (folder / "sub" / "b.bin").write_bytes(b"bb")
-    mark_complete(folder, fingerprint="f1")
+    mark_complete(folder)
     return folder
 
 
@@ -269,11 +269,6 @@ def test_the_mark_lists_bytes_and_hashes(marked):
     }
     assert hash_file(marked / "a.bin") == mark["files"]["a.bin"]["sha256"]
     assert is_complete(marked) and verify(marked) == []
-
-
-def test_inputs_unchanged_means_skip(marked):
-    assert is_complete(marked, fingerprint="f1")
-    assert not is_complete(marked, fingerprint="f2")
 
 
 def test_an_unfinished_folder_is_not_complete(marked, tmp_path):

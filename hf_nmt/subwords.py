@@ -15,6 +15,7 @@ its scores differ from run to run, and it leaves longer segmentations. This is t
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import json
 import random
@@ -23,6 +24,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
 import numpy as np
 
@@ -35,7 +37,9 @@ if TYPE_CHECKING:
 
 MAX_PIECE_LENGTH = 16  # characters; as in SentencePiece
 MAX_WORD_LENGTH = 128  # characters; longer words (runs of text without spaces) are cut for training
-MAX_WORDS = 100_000  # the most frequent ones; bounds time and memory (about half a gigabyte)
+# The most frequent words are learnt from, so that time and memory are bounded, whatever the text.
+MAX_BPE_WORDS = 200_000  # about 150 MB in the trainer of the `tokenizers` package
+MAX_UNIGRAM_WORDS = 100_000  # about half a gigabyte
 SHRINKING_FACTOR = 0.75
 EXPECTED_COUNT_FLOOR = 0.5  # no piece is scored as if it were expected less often
 
@@ -68,6 +72,25 @@ def split_words(
     return parts
 
 
+def most_frequent(words: Counter[str], limit: int) -> Counter[str]:
+    """At most `limit` words, and the characters that only the others have, each as a word of its own.
+
+    Among words of one count a hash chooses: where the script has no spaces most words occur once, and an alphabetical
+    choice would take all of them from the same corner of the script.
+    """
+    if len(words) <= limit:
+        return words
+    chosen = Counter(
+        dict(heapq.nsmallest(limit, words.items(), key=lambda item: (-item[1], crc32(item[0].encode()), item[0])))
+    )
+    known = set().union(*chosen)
+    for word, count in words.items():
+        for character in word:
+            if character not in known:
+                chosen[character] += count
+    return chosen
+
+
 def repeated(words: Mapping[str, int], at_a_time: int) -> Iterator[list[str]]:
     """Each word on as many lines as it was counted, for a trainer that takes texts and no counts."""
     batch: list[str] = []
@@ -91,7 +114,7 @@ def train_unigram(words: Mapping[str, int], num_pieces: int) -> list[tuple[str, 
         num_pieces: wanted number of pieces, at least that of the distinct characters.
     """
     counts: Counter[str] = Counter()
-    for word, count in sorted(words.items(), key=lambda item: (-item[1], item[0]))[:MAX_WORDS]:
+    for word, count in sorted(words.items(), key=lambda item: (-item[1], item[0])):
         for start in range(0, len(word), MAX_WORD_LENGTH):
             counts[word[start : start + MAX_WORD_LENGTH]] += count
     texts, weights = list(counts), np.array(list(counts.values()), dtype=np.float64)

@@ -293,7 +293,10 @@ def test_encoded_rows(tmp_path, tokenizer):
         assert (row["source_length"], row["target_length"]) == (len(row["input_ids"]), len(row["labels"]))
     source, target = length_columns(encoded)
     assert source.tolist() == [4, 7, 2, 7, 3] and target.dtype == np.int32
+    assert isinstance(source, np.memmap) and isinstance(target, np.memmap)
+    assert target.tolist() == encoded["target_length"][:]
     assert length_columns(encoded.select([4, 0]))[0].tolist() == [3, 4]
+    assert length_columns(encoded.select(range(2)))[0].tolist() == [4, 7]
 
 
 def test_dropped_pairs_are_told_when_found_in_the_cache_too_and_zero_is_not_told(tmp_path, tokenizer, caplog):

@@ -24,7 +24,17 @@ ROOT = Path(__file__).parent.parent
 # A room may import any lower floor, and on its own floor only what SAME_FLOOR names.
 FLOORS = [
     {"errors", "protocols", "config", "config_keys", "config_yaml", "artifacts", "models"},
-    {"tokenizer_training", "subwords", "language", "batching", "reporting", "runs", "registry", "data"},
+    {
+        "tokenizer_training",
+        "tokenizer_checking",
+        "subwords",
+        "language",
+        "batching",
+        "reporting",
+        "runs",
+        "registry",
+        "data",
+    },
     {"metrics"},
     {"generation", "ort"},
     {"translators", "evaluation"},
@@ -37,6 +47,7 @@ SAME_FLOOR = {
     "artifacts": {"errors"},
     "data": {"language", "reporting"},
     "reporting": {"runs"},
+    "tokenizer_checking": {"tokenizer_training"},
     "tokenizer_training": {"subwords"},
     "ort": {"generation"},
     "evaluation": {"translators"},

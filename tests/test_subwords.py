@@ -15,7 +15,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from hf_nmt.errors import ConfigError
 from hf_nmt.models.tokenization_nmt import NmtTokenizer
-from hf_nmt.subwords import BpeDropout, Lattice, _seed_pieces, digamma, train_unigram
+from hf_nmt.subwords import BpeDropout, Lattice, _seed_pieces, digamma, most_frequent, train_unigram
 from hf_nmt.tokenizer_training import TokenizerSettings, train_tokenizer
 
 STEMS = ["lauf", "spiel", "koch", "wander", "mal", "schreib", "denk", "fisch"]
@@ -304,3 +304,23 @@ def test_refusals():
         BpeDropout(train(algorithm="unigram"), 0.1)
     with pytest.raises(ConfigError, match=r"dropout: 1\.5 is not a probability; BPE-dropout takes 0 to 1"):
         BpeDropout(train(), 1.5)
+
+
+# The bound on words
+
+
+def test_the_most_frequent_words_are_kept_with_the_characters_of_all():
+    words = Counter({"aa": 9, "ab": 5, "ba": 1, "xy": 1, "bxz": 1})
+    assert most_frequent(words, 5) == words
+    kept = most_frequent(words, 2)
+    assert kept == {"aa": 9, "ab": 5, "x": 2, "y": 1, "z": 1}
+    assert set("".join(kept)) == set("".join(words))
+
+
+def test_words_of_one_count_are_kept_from_everywhere():
+    words = Counter(f"{chr(0x4E00 + first)}{chr(0x4E00 + second)}" for first in range(50) for second in range(50))
+    kept = [word for word in most_frequent(words, 500) if len(word) == 2]
+    firsts = Counter(word[0] for word in kept)
+    assert len(kept) == 500 and len(firsts) == 50 and max(firsts.values()) < 30
+    backwards = Counter(dict(reversed(words.items())))
+    assert most_frequent(backwards, 500) == most_frequent(words, 500)

@@ -16,12 +16,14 @@ import pytest
 from datasets import Dataset
 from tokenizers import Tokenizer, models, trainers
 
+from hf_nmt import tokenizer_training
 from hf_nmt.config import dump, load
 from hf_nmt.errors import ConfigError, DataError
 from hf_nmt.models.configuration_nmt import NmtConfig
 from hf_nmt.models.tokenization_nmt import NmtTokenizer
 from hf_nmt.subwords import BpeDropout
-from hf_nmt.tokenizer_training import TokenizerSettings, check_tokenizer, load_tokenizer, train_tokenizer
+from hf_nmt.tokenizer_checking import check_tokenizer
+from hf_nmt.tokenizer_training import TokenizerSettings, load_tokenizer, train_tokenizer
 
 NAMES = ["Minji", "Yuna", "Jisoo", "Haneul", "Sora", "Taeyang"]
 VERBS = ["kauft", "verkauft", "findet", "sucht", "malt", "zeichnet"]
@@ -152,33 +154,6 @@ def test_bpe_from_word_counts_is_bpe_from_the_texts():
     assert model["vocab"] == expected["vocab"] and model["merges"] == expected["merges"]
 
 
-GROWING = """
-import random, re, sys
-from datasets import Dataset
-from hf_nmt.tokenizer_training import TokenizerSettings, train_tokenizer
-draw = random.Random(0)
-words = ["".join(draw.choices("abcdefghij", k=draw.randint(2, 9))) for _ in range(3000)]
-def rows():
-    for _ in range(int(sys.argv[1])):
-        yield {"source": " ".join(draw.choices(words, k=12)), "target": " ".join(draw.choices(words, k=12))}
-text = Dataset.from_generator(rows, cache_dir=sys.argv[2])
-settings = TokenizerSettings(vocab_size=1000)
-train_tokenizer(text["source"], text["target"], settings, source_language="de", target_language="en")
-print(int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) // 1024)
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of memory from /proc")
-def test_memory_grows_little_with_the_text(tmp_path):
-    peaks = []
-    for rows in (20_000, 200_000):
-        command = [sys.executable, "-c", GROWING, str(rows), str(tmp_path / str(rows))]
-        peaks.append(int(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
-    # Writing the rows and the mapped pages of the Arrow file count in the peak.
-    assert peaks[1] - peaks[0] < 60, f"MiB with 20,000 and 200,000 pairs: {peaks}"
-
-
 AGAIN = """
 import json, sys
 from hf_nmt.tokenizer_training import TokenizerSettings, train_tokenizer
@@ -217,6 +192,16 @@ def test_sentences_are_drawn_from_the_whole_text():
     sources = [f"{letter * 3} x" for letter in "abcdefghij" for _ in range(100)]
     tokenizer = train(sources, ["x"] * 1000, max_training_sentences=100, vocab_size=300)
     assert all(tokenizer.convert_tokens_to_ids(letter) for letter in "abcdefghij")
+
+
+@pytest.mark.parametrize("algorithm", ["bpe", "unigram"])
+def test_characters_of_words_beyond_the_bound_have_a_piece(monkeypatch, algorithm):
+    for name in ("MAX_BPE_WORDS", "MAX_UNIGRAM_WORDS"):
+        monkeypatch.setattr(tokenizer_training, name, 20)
+    tokenizer = train(algorithm=algorithm, character_coverage=1.0)
+    characters = {*"".join(SOURCES), *"".join(TARGETS)} - {" "}
+    assert len({word for text in SOURCES for word in text.split()}) > 20
+    assert characters <= tokenizer.get_vocab().keys()
 
 
 @pytest.mark.parametrize("settings", SETTINGS_BY_ALGORITHM)

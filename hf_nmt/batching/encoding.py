@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import io
 import json
@@ -9,6 +10,7 @@ import logging
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import chain, compress
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,9 @@ from hf_nmt.errors import DataError
 logger = logging.getLogger(__name__)
 
 # Part of every cache key: raise it when the same pairs would be encoded differently.
-ENCODING_VERSION = 1
+ENCODING_VERSION = 2
+# The lengths once more, as plain int32 that can be mapped: batches are made out of them.
+_LENGTH_FILES = ("source_length.int32", "target_length.int32")
 _PAIRS_AT_A_TIME = 10_000
 _SCHEMA = pa.schema(
     {
@@ -88,7 +92,14 @@ def _tell(steps: list[dict[str, Any]]) -> None:
 
 
 def length_columns(encoded: datasets.Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """`source_length` and `target_length` as int32 arrays of shape (N,); held in memory, 8 bytes a pair."""
+    """`source_length` and `target_length` as int32 arrays of shape (N,): memory-mapped for what `encode_pairs`
+    returned, read into memory for a selection of it."""
+    files = [Path(file["filename"]) for file in encoded.cache_files]
+    if encoded._indices is None and len(files) == 1:
+        paths = [files[0].with_name(name) for name in _LENGTH_FILES]
+        if all(path.is_file() and path.stat().st_size == 4 * len(encoded) for path in paths):
+            source, target = (np.memmap(path, dtype=np.int32, mode="r") for path in paths)
+            return source, target
     table = encoded.select_columns(["source_length", "target_length"]).with_format("arrow")[:]
     return table["source_length"].to_numpy(), table["target_length"].to_numpy()
 
@@ -147,6 +158,9 @@ def _write(
     with (
         pa.OSFile(str(path), "wb") as file,
         pa.ipc.new_stream(file, schema) as writer,
+        path.with_name(_LENGTH_FILES[0]).open("wb") as source_lengths,
+        path.with_name(_LENGTH_FILES[1]).open("wb") as target_lengths,
+        _old_objects_left_alone(),
         tqdm(total=len(dataset), desc="Encoding", unit=" pairs", disable=None) as progress,
     ):
         for start, table in zip(range(0, len(dataset), _PAIRS_AT_A_TIME), _batches(dataset, list(sides)), strict=True):
@@ -177,6 +191,8 @@ def _write(
             if keep_text:
                 columns += [table[side].filter(pa.array(keep)) for side in sides]
             writer.write_table(pa.table(columns, schema=schema))
+            source_lengths.write(columns[2].to_numpy())
+            target_lengths.write(columns[3].to_numpy())
             kept += len(source)
             progress.update(len(table))
     if not kept:
@@ -186,6 +202,16 @@ def _write(
         )
     # `+` leaves out zeros: pairs too long on the target side that had all gone for their source.
     return {"kept": kept, **{what: dict(+reasons) for what, reasons in counts.items()}}
+
+
+@contextmanager
+def _old_objects_left_alone() -> Iterator[None]:
+    """Millions of lists of ids set off the garbage collector again and again; it need not search all modules then."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, cut: dict[str, Any], **texts: list[str]) -> list[list[int]]:

@@ -136,7 +136,7 @@ class ProgressBar(TrainerCallback):
                 initial=state.global_step,
                 file=sys.stderr,
                 dynamic_ncols=True,
-                unit="update",
+                unit=" updates",
                 desc="training",
             )
 

@@ -274,7 +274,8 @@ class TranslationTrainer(Seq2SeqTrainer):
 
     def _train(self, checkpoint: str | None, **kwargs: Any) -> Any:
         # The log must not write into the line of the bar.
-        beside_bar = logging_redirect_tqdm([logging.getLogger("hf_nmt")]) if self._progress.show_bar else nullcontext()
+        logs = [logging.getLogger(name) for name in ("hf_nmt", "transformers")]
+        beside_bar = logging_redirect_tqdm(logs) if self._progress.show_bar else nullcontext()
         try:
             with beside_bar:
                 return super().train(resume_from_checkpoint=checkpoint, **kwargs)

@@ -206,8 +206,15 @@ def read_delimited(path: Path, wanted: Wanted, *, delimiter: str) -> Corpus:
     header, columns = True, wanted
     if any(column and column.isdecimal() for column in wanted.columns):
         header = False
-        source, target = (column and f"column_{column}" for column in wanted.columns)
-        columns = Wanted((source, target), wanted.languages)
+        for side, column in zip(("source", "target"), wanted.columns, strict=True):
+            if column is None or not column.isdecimal() or not 1 <= int(column) <= len(first):
+                given = f"{side}_column={column}" if column else f"no {side}_column"
+                raise DataError(
+                    f"{where}: {given} was given. A file without a header takes both columns by number, here from 1 "
+                    f"to {len(first)}; one with a header takes names."
+                )
+        source, target = (f"column_{int(str(column))}" for column in wanted.columns)
+        columns = Wanted((source, target))
     else:
         try:
             find_columns(first, wanted, where)

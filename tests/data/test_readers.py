@@ -317,6 +317,24 @@ def test_a_bad_table_is_refused(tmp_path, name):
         load_from(tmp_path, path=write(tmp_path / file, text))
 
 
+@pytest.mark.parametrize(
+    ("numbers", "given"),
+    [
+        (("1", None), "no target_column"),
+        (("1", "3"), "target_column=3"),
+        (("0", "1"), "source_column=0"),
+        (("1", "en"), "target_column=en"),
+    ],
+)
+def test_numbers_of_columns_are_checked(tmp_path, numbers, given):
+    columns = {**tsv(tmp_path), "source_column": numbers[0], "target_column": numbers[1]}
+    message = (
+        rf"c\.tsv, line 1: {given} was given\. A file without a header takes both columns by number, here from 1 to 2"
+    )
+    with pytest.raises(DataError, match=message):
+        load_from(tmp_path, **columns)
+
+
 def test_a_named_column_that_is_missing_is_answered_with_the_nearest_name(tmp_path):
     path = write(tmp_path / "c.tsv", "german\tenglish\nja\tyes\n")
     with pytest.raises(

@@ -20,7 +20,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from hf_nmt.errors import ConfigError, DataError
 from hf_nmt.generation.decoding import DecodingSettings
-from hf_nmt.models.decoding_nmt import DecodedBatch, decode, encoder_states, padded
+from hf_nmt.models.decoding_nmt import DecodedBatch, decode, encoder_states, halved, padded
 from hf_nmt.models.sources_nmt import (
     EncodedText,
     Languages,
@@ -284,9 +284,8 @@ class TorchTranslator:
         lengths = [max(len(source), len(label)) for source, label in zip(sources, labels, strict=True)]
         order = sorted(range(len(sources)), key=lambda index: -lengths[index])
         results: list[tuple[int, list[float]]] = []
-        while order:
-            num_rows = max(1, batch_tokens // lengths[order[0]])
-            batch, order = order[:num_rows], order[num_rows:]
+
+        def scored(batch: list[int]) -> list[tuple[int, list[float]]]:
             input_ids, attention_mask = padded(
                 [sources[i] for i in batch], config.pad_token_id or 0, self.model.device
             )
@@ -294,7 +293,13 @@ class TorchTranslator:
             rows = _log_probabilities(
                 self.model, states, attention_mask, list(range(len(batch))), [labels[i] for i in batch], start
             )
-            results.extend(zip(batch, rows, strict=True))
+            return list(zip(batch, rows, strict=True))
+
+        while order:
+            num_rows = max(1, batch_tokens // lengths[order[0]])
+            batch, order = order[:num_rows], order[num_rows:]
+            for part in halved(scored, batch):
+                results.extend(part)
         return results
 
     def _forced(self, forced: int | None) -> list[int]:
@@ -423,10 +428,11 @@ def _log_probabilities(
     results: list[list[float]] = []
     vocab_size = model.get_output_embeddings().weight.shape[0]
     num_rows = max(1, _MAX_LOGITS // (vocab_size * max(map(len, targets), default=1)))
-    for first in range(0, len(targets), num_rows):
-        part = targets[first : first + num_rows]
-        labels, _ = padded(part, 0, states.device)  # (rows, T)
-        rows = torch.tensor(source_rows[first : first + num_rows], device=states.device)
+
+    def scored(part: list[int]) -> list[list[float]]:
+        ids = [targets[i] for i in part]
+        labels, _ = padded(ids, 0, states.device)  # (rows, T)
+        rows = torch.tensor([source_rows[i] for i in part], device=states.device)
         logits = model(
             encoder_outputs=BaseModelOutput(last_hidden_state=states[rows]),
             attention_mask=attention_mask[rows],
@@ -434,5 +440,9 @@ def _log_probabilities(
             use_cache=False,
         ).logits.float()
         chosen = logits.gather(2, labels[:, :, None]).squeeze(2) - logits.logsumexp(dim=2)  # (rows, T)
-        results.extend(row[: len(ids)] for row, ids in zip(chosen.tolist(), part, strict=True))
+        return [row[: len(target)] for row, target in zip(chosen.tolist(), ids, strict=True)]
+
+    for first in range(0, len(targets), num_rows):
+        for rows in halved(scored, list(range(first, min(first + num_rows, len(targets))))):
+            results.extend(rows)
     return results

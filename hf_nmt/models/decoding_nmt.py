@@ -5,13 +5,15 @@ Shapes: B sequences, S source positions.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from transformers import StoppingCriteria, StoppingCriteriaList
 from transformers.modeling_outputs import BaseModelOutput
+
+Result = TypeVar("Result")
 
 
 class _RowLimits(StoppingCriteria):
@@ -70,6 +72,10 @@ def decode(
     start = _setting(model, generate_kwargs, "decoder_start_token_id")
     start = _setting(model, generate_kwargs, "bos_token_id") if start is None else start
     prompts = [[start]] * len(sources) if prompts is None else [list(prompt) for prompt in prompts]
+
+    def decoded(batch: list[int]) -> DecodedBatch:
+        return _generate(model, sources, limits, prompts, batch, generate_kwargs)
+
     order = sorted(range(len(sources)), key=lambda i: (-len(prompts[i]), -len(sources[i])))
     batch: list[int] = []
     for index in order:
@@ -78,11 +84,11 @@ def decode(
         if batch and (
             len(prompts[index]) != len(prompts[batch[0]]) or longest * (len(batch) + 1) * num_rows > batch_tokens
         ):
-            yield from _decode_batch(model, sources, limits, prompts, batch, generate_kwargs)
+            yield from halved(decoded, batch)
             batch = []
         batch.append(index)
     if batch:
-        yield from _decode_batch(model, sources, limits, prompts, batch, generate_kwargs)
+        yield from halved(decoded, batch)
 
 
 def _setting(model: Any, generate_kwargs: dict[str, Any], name: str) -> Any:
@@ -90,15 +96,20 @@ def _setting(model: Any, generate_kwargs: dict[str, Any], name: str) -> Any:
     return getattr(model.generation_config, name, None) if value is None else value
 
 
-def _decode_batch(model, sources, limits, prompts, batch, generate_kwargs) -> Iterator[DecodedBatch]:
+def halved(run: Callable[[list[Any]], Result], items: list[Any]) -> Iterator[Result]:
+    """`run(items)`; where memory does not suffice, `run` of each half, and so on down to one item."""
     try:
-        yield _generate(model, sources, limits, prompts, batch, generate_kwargs)
+        result = run(items)
     except torch.OutOfMemoryError:
-        if len(batch) == 1:
+        if len(items) == 1:
             raise
-        middle = len(batch) // 2
-        for half in (batch[:middle], batch[middle:]):
-            yield from _decode_batch(model, sources, limits, prompts, half, generate_kwargs)
+    else:
+        yield result
+        return
+    # Not within `except`: while the error lives, so do the tensors of the attempt that failed.
+    middle = len(items) // 2
+    yield from halved(run, items[:middle])
+    yield from halved(run, items[middle:])
 
 
 def padded(

@@ -35,12 +35,14 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             sum_of_logits = logits.sum(1) - logits[:, masked_id]
             logits[:, masked_id] = MASKED_LOGIT
             target_logits = logits.gather(1, targets).squeeze(1)
-            log_normaliser = logits.logsumexp(1)
+            largest = logits.amax(1)
+            exponentials = logits.sub_(largest[:, None]).exp_()  # in the memory of the logits
+            normaliser = exponentials.sum(1)
+            log_normaliser = largest + normaliser.log()
             # -(1 - e) log p(y) - e / (V - 1) * sum of log p, over all entries but the masked one
             loss += (log_normaliser - keep * target_logits - share * sum_of_logits).sum()
             if needs_gradient:
-                gradient = logits.sub_(log_normaliser[:, None]).exp_()
-                gradient.sub_(share)
+                gradient = exponentials.div_(normaliser[:, None]).sub_(share)
                 gradient[:, masked_id] = 0.0
                 gradient.scatter_add_(1, targets, gradient.new_full((1, 1), -keep).expand_as(targets))
                 gradient = gradient.to(hidden.dtype)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import gc
 import itertools
 import logging
 import math
+import weakref
 
 import pytest
 import torch
@@ -13,6 +16,7 @@ from small_models import sentences
 from hf_nmt.errors import ConfigError
 from hf_nmt.generation.decoding import DecodingSettings, model_decoding
 from hf_nmt.generation.translator import SourceError, TorchTranslator, windows
+from hf_nmt.models.decoding_nmt import halved
 from hf_nmt.protocols import Scorer, Translator
 
 TEXTS = sentences(40, seed=9)
@@ -188,6 +192,53 @@ def test_a_batch_that_does_not_fit_into_memory_is_halved(copy_system, monkeypatc
     assert sizes[0] == len(set(TEXTS)) and min(sizes) <= 12
 
 
+def test_scoring_that_does_not_fit_into_memory_is_halved(unsure_system, monkeypatch):
+    model, tokenizer = unsure_system
+    expected, forward, sizes = translate(unsure_system), model.forward, []
+    targets = [best.text for best, *_ in expected]
+    forced = list(TorchTranslator(model, tokenizer).score(TEXTS, targets))
+
+    @functools.wraps(forward)  # `generate` looks at its parameters
+    def limited(*arguments, **kwargs):
+        if kwargs.get("use_cache") is False:  # not a step of the search
+            sizes.append(len(kwargs["decoder_input_ids"]))
+            if sizes[-1] > 7:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(*arguments, **kwargs)
+
+    monkeypatch.setattr(model, "forward", limited)
+    for one, other in zip(translate(unsure_system), expected, strict=True):
+        assert texts_of([one]) == texts_of([other])
+        for translation, known in zip(one, other, strict=True):
+            assert translation.token_scores == pytest.approx(known.token_scores, abs=1e-5)
+    assert max(sizes) > 7 and min(sizes) <= 7
+    sizes.clear()
+    for row, known in zip(TorchTranslator(model, tokenizer).score(TEXTS, targets), forced, strict=True):
+        assert row == pytest.approx(known, abs=1e-5)
+    assert max(sizes) > 7 and min(sizes) <= 7
+
+
+def test_memory_of_a_failed_attempt_is_free_before_the_next():
+    attempts, left = [], []
+
+    def run(items):
+        left.append(sum(attempt() is not None for attempt in attempts))
+        held = torch.zeros(len(items))
+        attempts.append(weakref.ref(held))
+        if len(items) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return items
+
+    gc.disable()
+    try:
+        assert list(halved(run, [1, 2, 3, 4, 5])) == [[1, 2], [3], [4, 5]]
+    finally:
+        gc.enable()
+    assert left == [0] * 5
+    with pytest.raises(torch.OutOfMemoryError):
+        list(halved(lambda items: run([*items, 0, 0]), [1, 2]))
+
+
 def test_the_model_is_in_training_mode_again(copy_system):
     model, _ = copy_system
     model.train()
@@ -202,7 +253,7 @@ def test_a_prefix_opens_the_translation_and_is_not_scored(unsure_system):
     opened = translate(unsure_system, prefixes=prefixes)
     for prefix, (one,), (free,) in zip(prefixes, opened, plain, strict=True):
         assert one.text.startswith(prefix)
-        assert prefix or one == free
+        assert prefix or (one.tokens == free.tokens and one.score == pytest.approx(free.score, abs=1e-5))
         searched = one.token_scores[len(prefix.split()) :]
         assert one.score == pytest.approx(sum(searched) / len(searched), abs=1e-5)
         assert len(one.token_scores) == len(one.tokens) + 1

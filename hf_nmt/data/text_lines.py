@@ -30,6 +30,9 @@ _BYTE_ORDER_MARKS = {
     b"\xfe\xff": "UTF-16",
 }
 _UTF8_MARK = b"\xef\xbb\xbf"
+_DAMAGED = (
+    "the gzip file cannot be unpacked {}. It may be cut short; copy it again, or rename it if it is not compressed."
+)
 
 
 def existing_file(path: str | Path) -> Path:
@@ -61,10 +64,7 @@ def open_bytes(path: Path) -> Iterator[io.BufferedIOBase]:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             yield file
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(
-            f"{path}: the gzip file cannot be unpacked ({error}). It may be cut short; copy it again, or rename it if "
-            "it is not compressed."
-        ) from error
+        raise DataError(f"{path}: {_DAMAGED.format(f'({error})')}") from error
     except OSError as error:
         raise DataError(f"{path}: the file cannot be read: {error.strerror or error}.") from error
 
@@ -77,63 +77,84 @@ def read_lines(path: str | Path) -> Iterator[str]:
             return inside a line.
     """
     path = existing_file(path)
-    offset = number = 0
+    number = 0
     with open_bytes(path) as file:
-        while raw := file.readline(MAX_LINE_BYTES):
+        for line, _ in decoded_lines(file, str(path)):
+            if not line:  # a byte order mark and nothing else
+                continue
             number += 1
-            start = offset
-            offset += len(raw)
-            if number == 1:
-                _refuse_other_encodings(path, raw)
-                if raw.startswith(_UTF8_MARK):
-                    raw, start = raw[3:], 3
-                    if not raw:
-                        number = 0
-                        continue
-            yield _decode(path, raw, number, start)
+            text = line.removesuffix("\n")
+            text = text.removesuffix("\r") if text != line else text
+            _refuse_carriage_return(path, text, number)
+            yield text
     if number == 0:
         raise DataError(f"{path}: the file is empty.")
 
 
-def _refuse_other_encodings(path: Path, start: bytes) -> None:
+def decoded_lines(stream: io.BufferedIOBase, name: str, first: int = 0, offset: int = 0) -> Iterator[tuple[str, int]]:
+    """Yield the lines of UTF-8 text with their ends, and how many bytes each took. A byte order mark is left out.
+
+    Args:
+        stream: where to read.
+        name: what errors call it.
+        first, offset: lines and bytes before what the stream gives. A byte order mark, and other encodings, are looked
+            for at the start of the file alone.
+
+    Raises:
+        DataError: a line that is no UTF-8 text, with its number; a damaged gzip file.
+    """
+    for number in itertools.count(first + 1):
+        try:
+            raw = stream.readline(MAX_LINE_BYTES)
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise DataError(f"{name}: {_DAMAGED.format(f'after line {number - 1} ({error})')}") from error
+        if not raw:
+            return
+        num_bytes = len(raw)
+        if number == 1:
+            _refuse_other_encodings(name, raw)
+            raw = raw.removeprefix(_UTF8_MARK)
+        yield _decode(name, raw, number, offset + num_bytes - len(raw)), num_bytes
+        offset += num_bytes
+
+
+def _refuse_other_encodings(name: str, start: bytes) -> None:
     for mark, encoding in _BYTE_ORDER_MARKS.items():
         if start.startswith(mark):
             raise DataError(
-                f"{path}: this is {encoding} text (it opens with that byte order mark). Convert it: "
-                f"iconv -f {encoding} -t UTF-8 {path.name} > converted"
+                f"{name}: this is {encoding} text (it opens with that byte order mark). Convert it: "
+                f"iconv -f {encoding} -t UTF-8 {Path(name).name} > converted"
             )
 
 
-def _decode(path: Path, raw: bytes, number: int, offset: int) -> str:
+def _decode(name: str, raw: bytes, number: int, offset: int) -> str:
     if b"\0" in raw:
         raise DataError(
-            f"{path}, line {number}: there is a NUL byte (byte {offset + raw.index(0)} of the file). This is binary "
+            f"{name}, line {number}: there is a NUL byte (byte {offset + raw.index(0)} of the file). This is binary "
             "data or UTF-16, not UTF-8 text."
         )
     if len(raw) >= MAX_LINE_BYTES and not raw.endswith(b"\n"):
         raise DataError(
-            f"{path}, line {number}: the line is longer than {MAX_LINE_BYTES // 2**20} MiB. A file of one sentence a "
+            f"{name}, line {number}: the line is longer than {MAX_LINE_BYTES // 2**20} MiB. A file of one sentence a "
             "line is needed here."
         )
-    if raw.endswith(b"\r\n"):
-        raw = raw[:-2]
-    elif raw.endswith(b"\n"):
-        raw = raw[:-1]
     try:
-        line = raw.decode("utf-8")
+        return raw.decode("utf-8")
     except UnicodeDecodeError as error:
         raise DataError(
-            f"{path}, line {number}: this is not UTF-8: byte 0x{raw[error.start]:02X} at byte {offset + error.start} "
+            f"{name}, line {number}: this is not UTF-8: byte 0x{raw[error.start]:02X} at byte {offset + error.start} "
             f"of the file. If the file is in an older encoding, convert it, for instance: "
-            f"iconv -f WINDOWS-1252 -t UTF-8 {path.name} > converted"
+            f"iconv -f WINDOWS-1252 -t UTF-8 {Path(name).name} > converted"
         ) from error
+
+
+def _refuse_carriage_return(path: Path, line: str, number: int) -> None:
     if "\r" in line:
         raise DataError(
             f"{path}, line {number}: there is a carriage return inside it (character {line.index(chr(13)) + 1}). "
             "Some tools take it for the end of a line, which would shift all later pairs. Remove it, or, in a file "
             "with old Macintosh line ends, turn it into a line feed: tr '\\r' '\\n'"
         )
-    return line
 
 
 def aligned_lines(paths: Sequence[str | Path]) -> Iterator[tuple[str, ...]]:

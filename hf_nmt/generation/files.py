@@ -11,20 +11,18 @@ import contextlib
 import dataclasses
 import gzip
 import io
-import itertools
 import json
 import logging
 import os
 import re
 import sys
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from hf_nmt import artifacts
-from hf_nmt.data.text_lines import MAX_LINE_BYTES
+from hf_nmt.data.text_lines import decoded_lines
 from hf_nmt.errors import ConfigError, DataError
 from hf_nmt.generation.decoding import DecodingSettings
 from hf_nmt.generation.translator import SourceError, Statistics, TorchTranslator, windows
@@ -67,36 +65,12 @@ def open_input(path: Path | None) -> io.BufferedIOBase:
     return gzip.open(path) if path.suffix == ".gz" else open(path, "rb")
 
 
-def read_lines(stream: io.BufferedIOBase, name: str, first: int = 0) -> Iterator[Line]:
-    """Lines of UTF-8 text; only LF ends a line, and a CR before it belongs to the end. A byte order mark is left out.
-
-    Args:
-        stream: where to read.
-        name: what errors call it.
-        first: number of lines before the first, for errors.
-
-    Raises:
-        DataError: a line that is no UTF-8 text, with its number; a damaged gzip file.
-    """
-    for number in itertools.count(first + 1):
-        try:
-            raw = stream.readline(MAX_LINE_BYTES)
-        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise DataError(f"{name}: the gzip file is damaged after line {number - 1} ({error}).") from error
-        if not raw:
-            return
-        problem = None
-        if len(raw) == MAX_LINE_BYTES or b"\0" in raw:
-            problem = "this is not text: a NUL byte, or a line without end"
-        try:
-            text = raw.decode("utf-8-sig" if number == 1 else "utf-8")
-        except UnicodeDecodeError as error:
-            problem = f"not UTF-8 text (byte {raw[error.start]:#04x} at position {error.start + 1} of the line)"
-        if problem is not None:
-            raise DataError(f"{name}, line {number}: {problem}. Give a file of UTF-8 text.")
-        body = text.removesuffix("\n")
-        body = body.removesuffix("\r") if body != text else body
-        yield Line(body, text[len(body) :], len(raw))
+def read_lines(stream: io.BufferedIOBase, name: str, first: int = 0, offset: int = 0) -> Iterator[Line]:
+    """Lines of UTF-8 text; only LF ends a line, and a CR before it belongs to the end. See `decoded_lines`."""
+    for line, num_bytes in decoded_lines(stream, name, first, offset):
+        body = line.removesuffix("\n")
+        body = body.removesuffix("\r") if body != line else body
+        yield Line(body, line[len(body) :], num_bytes)
 
 
 def render(n_best: list[Translation], line: Line, output_format: OutputFormat, index: int, num_best: int) -> str:
@@ -383,7 +357,7 @@ def translate_file(
         yield progress
         for window, text in translate_lines(
             translator,
-            read_lines(stream, name, progress.num_lines),
+            read_lines(stream, name, progress.num_lines, progress.input_bytes),
             settings,
             name=name,
             output_format=output_format,

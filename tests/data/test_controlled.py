@@ -121,9 +121,27 @@ def test_held_out_words_are_known_from_training(train):
     assert len(unknown) <= 5, unknown
 
 
-def test_a_source_has_one_target(train, test_split):
+def test_no_source_comes_twice(train, test_split):
     for data in (train, test_split):
-        assert len(set(data["source"])) == len(data["source"])  # no source twice, so no two targets
+        assert len(set(data["source"])) == len(data["source"])
+
+
+def references_by_source(rows, said=str) -> list[set[frozenset[str]]]:
+    """For each source that was drawn more than once, the sets of references that it came with."""
+    found: dict[str, list[frozenset[str]]] = {}
+    for row in rows:
+        found.setdefault(said(row.source), []).append(frozenset(row.references))
+    return [set(sets) for sets in found.values() if len(sets) > 1]
+
+
+def test_a_source_drawn_again_has_the_same_references():
+    """Several seeds draw the same source from meanings of their own: what Korean does not say, English must not."""
+    rows = [row for seed in range(1, 7) for row in islice(sentences("tiny", "train", seed), 2_500)]
+    again = references_by_source(rows)
+    assert len(again) > 200 and max(map(len, again)) == 1
+    # A Korean without the past tense, or without its demonstrative, would be found out.
+    for lost in ("었", "그 "):
+        assert max(map(len, references_by_source(rows, lambda source, lost=lost: source.replace(lost, "")))) > 1
 
 
 # The shape of the corpus

@@ -34,15 +34,15 @@ def run_recipe(argv: list[str], output: Path, **changes) -> int:
     return process.exitcode
 
 
-def run_distributed(argv: list[str], output: Path, count: int) -> list[int]:
-    """Run the recipe in `count` processes that know of each other, as a launcher starts them."""
+def run_distributed(argv: list[str], output: Path, count: int, **changes) -> list[int]:
+    """Run the recipe in `count` processes that know of each other, as a launcher starts them; see `run_recipe`."""
     port = str(random.randint(20000, 60000))
     processes = []
     for rank in range(count):
         own = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count)}
         own |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "LOCAL_WORLD_SIZE": str(count)}
         process = _context.Process(
-            target=_child, args=(argv, output.with_name(f"{output.name}-{rank}")), kwargs={"variables": own}
+            target=_child, args=(argv, output.with_name(f"{output.name}-{rank}")), kwargs={"variables": own} | changes
         )
         process.start()
         processes.append(process)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import logging
 import os
 import types
 import typing
@@ -22,6 +23,8 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from hf_nmt.config import Settings
 from hf_nmt.errors import ConfigError, need
+
+logger = logging.getLogger(__name__)
 
 TRAINER_DEFAULTS: dict[str, tuple[Any, str]] = {
     "learning_rate": (5e-4, "common for transformers of this size trained from scratch; 5e-5 is for fine-tuning"),
@@ -331,6 +334,11 @@ def _check_trackers(arguments: Seq2SeqTrainingArguments) -> None:
             raise ConfigError(f"training.report_to: given {name!r}, allowed: none, all, {', '.join(known)}.")
         if name in TRACKER_EXTRAS:
             need(name, name)
+    if "wandb" in arguments.report_to and "WANDB_MODE" not in os.environ:
+        os.environ["WANDB_MODE"] = "offline"
+        logger.info(
+            "W&B writes on this machine only, for `wandb sync`. WANDB_MODE=online in the environment sends it."
+        )
 
 
 def _check_optimization(arguments: Seq2SeqTrainingArguments) -> None:

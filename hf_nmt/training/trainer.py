@@ -4,9 +4,10 @@ bit by bit."""
 from __future__ import annotations
 
 import logging
+import sys
 import tempfile
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -281,6 +282,9 @@ class TranslationTrainer(Seq2SeqTrainer):
                 return super().train(resume_from_checkpoint=checkpoint, **kwargs)
         finally:
             self._progress.close()
+            if (wandb := sys.modules.get("wandb")) is not None and wandb.run is not None:
+                with redirect_stdout(sys.stderr):  # left to itself it ends at exit and writes to stdout
+                    wandb.finish(exit_code=int(sys.exc_info()[0] is not None))
 
     def _check_restored(self, folder: Path) -> None:
         restored = self._restored

@@ -120,6 +120,31 @@ def test_a_full_disk_while_saving_is_told_and_harms_nothing(tmp_path, corpus):
     assert runs.load(run).record["status"] == "finished"
 
 
+@pytest.mark.slow
+def test_two_processes_killed_and_resumed_equal_two_never_killed(tmp_path, corpus):
+    argv = [*corpus, "training.use_cpu=true", "training.num_processes=2", "training.eval_strategy=no"]
+    argv += ["tokenizer.dropout=0.1", "model.dropout=0.2", "training.max_steps=6"]
+    assert run_distributed([*argv, "name=whole"], tmp_path / "whole", 2) == [0, 0], (
+        tmp_path / "whole-0.err"
+    ).read_text()
+    killed = run_distributed([*argv, "name=killed"], tmp_path / "first", 2, signal_at=5)
+    assert killed == [-signal.SIGKILL, -signal.SIGKILL]
+    whole, run = (next((tmp_path / "runs").glob(f"{name}-*")) for name in ("whole", "killed"))
+    assert [path.name for path in checkpoints.list_checkpoints(run / "checkpoints")] == ["step-3"]
+    # One process is refused, and told how two are launched.
+    assert run_recipe([f"resume={run}"], tmp_path / "alone") == 2
+    message = (tmp_path / "alone.err").read_text()
+    assert "training.num_processes: given 2, but 1 process runs" in message
+    assert "accelerate launch --multi_gpu --num_processes 2 recipes/train.py ... training.use_cpu=true" in message
+    assert run_distributed([f"resume={run}"], tmp_path / "second", 2) == [0, 0], (
+        tmp_path / "second-0.err"
+    ).read_text()
+    assert "continuing at step 3" in (tmp_path / "second-0.err").read_text()
+    expected, found = last_weights(whole), last_weights(run)
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert measured(run) == measured(whole)
+
+
 def test_two_processes_train_as_one_that_accumulates(tmp_path, corpus):
     argv = [*corpus, "model.dropout=0", "training.use_cpu=true", "training.logging_steps=1"]
     assert run_recipe([*argv, "name=one", "training.gradient_accumulation_steps=2"], tmp_path / "one") == 0

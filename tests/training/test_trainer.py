@@ -275,3 +275,20 @@ def test_tensorboard_files_lie_in_the_run_folder(tmp_path):
     pytest.importorskip("tensorboard")
     trainer, _ = trained(tmp_path, [1, 2], max_steps=4, report_to=["tensorboard"])
     assert list((trainer.run.folder / "tensorboard").iterdir())
+
+
+@pytest.mark.parametrize("tracker", ["tensorboard", "mlflow", "wandb"])
+def test_trackers_write_on_this_machine(tmp_path, monkeypatch, capsys, tracker):
+    pytest.importorskip(tracker)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    run = make_run(tmp_path / "runs")
+    make_trainer(run, max_steps=4, logging_steps=1, save_steps=4, report_to=[tracker]).train()
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    written = {
+        "tensorboard": lambda: list((run.folder / "tensorboard").rglob("events.out.tfevents.*")),
+        "mlflow": lambda: list(tmp_path.glob("mlflow.db")),
+        "wandb": lambda: list(tmp_path.glob("wandb/offline-run-*/*.wandb")),
+    }[tracker]()
+    assert written and all(path.stat().st_size > 200 for path in written)
+    assert capsys.readouterr().out == ""

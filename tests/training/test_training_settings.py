@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
+import types
 
 import pytest
 from transformers import Seq2SeqTrainingArguments
@@ -160,13 +162,30 @@ def test_the_precision_of_the_launcher_must_be_that_of_the_settings(monkeypatch)
     ("tracker", "message"),
     [
         ("tensorbord", "training.report_to: given 'tensorbord', allowed: none, all, .*tensorboard"),
+        ("tensorboard", r"'tensorboard' is needed here and is not installed. .* pip install .hf_nmt\[tensorboard\]"),
         ("wandb", r"pip install .hf_nmt\[wandb\]"),
+        ("mlflow", r"pip install .hf_nmt\[mlflow\]"),
     ],
 )
 def test_a_tracker_that_is_not_there_is_told_before_anything_loads(tracker, message, monkeypatch):
-    monkeypatch.setitem(sys.modules, "wandb", None)  # as where it is not installed
+    for name in ("tensorboard", "wandb", "mlflow"):
+        monkeypatch.setitem(sys.modules, name, None)  # as where it is not installed
     with pytest.raises(NmtError, match=message):
         TrainingSettings(report_to=[tracker]).arguments(seed=1, run_name="x", validate=False)
+
+
+@pytest.mark.parametrize(("given", "mode"), [(None, "offline"), ("online", "online"), ("disabled", "disabled")])
+def test_a_tracker_sends_nothing_unless_told_to(given, mode, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    monkeypatch.setitem(sys.modules, "wandb", types.ModuleType("wandb"))
+    monkeypatch.setenv("WANDB_MODE", given or "")
+    if given is None:
+        monkeypatch.delenv("WANDB_MODE")
+    arguments(report_to=["wandb"])
+    assert os.environ.pop("WANDB_MODE") == mode
+    assert ("W&B writes on this machine only" in caplog.text) == (given is None)
+    arguments()
+    assert "WANDB_MODE" not in os.environ
 
 
 def test_without_texts_there_is_no_validation():

@@ -9,6 +9,7 @@ import glob
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -22,6 +23,8 @@ import pydantic
 from hf_nmt.errors import NmtError
 
 COMPLETE = "COMPLETE"
+# `owner/name` as the Hub has it.
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Writers outside Python (torch, safetensors) tell a failed write in words, without an errno.
 _WRITERS_WORDS = ("iostream error", "PytorchStreamWriter", "inline_container", "I/O error", "IoError")
@@ -66,6 +69,15 @@ def _failed_write(error: Exception) -> str:
         return "the disk is full"
     told = type(error).__name__ == "SafetensorError" or isinstance(error, RuntimeError)
     return text.splitlines()[0] if told and any(words in text for words in _WRITERS_WORDS) else ""
+
+
+def may_be_hub_id(path: Path | str) -> bool:
+    """Whether a path can stand for `owner/name` on the Hub: it has two parts and there is no folder of the first name.
+
+    `runs/<id>` is ours, whether there is a folder `runs` here or not.
+    """
+    text = str(path)
+    return bool(_HUB_ID.fullmatch(text)) and not text.startswith("runs/") and not Path(text).parent.exists()
 
 
 def _existing_parent(path: Path) -> Path:

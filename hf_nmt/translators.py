@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +21,6 @@ _WEIGHTS = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def model_folder(path: str | Path) -> Path:
@@ -54,6 +52,11 @@ def model_folder(path: str | Path) -> Path:
     return path
 
 
+def find_model(path: str | Path) -> str:
+    """The folder of a saved model (see `model_folder`), or an id of the Hub, which is not looked up yet."""
+    return str(path) if artifacts.may_be_hub_id(path) else str(model_folder(path))
+
+
 def load_translator(
     path: str | Path,
     device: str | None = None,
@@ -74,8 +77,7 @@ def load_translator(
         NmtError: there is no such model, or it is not whole or of another kind.
         ConfigError: the model does not have the language.
     """
-    on_hub = not Path(path).exists() and _HUB_ID.fullmatch(str(path)) and not str(path).startswith("runs/")
-    folder = str(path) if on_hub else str(model_folder(path))
+    folder = find_model(path)
 
     import torch
     from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
@@ -88,7 +90,7 @@ def load_translator(
         torch.device(device)
     except RuntimeError as error:
         raise NmtError(f"device is {device!r}; write cpu, cuda or cuda:<number>.") from error
-    with _told(folder, bool(on_hub)), _no_progress_bars():
+    with _told(folder), _no_progress_bars():
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         model, report = AutoModelForSeq2SeqLM.from_pretrained(
             folder, trust_remote_code=False, output_loading_info=True
@@ -105,12 +107,12 @@ def load_translator(
 
 
 @contextlib.contextmanager
-def _told(folder: str, on_hub: bool) -> Iterator[None]:
+def _told(folder: str) -> Iterator[None]:
     """Turn what Transformers and safetensors raise about a folder into one kind of error."""
     try:
         yield
     except Exception as error:
-        if on_hub and isinstance(error, OSError):
+        if artifacts.may_be_hub_id(folder) and isinstance(error, OSError):
             offline = " HF_HUB_OFFLINE is set: unset it to look there." if os.environ.get("HF_HUB_OFFLINE") else ""
             raise NmtError(
                 f"{folder}: there is no such folder, and no such model was found on the Hub.{offline}"

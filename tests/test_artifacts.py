@@ -25,6 +25,7 @@ from hf_nmt.artifacts import (
     hash_folder,
     is_complete,
     mark_complete,
+    may_be_hub_id,
     verify,
     write_json,
     write_text,
@@ -310,3 +311,23 @@ def test_a_lock_keeps_others_out_and_goes_with_the_process(tmp_path):
         holder.kill()
     with file_lock(path, timeout_seconds=5):
         pass
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("Helsinki-NLP/opus-mt-de-en", True),
+        ("owner/model.v1_0", True),
+        ("owner/model/best", False),
+        ("model", False),
+        ("/owner/model", False),
+        ("../model", False),
+        ("runs/de-en-20260101-120000", False),
+        ("here/model", False),
+        ("owner/model ", False),
+    ],
+)
+def test_what_may_be_an_id_of_the_hub(tmp_path, monkeypatch, path, expected):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+    assert may_be_hub_id(path) is expected

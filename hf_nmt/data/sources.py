@@ -20,7 +20,16 @@ import pyarrow.compute as pc
 import pydantic
 from pydantic import Field
 
-from hf_nmt.artifacts import atomic_folder, file_lock, hash_file, hash_folder, is_complete, mark_complete, write_json
+from hf_nmt.artifacts import (
+    atomic_folder,
+    file_lock,
+    hash_file,
+    hash_folder,
+    is_complete,
+    mark_complete,
+    may_be_hub_id,
+    write_json,
+)
 from hf_nmt.config import Settings, fingerprint
 from hf_nmt.config_keys import nearest
 from hf_nmt.data import readers
@@ -58,8 +67,8 @@ _IDLE = {
     "hub": (),
 }
 
-# `owner/name` as the Hub has it, without the ending of a file: `wmt/v1.0`, but not `data/pairs.txt`.
-_HUB_NAME = re.compile(r"[\w-][\w.-]*/(?!.*\.[A-Za-z]\w*$)[\w-][\w.-]*")
+# The ending of a file, such as in `data/pairs.txt`, but not in the Hub's `wmt/v1.0`.
+_ENDING = re.compile(r"\.[A-Za-z]\w*$")
 
 
 class CorpusSettings(Settings):
@@ -197,7 +206,7 @@ def format_of(settings: CorpusSettings) -> str:
             f"{path}: the ending of the name does not tell the format. Set format to tsv, csv, tmx, jsonl or parquet; "
             "two aligned text files are given as source and target."
         )
-    if _HUB_NAME.fullmatch(settings.path) and not path.parent.exists():
+    if may_be_hub_id(settings.path) and not _ENDING.search(settings.path):
         return "hub"
     try:
         existing_file(path)

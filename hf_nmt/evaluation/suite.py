@@ -40,7 +40,7 @@ from hf_nmt.metrics import (
     score_corpus,
 )
 from hf_nmt.protocols import Translation, Translator
-from hf_nmt.translators import load_translator, model_folder
+from hf_nmt.translators import find_model, load_translator
 
 if TYPE_CHECKING:
     import datasets
@@ -215,8 +215,7 @@ def find_system(path: str, kind: Literal["model", "translations", "baseline"]) -
     """
     if kind == "translations" or (kind == "baseline" and Path(path).is_file()):
         return str(existing_file(path))
-    may_be_id = len(Path(path).parts) == 2 and not path.startswith(("/", ".", "runs/"))
-    return path if may_be_id and not Path(path).exists() else str(model_folder(path))
+    return find_model(path)
 
 
 def system_name(path: str | Path) -> str:

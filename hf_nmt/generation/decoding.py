@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from hf_nmt.artifacts import may_be_hub_id
 from hf_nmt.config import Settings
 from hf_nmt.models.sources_nmt import BATCH_TOKENS, MAX_LENGTH_EXTRA, MAX_LENGTH_RATIO, NUM_BEAMS
 
@@ -120,14 +121,30 @@ class DecodingSettings(Settings):
         return kwargs
 
 
-def model_decoding(folder: Path | str, given: DecodingSettings | None = None) -> DecodingSettings:
-    """How a saved model is to translate: what `given` sets, else its generation_config.json, else the defaults."""
-    try:
-        own = json.loads(Path(folder, "generation_config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        own = {}
+def model_decoding(model: Path | str, given: DecodingSettings | None = None) -> DecodingSettings:
+    """How a saved model is to translate: what `given` sets, else its generation_config.json, else the defaults.
+
+    Args:
+        model: its folder, or an id of the Hub.
+        given: what the user asks for.
+    """
+    own = _own_settings(str(model))
     taken = given.model_dump(include=given.model_fields_set) if given is not None else {}
     settings = {name: own[name] for name in _OF_THE_MODEL if own.get(name) is not None} | taken
     if settings.get("num_beams") == 1 and "early_stopping" not in taken:
         settings.pop("early_stopping", None)  # for the beam search that the model would do
     return DecodingSettings(**settings)
+
+
+def _own_settings(model: str) -> dict[str, Any]:
+    if may_be_hub_id(model):
+        from transformers import GenerationConfig
+
+        try:
+            return GenerationConfig.from_pretrained(model).to_diff_dict()
+        except OSError:  # it has none, or is not there at all, which is told when the model is loaded
+            return {}
+    try:
+        return json.loads(Path(model, "generation_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}

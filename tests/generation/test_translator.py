@@ -11,6 +11,7 @@ import weakref
 
 import pytest
 import torch
+import transformers
 from small_models import sentences
 
 from hf_nmt.errors import ConfigError
@@ -397,13 +398,23 @@ def test_settings_without_effect_are_refused(settings, message):
         DecodingSettings(**settings)
 
 
-def test_a_models_own_settings_hold_where_nothing_is_given(tmp_path):
+def test_a_models_own_settings_hold_where_nothing_is_given(tmp_path, monkeypatch):
     (tmp_path / "generation_config.json").write_text('{"num_beams": 3, "early_stopping": true, "max_length": 7}')
     assert model_decoding(tmp_path) == DecodingSettings(num_beams=3, early_stopping=True)
     given = DecodingSettings(num_beams=2, length_penalty=0.5)
     assert model_decoding(tmp_path, given) == DecodingSettings(num_beams=2, early_stopping=True, length_penalty=0.5)
     assert model_decoding(tmp_path, DecodingSettings(num_beams=1)) == DecodingSettings(num_beams=1)
     assert model_decoding(tmp_path / "missing") == DecodingSettings()
+    assert model_decoding("nobody/no-such-model") == DecodingSettings()
+    asked = []
+
+    def of_the_hub(model):
+        asked.append(model)
+        return transformers.GenerationConfig(num_beams=6, length_penalty=0.6)
+
+    monkeypatch.setattr(transformers.GenerationConfig, "from_pretrained", of_the_hub)
+    assert model_decoding("owner/model") == DecodingSettings(num_beams=6, length_penalty=0.6)
+    assert asked == ["owner/model"]
 
 
 def test_a_wrong_language_is_refused_with_those_there_are(copy_system):

@@ -31,13 +31,15 @@ from hf_nmt.config import Settings, fingerprint, from_command_line, launch
 from hf_nmt.data.text_lines import existing_file
 from hf_nmt.errors import ConfigError, NmtError
 from hf_nmt.generation.decoding import DecodingSettings, model_decoding
-from hf_nmt.translators import load_translator, model_folder
+from hf_nmt.translators import find_model, load_translator
 
 logger = logging.getLogger("hf_nmt.recipes.translate")
 
 
 class TranslateRecipe(Settings):
-    model: str | None = Field(None, description="Folder of a saved model, such as runs/<id>/best, or a run folder.")
+    model: str | None = Field(
+        None, description="Folder of a saved model, such as runs/<id>/best, a run folder, or an id of the Hub."
+    )
     input: str | None = Field(None, description="File of UTF-8 text, plain or .gz; null reads the standard input.")
     output: str | None = Field(None, description="File to write, plain or .gz; null writes to the standard output.")
     output_format: Literal["text", "jsonl"] = Field(
@@ -56,13 +58,13 @@ class TranslateRecipe(Settings):
 SETTINGS = TranslateRecipe
 
 
-def check(settings: TranslateRecipe) -> Path:
-    """The folder of the model; raises ConfigError with all that is wrong with the paths."""
-    findings, folder = [], Path()
+def check(settings: TranslateRecipe) -> str:
+    """The folder of the model, or its id on the Hub; raises ConfigError with all that is wrong with the paths."""
+    findings, folder = [], ""
     try:
         if settings.model is None:
             raise NmtError("none is given. Write model=FOLDER, such as model=runs/<id>/best.")
-        folder = model_folder(settings.model)
+        folder = find_model(settings.model)
     except NmtError as error:
         findings.append(f"model: {error}")
     try:
@@ -118,12 +120,13 @@ def to_standard_output(load: Callable[[], Any], source: Path | None, settings: T
     return translator
 
 
-def to_file(load: Callable[[], Any], source: Path | None, settings: TranslateRecipe, folder: Path) -> Any:
+def to_file(load: Callable[[], Any], source: Path | None, settings: TranslateRecipe, folder: str) -> Any:
     """The input is read through and the output locked before the model loads, so that what is wrong is told soon."""
     from hf_nmt.generation import files
 
     keys = {"source_language", "target_language", "output_format", "decoding"}
-    facts: dict[str, Any] = {"model": fingerprint(artifacts.hash_folder(folder)), "input": files.describe(source)}
+    model = fingerprint(artifacts.hash_folder(folder)) if Path(folder).is_dir() else folder
+    facts: dict[str, Any] = {"model": model, "input": files.describe(source)}
     facts |= settings.model_dump(include=keys, mode="json")
     output, num_lines = Path(settings.output), None if source is None else facts["input"]["lines"]
     try:

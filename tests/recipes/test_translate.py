@@ -167,6 +167,16 @@ def test_mistakes_are_told_before_the_model_loads(recipe, copy_folder, arguments
         recipe.main(given)
 
 
+def test_an_id_of_the_hub_is_looked_up_there(recipe, tmp_path):
+    (tmp_path / "in").write_text("balo.\n")
+    for streams in ([f"input={tmp_path / 'in'}"], [f"input={tmp_path / 'in'}", f"output={tmp_path / 'out'}"]):
+        with pytest.raises(
+            NmtError, match="nobody/nothing: there is no such folder, and no such model was found on the"
+        ):
+            recipe.main(["model=nobody/nothing", *streams])
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
 def test_all_mistakes_come_at_once(recipe):
     with pytest.raises(ConfigError) as error:
         recipe.main(["model=nowhere", "input=nothing", "output=no/where"])

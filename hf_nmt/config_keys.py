@@ -218,6 +218,8 @@ class Check:
             return f"unknown key. Did you mean {prefix}{near}?"
         if near := nearest(name, [key.name for key in keys], cutoff=0.75):
             return f"unknown key. Did you mean {next(key.path for key in keys if key.name == near)}?"
+        if same := [key.path for key in keys if name in key.name.split("_")]:
+            return f"unknown key. Did you mean {' or '.join(same[:3])}?"
         return f"unknown key. Allowed {'in ' + path if path else 'here'}: {', '.join(sorted(model.model_fields))}."
 
     def refused(self, error: pydantic.ValidationError, tree: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -169,8 +170,23 @@ class TrainingRecipe(Settings):
         """
         if self.tokenizer.path is not None and self.resume is None:  # a run that goes on has a tokenizer of its own
             self._check_languages(self.tokenizer.path, load_tokenizer(self.tokenizer.path))
+        if self.resume is None:
+            self._check_output()
         validate = "validation" in self.data.corpora
         return self.training.arguments(seed=self.seed, run_name=self.run_name, validate=validate)
+
+    def _check_output(self) -> None:
+        """What can be told of output_dir without making it."""
+        folder = self.output_dir.absolute()
+        existing = next(path for path in (folder, *folder.parents) if path.exists())
+        if not existing.is_dir():
+            raise ConfigError(
+                f"output_dir: {self.output_dir} cannot be made, as {existing} is a file. Choose another."
+            )
+        if not os.access(existing, os.W_OK | os.X_OK):
+            raise ConfigError(
+                f"output_dir: you may not write in {existing}. Choose another folder, or have its rights changed."
+            )
 
     def _check_languages(self, path: Path, tokenizer: NmtTokenizer) -> None:
         findings = []

@@ -88,3 +88,14 @@ def test_a_run_that_goes_on_must_compute_as_before(tmp_path):
         ConfigError, match="resume: the run computes attention with flash_attention_2, which cannot be"
     ):
         choose(run, settings(), PRECISION, make_model())
+
+
+def test_where_no_run_can_be_written_is_told_before_texts_are_read(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    for name in ("file", "file/deeper"):
+        with pytest.raises(ConfigError, match="output_dir: .* cannot be made, as .*file is a file. Choose another"):
+            settings(f"output_dir={tmp_path / name}").arguments()
+    monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path)  # root may write everywhere
+    with pytest.raises(ConfigError, match=f"output_dir: you may not write in {tmp_path}. Choose another folder"):
+        settings(f"output_dir={tmp_path / 'new' / 'runs'}").arguments()
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -20,8 +20,8 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from types import TracebackType
@@ -53,6 +53,7 @@ class Run:
         self.record = record
         self.writer = writer
         self._exit = ExitStack()
+        self._log: logging.Handler = logging.NullHandler()
 
     @property
     def checkpoints(self) -> Path:
@@ -73,7 +74,7 @@ class Run:
     def __enter__(self) -> Self:
         if self.writer:
             self._exit.enter_context(_lock(self.folder))
-            self._exit.callback(_log_to_file(self.folder / "log.txt"))
+            self._log = self._exit.enter_context(_log_to_file(self.folder / "log.txt"))
         return self
 
     def __exit__(
@@ -86,7 +87,11 @@ class Run:
                 if self.writer:
                     logger.warning("Interrupted. Continue with: %s", self.resume_hint())
             else:
-                logger.error("The run failed: %s", error)
+                # Into the file only: whoever catches the error shows it.
+                told = None if error is None or isinstance(error, NmtError) else (kind, error, trace)
+                self._log.handle(
+                    logger.makeRecord(logger.name, logging.ERROR, __file__, 0, "The run failed: %s", (error,), told)
+                )
                 self.update(status="failed", ended=_now(), error=f"{kind.__name__}: {error}")
         except NmtError:
             # The disk may be full; what ended the run is the better message.
@@ -327,8 +332,9 @@ def _is_locked(folder: Path) -> bool:
         return True
 
 
-def _log_to_file(path: Path) -> Any:
-    """Send the logs of hf_nmt and of Transformers to a file; returns what undoes it."""
+@contextmanager
+def _log_to_file(path: Path) -> Iterator[logging.Handler]:
+    """Send the logs of hf_nmt and of Transformers to a file."""
     handler = RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=3, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     ours = logging.getLogger("hf_nmt")
@@ -338,12 +344,12 @@ def _log_to_file(path: Path) -> Any:
     for source in sources:
         source.addHandler(handler)
 
-    def undo() -> None:
+    try:
+        yield handler
+    finally:
         for source in sources:
             source.removeHandler(handler)
         handler.close()
-
-    return undo
 
 
 def _now() -> str:

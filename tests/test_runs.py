@@ -76,6 +76,9 @@ def test_how_a_run_ended_is_recorded(tmp_path, caplog, error, status):
     assert runs.load(run.folder).record["status"] == status
     if status == "failed":
         assert runs.load(run.folder).record["error"] == f"{type(error).__name__}: {error}"
+        log = (run.folder / "log.txt").read_text()
+        assert f"The run failed: {error}" in log and ("Traceback" in log) == (not isinstance(error, NmtError))
+        assert "failed" not in caplog.text  # once, by whoever catches it
     else:
         assert f"Continue with: resume={run.folder}" in caplog.text
     assert runs.resume(run.folder, "train").folder == run.folder

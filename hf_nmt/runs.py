@@ -172,7 +172,7 @@ def start(
         device: the device and how it is used.
 
     Raises:
-        NmtError: the folder cannot be made.
+        NmtError: the folder or its record cannot be written; nothing stays.
     """
     identity = fingerprint(settings, data)
     for other in unfinished(output_dir, identity):
@@ -194,7 +194,11 @@ def start(
         "device": dict(device),
         "choices": {},
     })  # fmt: skip
-    run.update()
+    try:
+        run.update()
+    except NmtError:
+        folder.rmdir()  # a run without its record is none
+        raise
     return run
 
 

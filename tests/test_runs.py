@@ -33,6 +33,16 @@ def test_a_run_has_its_own_folder_and_record(tmp_path):
     assert "a line" in (run.folder / "log.txt").read_text()
 
 
+def test_no_empty_folder_stays_where_the_record_cannot_be_written(tmp_path, monkeypatch):
+    def fail(*args):
+        raise NmtError("the disk is full")
+
+    monkeypatch.setattr(runs, "write_json", fail)
+    with pytest.raises(NmtError, match="the disk is full"):
+        start(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_runs_of_the_same_second_do_not_meet(tmp_path):
     assert len({start(tmp_path).folder for _ in range(3)}) == 3
 

@@ -37,7 +37,8 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 		echo "Python 3.11, 3.12 or 3.13 is needed; $(PYTHON) is: $$($(PYTHON) --version 2>&1)." >&2; \
 		echo "Name another one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install $(PIP_ARGS) --editable ".[dev]" --constraint constraints.txt
+	@echo "Installing into .venv; this takes some minutes."
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) --editable ".[dev]" --constraint constraints.txt
 	@touch $(INSTALLED)
 
 # Runs, predictions and the environment are left alone.

@@ -8,8 +8,7 @@ cd "$(dirname "$0")/.."
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-2}"
 
 # train.py prints one line, the folder of the best model.
-best=$(accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
-    recipes/train.py --config quickstart)
+best=$(python recipes/train.py --config quickstart)
 run=$(dirname "$best")
 
 python recipes/validate.py --config quickstart model="$best"
@@ -28,3 +27,5 @@ paste -d '\n' "$run/quickstart.ko" "$run/quickstart.en" | sed 's/^/    /'
 echo
 echo "Plots, metrics, log and checkpoints of the run:     $run"
 echo "The model, for recipes/translate.py or pipeline():  $best"
+echo "In the environment (. .venv/bin/activate, if make made it), one sentence of that small language a line:"
+echo "    echo '그녀는 의자를 설치했습니다.' | python recipes/translate.py model=$best"

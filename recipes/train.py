@@ -1,9 +1,9 @@
 """Train a translation model.
 
-    accelerate launch recipes/train.py
-    accelerate launch recipes/train.py --config de-en_small data.train.source=train.de data.train.target=train.en \\
+    python recipes/train.py
+    python recipes/train.py --config de-en_small data.train.source=train.de data.train.target=train.en \\
         data.validation.source=val.de data.validation.target=val.en
-    accelerate launch recipes/train.py resume=runs/<id>
+    python recipes/train.py resume=runs/<id>
 
 Given nothing, it trains on the built-in corpus. Every run gets a folder of its own under output_dir, with the model in
 best/, checkpoints, metrics, plots and the log. Prints the path of best/.

@@ -16,11 +16,10 @@ class Translation:
 
     Attributes:
         text: detokenised translation.
-        score: sum of token log-probabilities (natural log) divided by length ** length_penalty; what the search sorts
-            by.
-        tokens: subword pieces, without the end-of-sentence symbol.
-        token_scores: log-probability of each token; one longer than `tokens` where the end-of-sentence symbol was
-            produced.
+        score: sum of token log-probabilities (natural log) divided by length ** length_penalty, the length being the
+            number of tokens; what the search sorts by. Of a text of several sentences, the mean of their scores.
+        tokens: subword pieces, with the end-of-sentence symbol where it was produced.
+        token_scores: log-probability of each token; empty where none were asked for.
         finish_reason: "eos", or "length" where the length limit cut the output.
         alignment: pairs (source piece, target piece), or None where the system gives none.
         source_index: position of the source in the input, from 0.

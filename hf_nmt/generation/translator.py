@@ -11,7 +11,7 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,6 +110,11 @@ class TorchTranslator:
         with_scores: False leaves `score` NaN and `token_scores` empty where one translation is asked for, and saves a
             pass of the decoder: a third of the time of greedy search, a tenth with 5 beams.
 
+    Attributes:
+        statistics: what it has done so far.
+        on_progress: called after each batch with the number of texts that the running `translate` has done, those of
+            the window under way by the share of their source tokens; None calls nothing.
+
     Raises:
         ConfigError: the model does not have the language, or has several and none is named.
     """
@@ -130,6 +135,7 @@ class TorchTranslator:
         self.target_language = target_language
         self.with_scores = with_scores
         self.statistics = Statistics()
+        self.on_progress: Callable[[float], None] | None = None
         self._languages = Languages.of(model.config, tokenizer)
         eos = model.generation_config.eos_token_id
         self._ends = tuple(eos) if isinstance(eos, list | tuple) else (eos,)
@@ -146,10 +152,11 @@ class TorchTranslator:
     ) -> Iterator[list[Translation]]:
         """Yield the n-best list of each source, best first, in order; `sources` is read window by window.
 
-        A source may be a text of several sentences (see `DecodingSettings.split_sentences`); its tokens then hold the
-        end-of-sentence symbols between sentences, and a prefix is for its first sentence. An empty text stays as it
-        is. Scores are the model's own log-probabilities, whatever the sampling temperature. The score of a prefix is
-        left out of `score`, as the search does.
+        A source may be a text of several sentences (see `DecodingSettings.split_sentences`): its tokens are then those
+        of all sentences, each with its end-of-sentence symbol, its score is the mean of theirs, and its n-best list
+        holds their best combinations. A prefix is for the first sentence. An empty text stays as it is, with score 0.
+        Scores are the model's own log-probabilities, whatever the sampling temperature. The score of a prefix is left
+        out of `score`, as the search does.
 
         Raises:
             ConfigError: a language that the model does not have.
@@ -228,19 +235,23 @@ class TorchTranslator:
             for ids, prompt in zip(sources, prompts, strict=True)
         ]
         n_best: list[list[Translation]] = [[]] * len(jobs)
+        num_done, num_tokens = 0, sum(map(len, sources))
         kwargs = settings.generate_kwargs() | ({} if forced is None else {"forced_bos_token_id": forced})
         for batch in decode(
             self.model, sources, limits, batch_tokens=settings.batch_tokens, prompts=prompts, **kwargs
         ):
             for index, hypotheses in zip(batch.indices, self._hypotheses(batch, settings, forced), strict=True):
                 n_best[index] = hypotheses
+                num_done += len(sources[index])
+            if self.on_progress is not None:
+                self.on_progress(first + len(window) * num_done / num_tokens)
 
         self.statistics.sentences += sum(map(len, needed))
         self.statistics.decoded_sentences += len(jobs)
-        self.statistics.target_tokens += sum(len(best.tokens) + (best.finish_reason == "eos") for best, *_ in n_best)
+        self.statistics.target_tokens += sum(len(best.tokens) for best, *_ in n_best)
         self.statistics.length_limited += sum(n_best[i][0].finish_reason == "length" for row in needed for i in row)
         return [
-            _joined(text, [n_best[i] for i in row], settings, first + index, self.tokenizer.eos_token)
+            _joined(text, [n_best[i] for i in row], settings.num_return_sequences, first + index)
             for index, (text, row) in enumerate(zip(encoded, needed, strict=True))
         ]
 
@@ -339,7 +350,7 @@ class TorchTranslator:
                     Translation(
                         text=next(texts),
                         score=score,
-                        tokens=self._tokens(ids[skipped:-1] if ended else ids[skipped:]),
+                        tokens=self._tokens(ids[skipped:]),
                         token_scores=token_scores[skipped:],
                         finish_reason="eos" if ended else "length",
                     )
@@ -372,39 +383,31 @@ class TorchTranslator:
 
 
 def _joined(
-    text: EncodedText, n_bests: list[list[Translation]], settings: DecodingSettings, index: int, eos: str
+    text: EncodedText, n_bests: list[list[Translation]], num_return_sequences: int, index: int
 ) -> list[Translation]:
-    """The n-best list of a text from those of its sentences: the combinations of the highest total score."""
+    """The n-best list of a text from those of its sentences: the combinations of the highest mean score.
+
+    The mean, not the sum of the log-probabilities by their number: there a longer, worse sentence could raise the
+    whole, and the best of several texts be another one than the text that comes alone.
+    """
     combinations: list[tuple[float, tuple[Translation, ...]]] = [(0.0, ())]
     for n_best in n_bests:
         combinations = heapq.nlargest(
-            settings.num_return_sequences,
+            num_return_sequences,
             [(total + one.score, (*chosen, one)) for total, chosen in combinations for one in n_best],
             key=lambda combination: combination[0],
         )
-    translations = []
-    for _, chosen in combinations:
-        tokens: list[str] = []
-        for position, one in enumerate(chosen):
-            tokens += one.tokens
-            if one.finish_reason == "eos" and position < len(chosen) - 1:
-                tokens.append(eos)
-        token_scores = [score for one in chosen for score in one.token_scores]
-        if len(chosen) == 1 or not token_scores:
-            score = sum(one.score for one in chosen)
-        else:
-            score = sum(token_scores) / len(token_scores) ** settings.length_penalty
-        translations.append(
-            Translation(
-                text=text.split.join([one.text for one in chosen]),
-                score=score,
-                tokens=tokens,
-                token_scores=token_scores,
-                finish_reason="length" if any(one.finish_reason == "length" for one in chosen) else "eos",
-                source_index=index,
-            )
+    return [
+        Translation(
+            text=text.split.join([one.text for one in chosen]),
+            score=total / max(1, len(chosen)),
+            tokens=[token for one in chosen for token in one.tokens],
+            token_scores=[score for one in chosen for score in one.token_scores],
+            finish_reason="length" if any(one.finish_reason == "length" for one in chosen) else "eos",
+            source_index=index,
         )
-    return translations
+        for total, chosen in combinations
+    ]
 
 
 @torch.inference_mode()

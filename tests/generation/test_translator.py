@@ -93,8 +93,8 @@ def test_tokens_scores_and_finish_reason_describe_the_text(unsure_system):
     for index, (best,) in enumerate(translate(unsure_system, num_beams=1)):
         assert best.finish_reason == "eos" and best.source_index == index
         ids = tokenizer.convert_tokens_to_ids(best.tokens)
-        assert tokenizer.decode(ids) == best.text
-        expected = log_probabilities(model, tokenizer, TEXTS[index], [*ids, model.config.eos_token_id])
+        assert ids[-1] == model.config.eos_token_id and tokenizer.decode(ids, skip_special_tokens=True) == best.text
+        expected = log_probabilities(model, tokenizer, TEXTS[index], ids)
         assert best.token_scores == pytest.approx(expected, abs=1e-5)
         assert best.score == pytest.approx(sum(expected) / len(expected), abs=1e-5)
 
@@ -178,6 +178,14 @@ def test_batches_hold_at_most_the_tokens_asked_for(copy_system, monkeypatch):
     assert len(shapes) == 1
 
 
+def test_progress_is_told_batch_by_batch_within_a_window(copy_system):
+    translator, told = TorchTranslator(*copy_system), []
+    translator.on_progress = told.append
+    list(translator.translate(TEXTS, DecodingSettings(num_beams=2, batch_tokens=60, window_size=30)))
+    assert len(told) > 6 and told == sorted(told) and told[-1] == pytest.approx(len(TEXTS))
+    assert pytest.approx(30) in told and 0 < told[0] < 15
+
+
 def test_a_batch_that_does_not_fit_into_memory_is_halved(copy_system, monkeypatch):
     model, _ = copy_system
     expected, generate, sizes = texts_of(translate(copy_system)), model.generate, []
@@ -257,7 +265,7 @@ def test_a_prefix_opens_the_translation_and_is_not_scored(unsure_system):
         assert prefix or (one.tokens == free.tokens and one.score == pytest.approx(free.score, abs=1e-5))
         searched = one.token_scores[len(prefix.split()) :]
         assert one.score == pytest.approx(sum(searched) / len(searched), abs=1e-5)
-        assert len(one.token_scores) == len(one.tokens) + 1
+        assert len(one.token_scores) == len(one.tokens)
     assert texts_of(opened) != texts_of(plain)
 
 
@@ -271,8 +279,10 @@ def test_no_sentence_of_a_long_text_is_lost(copy_system):
     assert len(kept) >= 30
     ((whole,),) = translate(copy_system, [paragraph])
     assert whole.text == paragraph
-    assert whole.tokens.count("</s>") == 29 and len(whole.token_scores) == len(whole.tokens) + 1
-    assert whole.score == pytest.approx(sum(whole.token_scores) / len(whole.token_scores))
+    assert whole.tokens.count("</s>") == 30 and len(whole.token_scores) == len(whole.tokens)
+    parts = translate(copy_system, kept[:30])
+    assert whole.tokens == [token for (part,) in parts for token in part.tokens]
+    assert whole.score == pytest.approx(sum(part.score for (part,) in parts) / 30)
 
 
 def test_the_n_best_list_of_a_text_holds_the_best_combinations(unsure_system):
@@ -281,6 +291,17 @@ def test_the_n_best_list_of_a_text_holds_the_best_combinations(unsure_system):
     ((*joined,),) = [translate(unsure_system, [f"{first} {second}"], num_return_sequences=4)[0]]
     pairs = sorted(itertools.product(*lists), key=lambda pair: -(pair[0].score + pair[1].score))
     assert [one.text for one in joined] == [f"{a.text} {b.text}" for a, b in pairs[:4]]
+    assert [one.score for one in joined] == pytest.approx([(a.score + b.score) / 2 for a, b in pairs[:4]])
+
+
+@pytest.mark.parametrize("length_penalty", [0.0, 1.0, 2.0])
+def test_n_best_lists_of_texts_are_best_first_and_open_with_the_text_that_comes_alone(unsure_system, length_penalty):
+    texts = [" ".join(TEXTS[i : i + 3]) for i in range(0, 36, 3)]
+    n_bests = translate(unsure_system, texts, num_return_sequences=5, length_penalty=length_penalty)
+    assert len({len(one.tokens) for n_best in n_bests for one in n_best}) > 5
+    for n_best, (alone,) in zip(n_bests, translate(unsure_system, texts, length_penalty=length_penalty), strict=True):
+        assert [one.score for one in n_best] == sorted((one.score for one in n_best), reverse=True)
+        assert (n_best[0].text, n_best[0].score) == (alone.text, pytest.approx(alone.score, abs=1e-5))
 
 
 def test_empty_texts_stay_as_they_are(copy_system):
@@ -371,7 +392,7 @@ def test_samples_of_one_sentence_differ_and_are_sorted(unsure_system):
     assert len({one.text for one in n_best}) > 4
     assert [one.score for one in n_best] == sorted((one.score for one in n_best), reverse=True)
     model, tokenizer = unsure_system
-    ids = [*tokenizer.convert_tokens_to_ids(n_best[0].tokens), model.config.eos_token_id]
+    ids = tokenizer.convert_tokens_to_ids(n_best[0].tokens)
     assert n_best[0].token_scores == pytest.approx(
         log_probabilities(model, tokenizer, "balo delo kalo.", ids), abs=1e-5
     )

@@ -115,7 +115,7 @@ def test_json_lines(run, good):
     assert (first["index"], first["source"], second["index"], second["source"]) == (0, good[0], 1, "")
     (best,) = first["translations"]
     assert best["text"] == good[0] and best["finish_reason"] == "eos"
-    assert len(best["token_scores"]) == len(best["tokens"]) + 1
+    assert len(best["token_scores"]) == len(best["tokens"]) and best["tokens"][-1] == "</s>"
     assert best["score"] == pytest.approx(sum(best["token_scores"]) / len(best["token_scores"]), abs=1e-5)
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_nmt import artifacts
 from hf_nmt.errors import NmtError
+from hf_nmt.generation import hub
 
 if TYPE_CHECKING:
     from hf_nmt.generation.translator import TorchTranslator
@@ -53,8 +53,15 @@ def model_folder(path: str | Path) -> Path:
 
 
 def find_model(path: str | Path) -> str:
-    """The folder of a saved model (see `model_folder`), or an id of the Hub, which is not looked up yet."""
-    return str(path) if artifacts.may_be_hub_id(path) else str(model_folder(path))
+    """The folder of a saved model (see `model_folder`), or an id of the Hub.
+
+    Raises:
+        NmtError: there is no such model, or the Hub cannot tell (see `hub.look_up`).
+    """
+    if not artifacts.may_be_hub_id(path):
+        return str(model_folder(path))
+    hub.look_up(str(path))
+    return str(path)
 
 
 def load_translator(
@@ -78,6 +85,7 @@ def load_translator(
         ConfigError: the model does not have the language.
     """
     folder = find_model(path)
+    options = hub.look_up(folder) if artifacts.may_be_hub_id(folder) else {}
 
     import torch
     from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
@@ -91,9 +99,9 @@ def load_translator(
     except RuntimeError as error:
         raise NmtError(f"device is {device!r}; write cpu, cuda or cuda:<number>.") from error
     with _told(folder), _no_progress_bars():
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **options)
         model, report = AutoModelForSeq2SeqLM.from_pretrained(
-            folder, trust_remote_code=False, output_loading_info=True
+            folder, trust_remote_code=False, output_loading_info=True, **options
         )
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
@@ -112,11 +120,6 @@ def _told(folder: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if artifacts.may_be_hub_id(folder) and isinstance(error, OSError):
-            offline = " HF_HUB_OFFLINE is set: unset it to look there." if os.environ.get("HF_HUB_OFFLINE") else ""
-            raise NmtError(
-                f"{folder}: there is no such folder, and no such model was found on the Hub.{offline}"
-            ) from error
         if (
             isinstance(error, OSError | ValueError | KeyError | RuntimeError)
             or "safetensor" in type(error).__name__.lower()

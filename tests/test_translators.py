@@ -65,11 +65,6 @@ def test_paths_that_are_no_models(folder, tmp_path):
     refused(tmp_path, r"holds no model: config.json is missing. There is a model in .*model\.")
 
 
-def test_a_hub_id_without_a_network(monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    refused("nobody/no-such-model", "no such folder, and no such model was found on the Hub. HF_HUB_OFFLINE is set")
-
-
 def test_folders_that_are_not_whole(folder):
     artifacts.mark_complete(folder)
     weights = (folder / "model.safetensors").read_bytes()

@@ -10,6 +10,8 @@ from pydantic import Field, model_validator
 
 from hf_nmt.artifacts import may_be_hub_id
 from hf_nmt.config import Settings
+from hf_nmt.errors import NmtError
+from hf_nmt.generation import hub
 from hf_nmt.models.sources_nmt import BATCH_TOKENS, MAX_LENGTH_EXTRA, MAX_LENGTH_RATIO, NUM_BEAMS
 
 # Keys of generation_config.json with the same name and meaning here.
@@ -141,8 +143,8 @@ def _own_settings(model: str) -> dict[str, Any]:
         from transformers import GenerationConfig
 
         try:
-            return GenerationConfig.from_pretrained(model).to_diff_dict()
-        except OSError:  # it has none, or is not there at all, which is told when the model is loaded
+            return GenerationConfig.from_pretrained(model, **hub.look_up(model)).to_diff_dict()
+        except (OSError, NmtError):  # it has none, or is not there at all, which is told when the model is loaded
             return {}
     try:
         return json.loads(Path(model, "generation_config.json").read_text(encoding="utf-8"))

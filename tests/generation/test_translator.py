@@ -15,6 +15,7 @@ import transformers
 from small_models import sentences
 
 from hf_nmt.errors import ConfigError
+from hf_nmt.generation import hub
 from hf_nmt.generation.decoding import DecodingSettings, model_decoding
 from hf_nmt.generation.translator import SourceError, TorchTranslator, windows
 from hf_nmt.models.decoding_nmt import halved
@@ -434,6 +435,7 @@ def test_a_models_own_settings_hold_where_nothing_is_given(tmp_path, monkeypatch
         return transformers.GenerationConfig(num_beams=6, length_penalty=0.6)
 
     monkeypatch.setattr(transformers.GenerationConfig, "from_pretrained", of_the_hub)
+    monkeypatch.setattr(hub, "look_up", lambda model: {})
     assert model_decoding("owner/model") == DecodingSettings(num_beams=6, length_penalty=0.6)
     assert asked == ["owner/model"]
 

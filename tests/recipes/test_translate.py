@@ -16,12 +16,13 @@ import sys
 import time
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 from small_models import sentences
 
 from hf_nmt import artifacts
 from hf_nmt.errors import ConfigError, DataError, NmtError
-from hf_nmt.generation import files
+from hf_nmt.generation import files, hub
 
 SCRIPT = Path(__file__).parents[2] / "recipes" / "translate.py"
 LINES = sentences(60, seed=31)
@@ -167,14 +168,20 @@ def test_mistakes_are_told_before_the_model_loads(recipe, copy_folder, arguments
         recipe.main(given)
 
 
-def test_an_id_of_the_hub_is_looked_up_there(recipe, tmp_path):
+def test_an_id_of_the_hub_is_looked_up_there_first(recipe, tmp_path, monkeypatch):
+    hub.look_up.cache_clear()
+    asked = []
+
+    def without_network(model, **_):
+        asked.append(model)
+        raise ConnectionError("Name or service not known")
+
+    monkeypatch.setattr(huggingface_hub, "model_info", without_network)
     (tmp_path / "in").write_text("balo.\n")
-    for streams in ([f"input={tmp_path / 'in'}"], [f"input={tmp_path / 'in'}", f"output={tmp_path / 'out'}"]):
-        with pytest.raises(
-            NmtError, match="nobody/nothing: there is no such folder, and no such model was found on the"
-        ):
-            recipe.main(["model=nobody/nothing", *streams])
-    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+    for output in ([], [f"output={tmp_path / 'out'}"]):
+        with pytest.raises(NmtError, match="model: nobody/nothing: .*the Hub could not be reached .Name or service"):
+            recipe.main(["model=nobody/nothing", f"input={tmp_path / 'in'}", *output])
+    assert [path.name for path in tmp_path.iterdir()] == ["in"] and set(asked) == {"nobody/nothing"}
 
 
 def test_all_mistakes_come_at_once(recipe):

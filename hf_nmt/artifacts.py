@@ -13,6 +13,7 @@ import re
 import secrets
 import shutil
 import socket
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,11 @@ from typing import Any
 import filelock
 import pydantic
 
-from hf_nmt.errors import NmtError
+from hf_nmt.errors import NmtError, why_not_written
 
 COMPLETE = "COMPLETE"
 # `owner/name` as the Hub has it.
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Writers outside Python (torch, safetensors) tell a failed write in words, without an errno.
 _WRITERS_WORDS = ("iostream error", "PytorchStreamWriter", "inline_container", "I/O error", "IoError")
 
@@ -45,15 +45,13 @@ def failed_writes_told(
     try:
         yield
     except Exception as error:
-        reason = _failed_write(error)
+        no_room, failed = why_not_written(error), _writers_words(error)
         name = getattr(error, "filename", None)
         ours = inside is None or (isinstance(name, str | os.PathLike) and Path(name).is_relative_to(inside))
-        if reason:
+        if no_room or failed:
+            reason, advice = no_room or (failed, "Free space or choose another folder, then run again.")
             free = shutil.disk_usage(_existing_parent(path)).free / 2**20
-            raise NmtError(
-                f"{path} could not be written: {reason} ({free:,.0f} MiB free). Free space or choose another folder, "
-                f"then run again. {kept}"
-            ) from error
+            raise NmtError(f"{path} could not be written: {reason} ({free:,.0f} MiB free). {advice} {kept}") from error
         if isinstance(error, OSError) and ours:
             raise NmtError(
                 f"{path} could not be written: {error.strerror or error}. Check the rights of "
@@ -62,11 +60,9 @@ def failed_writes_told(
         raise
 
 
-def _failed_write(error: Exception) -> str:
-    """Why something could not be written; nothing where that is not what the error says."""
+def _writers_words(error: Exception) -> str:
+    """What a writer outside Python says of a write that failed; nothing where the error is of something else."""
     text = str(error)
-    if getattr(error, "errno", None) in _FULL or "No space left on device" in text:
-        return "the disk is full"
     told = type(error).__name__ == "SafetensorError" or isinstance(error, RuntimeError)
     return text.splitlines()[0] if told and any(words in text for words in _WRITERS_WORDS) else ""
 
@@ -119,6 +115,17 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _share(file: Path, folder: Path) -> None:
+    """Give a file the rights that new files have here: some writers (safetensors) make it for its owner alone.
+
+    They are read from the folder, which was made with them, as the umask cannot be read without changing it.
+    """
+    mode = file.stat().st_mode
+    allowed = mode | folder.stat().st_mode & 0o666
+    if file.is_file() and allowed != mode:
+        file.chmod(stat.S_IMODE(allowed))
 
 
 @contextlib.contextmanager
@@ -188,8 +195,8 @@ def _plain_value(value: Any) -> Any:
 def atomic_folder(path: Path | str, *, replace: bool = False) -> Iterator[Path]:
     """A folder to fill; it becomes `path` when the block ends well, and is removed when it does not.
 
-    An older folder is put aside for the moment of the renaming. Where the process is killed at this moment, the next
-    call for the same path brings it back.
+    Its files can be read by whoever may read new files here. An older folder is put aside for the moment of the
+    renaming. Where the process is killed at this moment, the next call for the same path brings it back.
 
     Args:
         path: the folder to be.
@@ -210,6 +217,7 @@ def atomic_folder(path: Path | str, *, replace: bool = False) -> Iterator[Path]:
             partial.mkdir()
             yield partial
             for entry in sorted(partial.rglob("*")):
+                _share(entry, partial)
                 _sync(entry)
             _sync(partial)
             if path.exists() and replace:

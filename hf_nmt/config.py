@@ -8,7 +8,6 @@ asks. YAML's rules are those of version 1.2: only `true` and `false` are boolean
 from __future__ import annotations
 
 import dataclasses
-import errno
 import hashlib
 import json
 import logging
@@ -25,7 +24,7 @@ from pydantic_core import PydanticUndefined
 
 from hf_nmt.config_keys import Check, Key, keys_of, models_of, nearest, shown, type_text
 from hf_nmt.config_yaml import Plain, is_null, parse_yaml, write_yaml
-from hf_nmt.errors import ConfigError, NmtError
+from hf_nmt.errors import ConfigError, NmtError, why_not_written
 
 
 class Settings(pydantic.BaseModel):
@@ -432,15 +431,11 @@ def launch(main: Callable[[list[str]], int | None]) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 128 + 13  # as a program ended by SIGPIPE
     except Exception as error:
-        # Writers outside Python (safetensors, torch) tell a full disk by text only.
-        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error)
-        if not full:
+        if (no_room := why_not_written(error)) is None:
             raise
+        reason, advice = no_room
         name = getattr(error, "filename", None)
-        sys.stderr.write(
-            f"Error: the disk is full{f' ({name})' if name else ''}. "
-            "Free space or choose another folder, then run again.\n"
-        )
+        sys.stderr.write(f"Error: {f'{name} could not be written: ' if name else ''}{reason}. {advice}\n")
         status = 2
     sys.exit(status)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 from collections.abc import Sequence
 from types import ModuleType
@@ -33,6 +34,22 @@ class GateError(NmtError):
     """A quality gate failed."""
 
     exit_status = 1
+
+
+def why_not_written(error: BaseException) -> tuple[str, str] | None:
+    """Why there was no room for a file, and what to do; None where that is not what the error says.
+
+    Writers outside Python (torch, safetensors) tell it in words, without an errno.
+    """
+    number, text = getattr(error, "errno", None), str(error)
+    if number in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in text or "Disk quota exceeded" in text:
+        return "the disk is full", "Free space or choose another folder, then run again."
+    if number == errno.EFBIG or "File too large" in text:
+        return (
+            "it is larger than a file may be here",
+            "Raise the limit (see `ulimit -f`) or choose another folder, then run again.",
+        )
+    return None
 
 
 def need(module: str, extra: str) -> ModuleType:

@@ -111,7 +111,7 @@ def test_append_to_a_full_disk():
         append_jsonl("/dev/full", {"a": 1})
 
 
-def test_a_limit_on_file_size_is_told_as_a_full_disk(tmp_path):
+def test_a_limit_on_file_size_is_not_told_as_a_full_disk(tmp_path):
     """The system itself refuses the write, in the middle of the file."""
     script = textwrap.dedent(
         """
@@ -128,10 +128,27 @@ def test_a_limit_on_file_size_is_told_as_a_full_disk(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", script, tmp_path / "a.txt"], capture_output=True, text=True, check=True
     )
-    assert "the disk is full" in done.stdout and names(tmp_path) == []
+    assert "could not be written: it is larger than a file may be here" in done.stdout and "ulimit -f" in done.stdout
+    assert "full" not in done.stdout and names(tmp_path) == []
 
 
 # Folders
+
+
+@pytest.mark.parametrize(("umask", "expected"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
+def test_files_of_a_folder_have_the_rights_that_the_umask_allows(tmp_path, umask, expected):
+    before = os.umask(umask)
+    try:
+        with atomic_folder(tmp_path / "model") as partial:
+            write_text(partial / "inner" / "config.json", "{}")
+            (partial / "model.safetensors").write_text("weights")
+            (partial / "model.safetensors").chmod(0o600)  # as safetensors leaves it
+            (partial / "run.sh").write_text("true")
+            (partial / "run.sh").chmod(0o700)
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "model").rglob("*") if path.is_file()}
+    assert modes == {"config.json": expected, "model.safetensors": expected, "run.sh": 0o700 | expected}
 
 
 def test_atomic_folder_appears_when_the_block_ends(tmp_path):

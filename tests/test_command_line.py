@@ -190,7 +190,15 @@ def run_script(tmp_path: Path, body: str, shell: str = '"$PYTHON" script.py') ->
         (
             "raise OSError(errno.ENOSPC, 'No space left on device', 'x.bin')",
             2,
-            "Error: the disk is full (x.bin). Free space or choose another folder, then run again.\n",
+            "Error: x.bin could not be written: the disk is full. "
+            "Free space or choose another folder, then run again.\n",
+        ),
+        (
+            "raise OSError(errno.EFBIG, 'File too large', 'x.bin')",
+            2,
+            "Error: x.bin could not be written: it is larger than a file may be here. "
+            "Raise the limit (see `ulimit -f`) "
+            "or choose another folder, then run again.\n",
         ),
         (
             "raise RuntimeError('I/O error: No space left on device (os error 28)')",

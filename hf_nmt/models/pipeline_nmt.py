@@ -30,7 +30,18 @@ from .sources_nmt import (
 
 logger = logging.getLogger(__name__)
 
+# Whole numbers from 1 that are often given; `generate` would stumble over anything else somewhere inside.
+_COUNTS = ("num_beams", "num_return_sequences", "max_new_tokens", "max_length", "max_source_length")
+
 _TASK_LANGUAGES = re.compile(r"translation_(.+)_to_(.+)")
+
+
+def _check_counts(given: dict[str, Any]) -> None:
+    for name in _COUNTS:
+        value = given.get(name)
+        whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+        if value is not None and not whole:
+            raise ValueError(f"{name} must be a whole number from 1, not {value!r}.")
 
 
 class TranslationPipeline(Pipeline):
@@ -44,7 +55,7 @@ class TranslationPipeline(Pipeline):
         src_lang, tgt_lang: language codes, for models that have several.
         split_sentences: False translates each text as it is, however many sentences it has. By default every sentence
             is translated on its own, and the translations get the white space of the text back; in an n-best list,
-            rank i then joins rank i of every sentence. True insists: without sentencex it is an error, no warning.
+            rank i then joins rank i of every sentence, so that it is best first too. True insists: without sentencex it is an error, no warning.
         truncation: True cuts off what exceeds the limit of the source, with a warning. By default a sentence over the
             limit is cut into parts that are all translated, with a warning; with split_sentences=False it is refused.
         max_source_length: limit of the source in tokens, below that of the model.
@@ -66,6 +77,7 @@ class TranslationPipeline(Pipeline):
     def __init__(self, *args: Any, **kwargs: Any):
         self._languages: Languages | None = None
         super().__init__(*args, **kwargs)
+        _check_counts(vars(self.generation_config))  # which holds what the constructor was given
         self.model.eval()  # a model that comes straight from training would drop out at random
         # T5 names a prefix and generation settings for each translation task it was trained on.
         specific = (getattr(self.model.config, "task_specific_params", None) or {}).get(self.task) or {}
@@ -111,6 +123,7 @@ class TranslationPipeline(Pipeline):
                 src_lang, tgt_lang = src_lang or names[1], tgt_lang or names[2]
         if src_lang is not None or tgt_lang is not None:
             self._check_languages(src_lang, tgt_lang)
+        _check_counts({**generate_kwargs, "max_source_length": max_source_length})
         given = {
             "src_lang": src_lang,
             "tgt_lang": tgt_lang,

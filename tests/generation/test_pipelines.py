@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+import transformers
 import transformers.pipelines
 from transformers import Pipeline
 from transformers.pipelines.base import PipelineRegistry
@@ -59,7 +60,9 @@ def test_translation_is_known_with_and_without_languages(untouched):
 def test_a_second_call_changes_nothing(untouched, caplog):
     pipelines.install()
     tasks, aliases = dict(untouched.supported_tasks), untouched.task_aliases
+    config = transformers.AutoConfig.from_pretrained
     pipelines.install()
+    assert transformers.AutoConfig.from_pretrained == config
     assert untouched.supported_tasks == tasks and untouched.task_aliases is aliases
     assert not caplog.records
 
@@ -79,6 +82,30 @@ def test_transformers_may_stop_refusing(untouched, monkeypatch):
     monkeypatch.setattr(transformers.pipelines, "REMOVED_TASKS", {})
     pipelines.install()
     assert check_task("translation") is TranslationPipeline
+
+
+def test_a_pipeline_without_a_model_is_told_to_name_one():
+    for task in ("translation", "translation_de_to_en"):
+        with pytest.raises(ValueError, match=r'needs a model .* none is given: write pipeline\("translation", model='):
+            transformers.pipeline(task)
+
+
+def test_a_run_in_place_of_its_model_is_told(tmp_path):
+    run = tmp_path / "runs" / "de-en-1"
+    (run / "best").mkdir(parents=True)
+    (run / "run.json").write_text("{}")
+    with pytest.raises(ValueError, match="de-en-1 is the folder of a run, not of a model. It has no model in best/ yet"):
+        transformers.pipeline("translation", model=str(run))
+    (run / "best" / "config.json").write_text("{}")
+    told = "de-en-1 is the folder of a run, not of a model. Its model is .*de-en-1.best: give that."
+    for call in (
+        lambda: transformers.pipeline("translation", model=str(run)),
+        lambda: transformers.AutoModelForSeq2SeqLM.from_pretrained(run),
+    ):
+        with pytest.raises(ValueError, match=told):
+            call()
+    with pytest.raises(ValueError, match="model_type"):  # every other folder gets Transformers' own words
+        transformers.AutoConfig.from_pretrained(run / "best")
 
 
 KNOWN = """

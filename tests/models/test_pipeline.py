@@ -102,6 +102,16 @@ def test_generation_parameters_when_made_and_when_called(unsure_system):
         assert max(len(one["translation_token_ids"]) for one in found) == 2
 
 
+@pytest.mark.parametrize("name", ["num_beams", "num_return_sequences", "max_length", "max_source_length"])
+def test_counts_must_be_whole_numbers(pipe, unsure_system, name):
+    for value in ("x", "3", 0, 2.5, True):
+        with pytest.raises(ValueError, match=f"^{name} must be a whole number from 1, not {value!r}.$"):
+            pipe("balo.", **{name: value})
+    with pytest.raises(ValueError, match=f"^{name} must be a whole number"):
+        pipeline("translation", model=unsure_system[0], tokenizer=unsure_system[1], device="cpu", **{name: "x"})
+    pipe("balo.", **{name: 3})
+
+
 def test_a_model_fresh_from_training_translates_without_dropout(unsure_system):
     model, tokenizer = unsure_system
     expected = pipeline("translation", model=model, tokenizer=tokenizer, device="cpu")(TEXTS)

@@ -76,8 +76,8 @@ class TranslationPipeline(Pipeline):
 
     def __init__(self, *args: Any, **kwargs: Any):
         self._languages: Languages | None = None
+        _check_counts(kwargs)
         super().__init__(*args, **kwargs)
-        _check_counts(vars(self.generation_config))  # which holds what the constructor was given
         self.model.eval()  # a model that comes straight from training would drop out at random
         # T5 names a prefix and generation settings for each translation task it was trained on.
         specific = (getattr(self.model.config, "task_specific_params", None) or {}).get(self.task) or {}

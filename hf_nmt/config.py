@@ -7,15 +7,18 @@ asks. YAML's rules are those of version 1.2: only `true` and `false` are boolean
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import logging
 import os
 import re
+import signal
 import sys
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn, TypeVar
 
@@ -409,35 +412,71 @@ def _help(
     return "\n".join(lines) + "\n"
 
 
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a recipe as Ctrl-C does."""
+
+
+@contextlib.contextmanager
+def interrupts_told() -> Iterator[None]:
+    """Leave with a word and status 130 where the user interrupts what is inside, 143 where it is terminated.
+
+    `launch` holds the work of a recipe in it; a recipe whose imports take seconds puts them into it as well.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        sys.stderr.write("Interrupted.\n")
+        sys.exit(143 if isinstance(error, _Terminated) else 130)
+
+
 def launch(main: Callable[[list[str]], int | None]) -> NoReturn:
     """Run a recipe and leave with its exit status: 0 done, 1 a gate failed, 2 the user must change something.
 
     An `NmtError` becomes a message without a stack trace. The log of hf_nmt goes to stderr.
     """
     _log_to_stderr()
+    _hear_sigterm()
+    with interrupts_told():
+        status = _status_of(main)
+    sys.exit(status)
+
+
+def _hear_sigterm() -> None:
+    """Let the recipe clean up on SIGTERM; not where a launcher started several processes and waits for each."""
+    process = os.getpid()
+
+    def terminate(number: int, frame: Any) -> None:
+        if os.getpid() == process:
+            raise _Terminated
+        signal.signal(number, signal.SIG_DFL)  # a worker process, which inherited this
+        os.kill(os.getpid(), number)
+
+    if threading.current_thread() is threading.main_thread() and os.environ.get("WORLD_SIZE", "1") == "1":
+        if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, terminate)
+
+
+def _status_of(main: Callable[[list[str]], int | None]) -> int:
     try:
         status = main(sys.argv[1:]) or 0
         sys.stdout.flush()
+        return status
     except NmtError as error:
         findings = getattr(error, "findings", [str(error)])
         heading = "Error: " if len(findings) == 1 else f"{len(findings)} settings cannot be used:\n  "
         sys.stderr.write(heading + "\n  ".join(findings) + "\n")
-        status = error.exit_status
-    except KeyboardInterrupt:
-        sys.stderr.write("Interrupted.\n")
-        status = 130
+        return error.exit_status
     except BrokenPipeError:
         # Whoever read our output has left (`| head`). Python would complain again when it flushes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 128 + 13  # as a program ended by SIGPIPE
+        return 128 + 13  # as a program ended by SIGPIPE
     except Exception as error:
         if (no_room := why_not_written(error)) is None:
             raise
         reason, advice = no_room
         name = getattr(error, "filename", None)
         sys.stderr.write(f"Error: {f'{name} could not be written: ' if name else ''}{reason}. {advice}\n")
-        status = 2
-    sys.exit(status)
+        return 2
 
 
 def _log_to_stderr() -> None:

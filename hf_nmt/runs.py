@@ -6,8 +6,8 @@
     log.txt                  the log, in files of at most 5 MB
     tokenizer/  checkpoints/step-<n>/  best/  plots/  summary.json
 
-A run is `running` until it ends, `finished` or `failed` after that. One that was killed or interrupted stays
-`running`: no process holds its lock any more, and `resume` continues it.
+A run is `running` until it ends, `finished`, `interrupted` or `failed` after that. One that was killed stays
+`running`: no process holds its lock any more. `resume` continues all but a finished one.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import json
 import logging
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import time
@@ -28,7 +29,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from hf_nmt import config
-from hf_nmt.artifacts import append_jsonl, file_lock, write_json, write_text
+from hf_nmt.artifacts import append_jsonl, file_lock, is_complete, write_json, write_text
 from hf_nmt.errors import ConfigError, NmtError
 
 SCHEMA_VERSION = 1
@@ -73,8 +74,13 @@ class Run:
 
     def __enter__(self) -> Self:
         if self.writer:
-            self._exit.enter_context(_lock(self.folder))
-            self._log = self._exit.enter_context(_log_to_file(self.folder / "log.txt"))
+            with ExitStack() as stack:
+                stack.enter_context(_lock(self.folder))
+                self._log = stack.enter_context(_log_to_file(self.folder / "log.txt"))
+                if self.record["status"] != "running":
+                    self.record = {key: value for key, value in self.record.items() if key not in ("ended", "error")}
+                    self.update(status="running")
+                self._exit = stack.pop_all()
         return self
 
     def __exit__(
@@ -85,7 +91,8 @@ class Run:
                 self.update(status="finished", ended=_now())
             elif issubclass(kind, KeyboardInterrupt | SystemExit):
                 if self.writer:
-                    logger.warning("Interrupted. Continue with: %s", self.resume_hint())
+                    logger.warning("Stopped. To go on: %s", self.resume_hint())
+                self.update(status="interrupted", ended=_now())
             else:
                 # Into the file only: whoever catches the error shows it.
                 told = None if error is None or isinstance(error, NmtError) else (kind, error, trace)
@@ -101,7 +108,19 @@ class Run:
             self._exit.close()
 
     def resume_hint(self) -> str:
-        return f"resume={self.folder}"
+        """The command that continues the run, and where it goes on."""
+        script = f"recipes/{self.record['recipe']}.py"
+        if Path(sys.argv[0]).name == Path(script).name:
+            script = sys.argv[0]
+        processes = self.record["device"].get("processes", 1)
+        launcher = f"accelerate launch --multi_gpu --num_processes {processes}" if processes > 1 else "python"
+        steps = [
+            int(folder.name.removeprefix("step-"))
+            for folder in self.checkpoints.glob("step-*")
+            if folder.name.removeprefix("step-").isdecimal() and is_complete(folder)
+        ]
+        where = f"goes on at step {max(steps)}" if steps else "begins anew: there is no checkpoint yet"
+        return f"{launcher} {shlex.quote(script)} resume={shlex.quote(str(self.folder))}   ({where})"
 
     def update(self, **values: Any) -> None:
         """Change run.json."""

@@ -14,23 +14,25 @@ from __future__ import annotations
 import logging
 import sys
 
-import pydantic
-from pydantic import Field
-from transformers import set_seed
+from hf_nmt.config import from_command_line, interrupts_told, launch
 
-from hf_nmt import runs
-from hf_nmt.config import from_command_line, launch
-from hf_nmt.errors import ConfigError
-from hf_nmt.reporting import plot_run
-from hf_nmt.training.finish import choose_model, save_model, summary_lines, write_summary
-from hf_nmt.training.model_building import ModelSettings, build_model
-from hf_nmt.training.preparation import (
-    TrainingRecipe,
-    latest_checkpoint,
-    make_trainer,
-    open_run,
-    prepare_tokenizer,
-)
+with interrupts_told():  # torch and Transformers take seconds to import
+    import pydantic
+    from pydantic import Field
+    from transformers import set_seed
+
+    from hf_nmt import runs
+    from hf_nmt.errors import ConfigError
+    from hf_nmt.reporting import plot_run
+    from hf_nmt.training.finish import choose_model, save_model, summary_lines, write_summary
+    from hf_nmt.training.model_building import ModelSettings, build_model
+    from hf_nmt.training.preparation import (
+        TrainingRecipe,
+        latest_checkpoint,
+        make_trainer,
+        open_run,
+        prepare_tokenizer,
+    )
 
 logger = logging.getLogger("hf_nmt.recipes.train")
 

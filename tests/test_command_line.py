@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 from typing import Any, Literal
 
@@ -211,6 +214,53 @@ def run_script(tmp_path: Path, body: str, shell: str = '"$PYTHON" script.py') ->
 def test_launch_ends_with_message_and_status(tmp_path, body, status, message):
     done = run_script(tmp_path, body)
     assert (done.returncode, done.stderr, done.stdout) == (status, message, "")
+
+
+@pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_launch_tells_a_signal(tmp_path, name, status):
+    body = f"""
+        import signal
+        if {name!r} == "SIGINT":  # a shell in the background has it ignored
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            signal.raise_signal(signal.{name})
+        finally:
+            sys.stderr.write("cleaned up\\n")
+    """
+    done = run_script(tmp_path, body)
+    assert (done.returncode, done.stderr) == (status, "cleaned up\nInterrupted.\n")
+
+
+def test_a_worker_process_is_terminated_as_ever(tmp_path):
+    body = """
+        import multiprocessing, time
+        worker = multiprocessing.get_context("fork").Process(target=time.sleep, args=[60])
+        worker.start()
+        time.sleep(0.5)
+        worker.terminate()
+        worker.join()
+        return 0 if worker.exitcode == -15 else 1
+    """
+    done = run_script(tmp_path, body)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_an_interrupt_while_a_recipe_imports(tmp_path):
+    body = """
+        import time
+        from hf_nmt.config import interrupts_told
+        with interrupts_told():
+            time.sleep(60)
+    """
+    (tmp_path / "slow.py").write_text(textwrap.dedent(body))
+    heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(
+        [sys.executable, "slow.py"], cwd=tmp_path, stderr=subprocess.PIPE, text=True, preexec_fn=heard
+    )
+    time.sleep(2)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=30)
+    assert (process.returncode, told) == (130, "Interrupted.\n")
 
 
 def test_launch_shows_the_trace_of_what_is_not_the_users(tmp_path):

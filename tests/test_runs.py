@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hf_nmt import runs
-from hf_nmt.artifacts import file_lock
+from hf_nmt.artifacts import file_lock, mark_complete, write_text
 from hf_nmt.errors import ConfigError, NmtError
 
 ROOT = Path(__file__).parents[1]
@@ -78,7 +78,7 @@ def test_an_unfinished_run_is_pointed_out(tmp_path, caplog):
 
 @pytest.mark.parametrize(
     ("error", "status"),
-    [(ValueError("broken"), "failed"), (NmtError("full"), "failed"), (KeyboardInterrupt(), "running")],
+    [(ValueError("broken"), "failed"), (NmtError("full"), "failed"), (KeyboardInterrupt(), "interrupted")],
 )
 def test_how_a_run_ended_is_recorded(tmp_path, caplog, error, status):
     with pytest.raises(type(error)), start(tmp_path) as run:
@@ -90,8 +90,26 @@ def test_how_a_run_ended_is_recorded(tmp_path, caplog, error, status):
         assert f"The run failed: {error}" in log and ("Traceback" in log) == (not isinstance(error, NmtError))
         assert "failed" not in caplog.text  # once, by whoever catches it
     else:
-        assert f"Continue with: resume={run.folder}" in caplog.text
-    assert runs.resume(run.folder, "train").folder == run.folder
+        hint = f"To go on: python recipes/train.py resume={run.folder}   (begins anew: there is no checkpoint yet)"
+        assert hint in caplog.text and "Interrupted" not in caplog.text
+    with runs.resume(run.folder, "train") as again:
+        record = runs.load(run.folder).record
+        assert (again.folder, record["status"]) == (run.folder, "running") and not record.keys() & {"ended", "error"}
+
+
+def test_the_hint_is_a_whole_command_and_names_the_step_that_is_kept(tmp_path, monkeypatch):
+    run = start(tmp_path, name="a")
+    for step in (9, 20, 30):
+        write_text(run.checkpoints / f"step-{step}" / "model", "x")
+    for step in (9, 20):
+        mark_complete(run.checkpoints / f"step-{step}")
+    assert run.resume_hint() == f"python recipes/train.py resume={run.folder}   (goes on at step 20)"
+    monkeypatch.setattr("sys.argv", ["../my recipes/train.py", "seed=1"])
+    run.record["device"]["processes"] = 2
+    assert run.resume_hint() == (
+        f"accelerate launch --multi_gpu --num_processes 2 '../my recipes/train.py' resume={run.folder}   "
+        "(goes on at step 20)"
+    )
 
 
 def test_what_cannot_be_resumed_is_refused(tmp_path):

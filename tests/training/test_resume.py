@@ -93,11 +93,13 @@ def test_a_broken_checkpoint_is_passed_over(tmp_path, corpus):
     assert runs.load(run).record["status"] == "finished"
 
 
-def test_an_interrupt_leaves_the_run_to_be_resumed(tmp_path, corpus):
-    assert run_recipe(corpus, tmp_path / "first", signal_at=5, number=signal.SIGINT) == 130
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_leaves_the_run_to_be_resumed(tmp_path, corpus, number, status):
+    assert run_recipe(corpus, tmp_path / "first", signal_at=5, number=number) == status
     run = only_run(tmp_path)
-    assert f"resume={run}" in (tmp_path / "first.err").read_text()
-    assert runs.load(run).record["status"] == "running"
+    told = (tmp_path / "first.err").read_text()
+    assert f"train.py resume={run}   (goes on at step 3)\nInterrupted.\n" in told and told.count("Interrupted") == 1
+    assert runs.load(run).record["status"] == "interrupted"
     assert not list((run / "checkpoints").glob(".*"))
     # The same command starts a new run and points at the old one.
     assert run_recipe(corpus, tmp_path / "second") == 0

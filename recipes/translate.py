@@ -16,6 +16,7 @@ alone: the output is refused.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import sys
@@ -24,13 +25,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
-from tqdm import tqdm
 
 from hf_nmt import artifacts
 from hf_nmt.config import Settings, fingerprint, from_command_line, launch
 from hf_nmt.data.text_lines import existing_file
 from hf_nmt.errors import ConfigError, NmtError
 from hf_nmt.generation.decoding import DecodingSettings, model_decoding
+from hf_nmt.generation.meter import Meter
 from hf_nmt.translators import find_model, load_translator
 
 logger = logging.getLogger("hf_nmt.recipes.translate")
@@ -58,12 +59,16 @@ class TranslateRecipe(Settings):
 SETTINGS = TranslateRecipe
 
 
-def check(settings: TranslateRecipe) -> str:
+class Given(TranslateRecipe):
+    """The settings of a call, of --dry-run too: no model is a default that translates nothing."""
+
+    model: str = Field(description=TranslateRecipe.model_fields["model"].description)  # type: ignore[assignment]
+
+
+def check(settings: Given) -> str:
     """The folder of the model, or its id on the Hub; raises ConfigError with all that is wrong with the paths."""
-    findings, folder = [], ""
+    findings = []
     try:
-        if settings.model is None:
-            raise NmtError("none is given. Write model=FOLDER, such as model=runs/<id>/best.")
         folder = find_model(settings.model)
     except NmtError as error:
         findings.append(f"model: {error}")
@@ -85,58 +90,54 @@ def check(settings: TranslateRecipe) -> str:
 
 
 def main(argv: list[str]) -> int:
-    settings = from_command_line(TranslateRecipe, argv, recipe="translate", doc=__doc__, positional="model")
+    settings = from_command_line(Given, argv, recipe="translate", doc=__doc__, positional="model")
     folder = check(settings)
     settings.decoding = model_decoding(folder, settings.decoding)
     source = None if settings.input is None else Path(settings.input)
     languages = settings.model_dump(include={"source_language", "target_language"})
     with_scores = settings.output_format == "jsonl"
     load = functools.partial(load_translator, folder, settings.device, **languages, with_scores=with_scores)
-    if settings.output is None:
-        translator = to_standard_output(load, source, settings)
-    else:
-        translator = to_file(load, source, settings, folder)
-    logger.info(translator.statistics.summary())
+    to_file = to_named_file if settings.output else to_standard_output
+    logger.info(to_file(load, source, settings, folder).statistics.summary())
     return 0
 
 
-def to_standard_output(load: Callable[[], Any], source: Path | None, settings: TranslateRecipe) -> Any:
+def to_standard_output(load: Callable[[], Any], source: Path | None, settings: Given, _: str) -> Any:
     from hf_nmt.generation import files
 
+    num_lines = None if source is None else files.describe(source)["lines"]
     translator = load()
     typed = source is None and sys.stdin.isatty()
     if typed:
         logger.info("Type a text and press Enter; Ctrl-D ends.")
-    window_size = 1 if typed else settings.decoding.window_size
-    decoding = settings.decoding.model_copy(update={"window_size": window_size})
-    with files.open_input(source) as stream, tqdm(unit=" lines", disable=True if typed else None) as bar:
-        for window, text in files.translate_lines(
+    decoding = settings.decoding.model_copy(update={"window_size": 1} if typed else {})
+    meter = None if typed else Meter(num_lines, "lines", "translating")
+    with files.open_input(source) as stream, meter or contextlib.nullcontext():
+        for _, text in files.translate_lines(
             translator, files.read_lines(stream, files.name_of(source)), decoding,
-            name=files.name_of(source), output_format=settings.output_format,
+            name=files.name_of(source), output_format=settings.output_format, tell=meter and meter.at,
         ):  # fmt: skip
             sys.stdout.buffer.write(text.encode())
             sys.stdout.buffer.flush()
-            bar.update(len(window))
     return translator
 
 
-def to_file(load: Callable[[], Any], source: Path | None, settings: TranslateRecipe, folder: str) -> Any:
+def to_named_file(load: Callable[[], Any], source: Path | None, settings: Given, folder: str) -> Any:
     """The input is read through and the output locked before the model loads, so that what is wrong is told soon."""
     from hf_nmt.generation import files
 
     keys = {"source_language", "target_language", "output_format", "decoding"}
     model = fingerprint(artifacts.hash_folder(folder)) if Path(folder).is_dir() else folder
-    facts: dict[str, Any] = {"model": model, "input": files.describe(source)}
-    facts |= settings.model_dump(include=keys, mode="json")
+    facts = {"model": model, "input": files.describe(source), **settings.model_dump(include=keys, mode="json")}
     output, num_lines = Path(settings.output), None if source is None else facts["input"]["lines"]
     try:
         with files.open_output(source, output, facts, overwrite=settings.overwrite) as partial:
             translator = load()
-            with tqdm(total=num_lines, unit=" lines", disable=None) as bar:
-                for progress in files.translate_file(
-                    translator, source, partial, settings.decoding, output_format=settings.output_format
-                ):
-                    bar.update(progress.num_lines - bar.n)
+            with Meter(num_lines, "lines", "translating", done=partial.progress.num_lines) as meter:
+                progress = files.translate_file(
+                    translator, source, partial, settings.decoding,
+                    output_format=settings.output_format, tell=meter.at,
+                )  # fmt: skip
             files.write_record(output, facts, progress, settings.model)
     except KeyboardInterrupt:
         if source is not None:

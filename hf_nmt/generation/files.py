@@ -16,7 +16,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -110,6 +110,7 @@ def translate_lines(
     output_format: OutputFormat = "text",
     first_window: int = FIRST_WINDOW,
     index: int = 0,
+    tell: Callable[[float], None] | None = None,
 ) -> Iterator[tuple[list[Line], str]]:
     """Yield window by window the lines read and what to write for them.
 
@@ -122,6 +123,7 @@ def translate_lines(
         output_format: see `render`.
         first_window: number of lines in the first window.
         index: number of lines of the input before the first of these.
+        tell: called with the number of lines done, after each window and, if the translator tells, within it.
 
     Raises:
         DataError: a line that cannot be translated, with its number.
@@ -129,6 +131,8 @@ def translate_lines(
     for window in windows(lines, settings.window_size, first_window):
         texts = [line.text for line in window]
         whole = settings.model_copy(update={"window_size": len(window)})
+        if tell is not None and hasattr(translator, "on_progress"):
+            translator.on_progress = lambda done, before=index: tell(before + done)
         try:
             n_bests = list(translator.translate(texts, whole, target_language=target_language))
         except SourceError as error:
@@ -139,6 +143,8 @@ def translate_lines(
         ]
         yield window, "".join(written)
         index += len(window)
+        if tell is not None:
+            tell(index)
 
 
 @dataclass
@@ -340,13 +346,15 @@ def translate_file(
     settings: DecodingSettings,
     *,
     output_format: OutputFormat = "text",
-) -> Iterator[Progress]:
-    """Translate a file, or go on with it; yields before the first and after each window how far it is.
+    tell: Callable[[float], None] | None = None,
+) -> Progress:
+    """Translate a file, or go on with it; returns the counts.
 
     Args:
         source: file to read, or None for the standard input.
         output: what `open_output` gave, entered.
         output_format: see `render`.
+        tell: see `translate_lines`.
     """
     name, progress = name_of(source), output.progress
     with open_input(source) as stream:
@@ -354,7 +362,6 @@ def translate_file(
             logger.info("%s: going on after line %d.", output.path, progress.num_lines)
             stream.seek(progress.input_bytes)
             translator.statistics = Statistics(**progress.statistics)
-        yield progress
         for window, text in translate_lines(
             translator,
             read_lines(stream, name, progress.num_lines, progress.input_bytes),
@@ -363,10 +370,11 @@ def translate_file(
             output_format=output_format,
             first_window=FIRST_WINDOW << min(progress.num_windows, 30),
             index=progress.num_lines,
+            tell=tell,
         ):
             output.write(window, text, dataclasses.asdict(translator.statistics))
-            yield progress
     output.finish()
+    return progress
 
 
 def write_record(output: Path, facts: Mapping[str, Any], progress: Progress, model: str | None) -> None:

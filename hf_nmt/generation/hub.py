@@ -48,8 +48,8 @@ def look_up(model: str) -> dict[str, Any]:
         logger.info("%s: %s; the files downloaded earlier are taken.", model, reason)
         return {"local_files_only": True}
     raise NmtError(
-        f"{model}: there is no such folder; as an id of the Hub it was never downloaded to this machine, and {reason}. "
-        f"{remedy}."
+        f"{model}: there is no such folder; as an id of the Hub it was never downloaded to this machine, and {reason}."
+        f" {remedy}."
     ) from failure
 
 

@@ -45,7 +45,7 @@ def _tell_of_runs() -> None:
     """
     from transformers import AutoConfig
 
-    original = AutoConfig.from_pretrained.__func__  # type: ignore[attr-defined]
+    original = AutoConfig.from_pretrained.__func__
     if hasattr(original, "__wrapped__") and original.__module__ == __name__:
         return
 
@@ -62,7 +62,7 @@ def _tell_of_runs() -> None:
                 raise ValueError(f"{path} is the folder of a run, not of a model. {advice}") from error
             raise
 
-    AutoConfig.from_pretrained = classmethod(from_pretrained)  # type: ignore[assignment]
+    AutoConfig.from_pretrained = classmethod(from_pretrained)
 
 
 def install() -> None:

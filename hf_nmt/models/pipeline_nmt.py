@@ -55,7 +55,8 @@ class TranslationPipeline(Pipeline):
         src_lang, tgt_lang: language codes, for models that have several.
         split_sentences: False translates each text as it is, however many sentences it has. By default every sentence
             is translated on its own, and the translations get the white space of the text back; in an n-best list,
-            rank i then joins rank i of every sentence, so that it is best first too. True insists: without sentencex it is an error, no warning.
+            rank i then joins rank i of every sentence, which keeps it best first. True insists: without sentencex it
+            is an error, no warning.
         truncation: True cuts off what exceeds the limit of the source, with a warning. By default a sentence over the
             limit is cut into parts that are all translated, with a warning; with split_sentences=False it is refused.
         max_source_length: limit of the source in tokens, below that of the model.

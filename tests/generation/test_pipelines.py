@@ -94,7 +94,9 @@ def test_a_run_in_place_of_its_model_is_told(tmp_path):
     run = tmp_path / "runs" / "de-en-1"
     (run / "best").mkdir(parents=True)
     (run / "run.json").write_text("{}")
-    with pytest.raises(ValueError, match="de-en-1 is the folder of a run, not of a model. It has no model in best/ yet"):
+    with pytest.raises(
+        ValueError, match="de-en-1 is the folder of a run, not of a model. It has no model in best/ yet"
+    ):
         transformers.pipeline("translation", model=str(run))
     (run / "best" / "config.json").write_text("{}")
     told = "de-en-1 is the folder of a run, not of a model. Its model is .*de-en-1.best: give that."

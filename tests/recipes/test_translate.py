@@ -10,6 +10,7 @@ import io
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -142,13 +143,30 @@ def test_standard_streams(recipe, copy_folder, good, monkeypatch, tmp_path):
     assert written.getvalue() == data and read == [None]
 
 
+@pytest.mark.parametrize("streams", ["input={0}/in", "input={0}/in output={0}/out"])
+def test_a_log_tells_how_far_it_is(recipe, copy_folder, good, tmp_path, monkeypatch, caplog, streams):
+    (tmp_path / "in").write_text("".join(f"{line}\n" for line in good))
+    monkeypatch.setattr(recipe, "Meter", functools.partial(recipe.Meter, seconds_between_lines=0))
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), write_through=True))
+    with caplog.at_level(logging.INFO, logger="hf_nmt"):
+        options = ["device=cpu", "--config", "tiny", "decoding.batch_tokens=40"]
+        recipe.main([f"model={copy_folder}", *streams.format(tmp_path).split(), *options])
+    pattern = rf"translating: (\d+)/{len(good)} lines  [\d.,]+ lines/s(  \d:\d\d:\d\d left)?"
+    told = [match for message in caplog.messages if (match := re.fullmatch(pattern, message))]
+    counts = [int(match[1]) for match in told]
+    assert counts == sorted(counts) and 16 in counts and min(counts) < 16  # within the first window, too
+    assert told[-1][2] and counts[-1] < len(good)
+
+
 # What a user must change
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "^model: none is given. Write model=FOLDER, such as model=runs/<id>/best.$"),
+        ([], "^model: required and not given .Folder of a saved model, .*type model=VALUE.$"),
+        (["--dry-run"], "^model: required and not given .Folder of a saved model, .*type model=VALUE.$"),
+        (["--config", "default"], "^model: given null, allowed: text.$"),
         (["model=nowhere"], "model: nowhere: there is no such folder"),
         (["model={model}", "input=nothing.de"], "input: nothing.de: there is no such file"),
         (["model={model}", "output=."], "output: . must be a file, in a folder that exists"),

@@ -16,16 +16,15 @@ import os
 import re
 import signal
 import sys
-import textwrap
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn, TypeVar
 
 import pydantic
-from pydantic_core import PydanticUndefined
 
-from hf_nmt.config_keys import Check, Key, keys_of, models_of, nearest, shown, type_text
+from hf_nmt.config_help import Call, help_text
+from hf_nmt.config_keys import Check, keys_of, models_of, nearest, shown
 from hf_nmt.config_yaml import Plain, is_null, parse_yaml, write_yaml
 from hf_nmt.errors import ConfigError, NmtError, why_not_written
 
@@ -34,11 +33,19 @@ class Settings(pydantic.BaseModel):
     """Base of all settings. Every field is a `Field(default, description="meaning, unit, why this default")`.
 
     A subclass may name keys of the past or of other toolkits in `renamed_keys` (old key -> what to write instead);
-    whoever uses one is told so.
+    whoever uses one is told so. `no_section` is the answer to a value in place of the section, such as model=FOLDER.
     """
 
     model_config = pydantic.ConfigDict(ser_json_inf_nan="constants", extra="forbid", protected_namespaces=())
     renamed_keys: ClassVar[dict[str, str]] = {}
+    no_section: ClassVar[str] = ""
+
+    def check_files(self) -> list[str]:
+        """What is wrong with the files that are named, told without reading them, one finding for each.
+
+        `from_command_line` asks for it once the settings are valid, for `--dry-run` too.
+        """
+        return []
 
 
 SettingsT = TypeVar("SettingsT", bound=pydantic.BaseModel)
@@ -224,7 +231,8 @@ def from_command_line(
     """Settings of a recipe from its command line.
 
     Takes `--config FILE|NAME`, `key=value`, `--key value`, `--key=value`, `--dry-run` (prints the resolved settings
-    and leaves with status 0) and `--help`. NAME stands for `configs/<recipe>/NAME.yaml` beside the calling script.
+    and leaves with status 0) and `--help [WORD ...]`. NAME stands for `configs/<recipe>/NAME.yaml` beside the calling
+    script.
 
     Args:
         settings_class: the settings of the recipe.
@@ -245,15 +253,23 @@ def from_command_line(
     folder = next((folder for folder in folders if folder.is_dir()), folders[0])
     given = _Arguments(settings_class, positional)
     given.read(list(argv))
-    if given.help:
-        usage = f"python {_relative(script)}" + (f" [{positional.upper()}]" if positional else "")
-        sys.stdout.write(_help(settings_class, usage, doc, folder, default_config, positional))
-        raise SystemExit(0)
     config_file = None
     try:
         config_file = _config_file(given.config or default_config, folder)
     except ConfigError as error:
         given.findings += error.findings
+        if given.help:
+            raise
+        # What the file would have set is missing now; only what was typed can be judged.
+        given.findings += _findings_of_typed(settings_class, given.overrides)
+        raise ConfigError(given.findings) from None
+    if given.help:
+        call = Call(_relative(script), doc, folder, default_config, positional, config_file)
+        running = None
+        with contextlib.suppress(ConfigError):  # it lacks what must be given, say
+            running = load(settings_class, config_file)
+        sys.stdout.write(help_text(settings_class, call, given.help_words, running))
+        raise SystemExit(0)
     try:
         resume = _tree(Check(settings_class), config_file, given.overrides).get("resume")
         if recorded is None or not isinstance(resume, str) or is_null(resume):
@@ -267,8 +283,22 @@ def from_command_line(
         raise ConfigError(given.findings)
     if given.dry_run:
         sys.stdout.write(dump(settings))
+        sys.stdout.flush()
+    if isinstance(settings, Settings) and (findings := settings.check_files()):
+        raise ConfigError(findings)
+    if given.dry_run:
         raise SystemExit(0)
     return settings
+
+
+def _findings_of_typed(settings_class: type[pydantic.BaseModel], overrides: Sequence[str]) -> list[str]:
+    """What is wrong with the values on the command line, as far as each tells it by itself."""
+    typed = {override.partition("=")[0].strip() for override in overrides}
+    try:
+        load(settings_class, None, overrides)
+    except ConfigError as error:
+        return [finding for finding in error.findings if finding.partition(":")[0] in typed]
+    return []
 
 
 def _relative(path: Path) -> Path:
@@ -284,6 +314,7 @@ class _Arguments:
         self.config: str | None = None
         self.overrides: list[str] = []
         self.dry_run = self.help = False
+        self.help_words: list[str] = []
         self.findings: list[str] = []
 
     def read(self, waiting: list[str]) -> None:
@@ -292,8 +323,11 @@ class _Arguments:
             argument = waiting.pop(0)
             name, equals, value = argument.partition("=")
             key = name.lstrip("-").replace("-", "_")
-            if argument in ("--help", "-h"):
+            if name in ("--help", "-h"):
                 self.help = True
+                self.help_words += [value] if value else []
+                while waiting and not waiting[0].startswith("-") and "=" not in waiting[0]:
+                    self.help_words.append(waiting.pop(0))
             elif argument in ("--dry-run", "--dry_run"):
                 self.dry_run = True
             elif name.startswith("--") and key:
@@ -368,48 +402,6 @@ def _config_file(name: str | None, folder: Path) -> Path | None:
     near = nearest(name, names)
     hint = f" Did you mean {near}?" if near else ""
     raise ConfigError(f"--config {name}: no file of this name. Available: {', '.join(names) or 'none'}.{hint}")
-
-
-def _help(
-    settings_class: type[pydantic.BaseModel],
-    usage: str,
-    doc: str,
-    folder: Path,
-    default_config: str | None,
-    positional: str | None,
-) -> str:
-    names = ", ".join(sorted(path.stem for path in folder.glob("*.yaml"))) or "none"
-    lines = [
-        textwrap.dedent(doc).strip(),
-        "",
-        f"Usage: {usage} [--config FILE|NAME] [key=value ...] [--dry-run]",
-        "",
-        f"  --config FILE|NAME  settings file, or one of: {names}"
-        + (f" (default: {default_config})" * bool(default_config)),
-        "  key=value           change one setting; --key value does the same. A list: [a,b]; no value: null",
-        "  --dry-run           print the resolved settings and stop",
-        "  --help              print this text",
-    ]
-    if positional:
-        lines.insert(
-            4, f"  {positional.upper():<18}  the same as {positional}={positional.rpartition('.')[2].upper()}"
-        )
-    sections: dict[str, list[Key]] = {}
-    meanings: dict[str, str] = {}
-    for key in keys_of(settings_class):
-        if models_of(key.field.annotation):
-            meanings[key.path] = key.field.description or ""
-            meanings[key.path] += " (null unless given)" if key.default is None else ""
-        else:
-            sections.setdefault(key.path.rpartition(".")[0], []).append(key)
-    for section, keys in sections.items():
-        heading = f"{section or 'general'}: {meanings.get(section, '')}".rstrip(": ")
-        lines += ["", *textwrap.wrap(heading, 114, subsequent_indent=" " * 4)]
-        for key in keys:
-            default = "required" if key.default is PydanticUndefined else f"default {shown(key.default)}"
-            lines.append(f"  {key.path}: {type_text(key.field.annotation, key.field.metadata)}; {default}")
-            lines += textwrap.wrap(key.field.description or "", 108, initial_indent=" " * 6, subsequent_indent=" " * 6)
-    return "\n".join(lines) + "\n"
 
 
 class _Terminated(KeyboardInterrupt):

@@ -269,6 +269,8 @@ def _refusal(path: str, problems: list[Any], field: FieldInfo | None) -> list[st
     given = problem["input"]
     models = models_of(field.annotation) if field else []
     if models and not isinstance(given, dict):
+        if advice := getattr(models[0], "no_section", ""):
+            return [f"{path}: given {shown(given)}, but this is a section. {advice}"]
         example = f"{path}.{next(iter(models[0].model_fields), 'key')}"
         return [f"{path}: given {shown(given)}, but this is a section. Set its keys, such as {example}=VALUE."]
     allowed = type_text(field.annotation, field.metadata) if field else str(context.get("expected", ""))

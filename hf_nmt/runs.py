@@ -250,7 +250,10 @@ def resume(folder: Path | str, recipe: str) -> Run:
     if run.record["recipe"] != recipe:
         raise ConfigError(f"resume: {run.folder} is a run of recipes/{run.record['recipe']}.py; resume it there.")
     if run.record["status"] == "finished":
-        raise ConfigError(f"resume: {run.folder} is finished: {run.best}. Leave resume out for a new run.")
+        raise ConfigError(
+            f"resume: {run.folder} is finished: {run.best}. It cannot be trained longer: leave resume out for a "
+            "new run, with more training.num_train_epochs, say."
+        )
     return run
 
 

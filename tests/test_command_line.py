@@ -147,22 +147,103 @@ def test_dry_run_prints_what_load_takes(recipe, tmp_path, capsys):
 
 def test_help_lists_every_key_with_type_default_and_meaning(recipe, capsys):
     with pytest.raises(SystemExit) as left:
-        recipe("--help", "nonsense", default_config="tiny", positional="name")
+        recipe("--help", default_config="tiny", positional="name")
     assert left.value.code == 0
     text = capsys.readouterr().out
     for expected in (
         "Learns.\n\nUsage: python recipes/learn.py [NAME] [--config FILE|NAME] [key=value ...] [--dry-run]\n",
         "one of: production, tiny (default: tiny)\n",
-        "general\n  seed: integer; default 1\n      Seed.\n",
+        "general\n  seed: integer; default 11 (tiny.yaml; without it 1)\n      Seed.\n",
         "\ndata.train: Text to learn from.\n  data.train.source: text or [text, ...] or null; default null\n",
         "  data.train.max_rows: integer >= 1 or null; default null\n      Rows at most; null reads all.\n",
-        "  data.more.<name>.max_rows: integer >= 1 or null",
-        "  data.parts[].max_rows: integer >= 1 or null",
+        "  data.more.<name>.source, data.more.<name>.max_rows: each as in data.train, with the same default\n",
+        "  data.parts[].source, data.parts[].max_rows: each as in data.train, with the same default\n",
         "\ndecoding: Search in validation.\n  decoding.num_beams: integer >= 1; default 5\n",
         "\nrerank: A second search; null does without. (null unless given)\n  rerank.num_beams: integer >= 1;",
         "  training.save_strategy: no | steps | epoch; default 'steps'\n",
     ):
         assert expected in text, expected
+
+
+def helped(recipe, capsys, *argv: str, **options: Any) -> str:
+    with pytest.raises(SystemExit) as left:
+        recipe(*argv, **options)
+    assert left.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_help_shows_the_defaults_that_run(recipe, capsys, tmp_path):
+    (tmp_path / "mine.yaml").write_text("training: {learning_rate: 2e-3}\nrerank: {num_beams: 3}\n")
+    assert "seed: integer; default 1\n" in helped(recipe, capsys, "--help")
+    for argv in (["--config", "production", "--help"], ["--help", "--config", "production"]):
+        text = helped(recipe, capsys, *argv, default_config="tiny")
+        assert "seed: integer; default 12 (production.yaml; without it 1)" in text
+        assert "The defaults are those of production.yaml where it sets them" in text
+    text = helped(recipe, capsys, "--help", "--config", "mine.yaml", default_config="tiny")
+    assert "seed: integer; default 1\n" in text
+    assert "training.learning_rate: number > 0; default 0.002 (mine.yaml; without it 0.0005)" in text
+    assert "A second search; null does without.\n  rerank.num_beams: integer >= 1; default 3 (mine.yaml;" in text
+    with pytest.raises(ConfigError, match="--config nowhere: no file of this name"):
+        recipe("--help", "--config", "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("words", "keys"),
+    [
+        (["training"], ["training.learning_rate", "training.bf16", "training.save_strategy"]),
+        (["training.le"], ["training.learning_rate"]),
+        (["--learning-rate"], ["training.learning_rate"]),
+        (["beams", "seed"], ["seed", "decoding.num_beams", "rerank.num_beams"]),
+    ],
+)
+def test_help_on_a_section_or_a_part_of_a_name(recipe, capsys, words, keys):
+    argv = ["--help", *words] if words[0][0] != "-" else [f"--help={words[0]}"]
+    lines = helped(recipe, capsys, *argv, positional="name").splitlines()
+    assert [line.strip().partition(":")[0] for line in lines if not line.startswith("   ")] == keys
+    assert len(lines) == 2 * len(keys)
+
+
+def test_help_on_what_is_not_there(recipe):
+    with pytest.raises(ConfigError) as caught:
+        recipe("--help", "trainign")
+    assert caught.value.findings == ["--help trainign: no section or key has this in its name. Did you mean training?"]
+
+
+class Corpora(Settings):
+    train: Corpus = Field(Corpus(), description="Text to learn from.")
+    validation: Corpus = Field(Corpus(), description="Text to validate with.")
+    test: Corpus = Field(Corpus(max_rows=9), description="Text to test with.")
+    search: Search | None = Field(
+        None, description="As the model does.", json_schema_extra={"left_out": {"num_beams": "as the model has it"}}
+    )
+    rate: float = Field(0.5, description="A long story.", json_schema_extra={"in_short": "Short."})
+
+    def check_files(self) -> list[str]:
+        return ["train.source: a.txt: there is no such file."] if self.train.source == "a.txt" else []
+
+
+def test_help_tells_repeated_and_rarely_needed_keys_in_short(recipe, capsys):
+    def call(*argv: str) -> str:
+        with pytest.raises(SystemExit):
+            from_command_line(Corpora, list(argv), recipe="learn", doc="")
+        return capsys.readouterr().out
+
+    text = call("--help")
+    assert "  validation.source, validation.max_rows: each as in train, with the same default\n" in text
+    assert "  test.max_rows: integer >= 1 or null; default 9\n      Rows at most" in text
+    assert "  rate: default 0.5. Short.\n" in text and "long story" not in text
+    assert "search.num_beams: integer >= 1; default as the model has it\n" in text
+    assert call("--help", "rate").endswith("rate: number; default 0.5\n      A long story.\n")
+    assert "validation.max_rows: integer >= 1 or null; default null\n      Rows at most" in call(
+        "--help", "validation"
+    )
+
+
+def test_files_are_checked_in_a_dry_run_too(capsys):
+    for argv in (["train.source=a.txt"], ["train.source=a.txt", "--dry-run"]):
+        with pytest.raises(ConfigError, match="there is no such file"):
+            from_command_line(Corpora, argv, recipe="learn", doc="")
+    assert "a.txt" in capsys.readouterr().out  # the settings are shown all the same
 
 
 # launch

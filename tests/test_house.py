@@ -23,7 +23,7 @@ ROOT = Path(__file__).parent.parent
 
 # A room may import any lower floor, and on its own floor only what SAME_FLOOR names.
 FLOORS = [
-    {"errors", "protocols", "config", "config_keys", "config_yaml", "artifacts", "models"},
+    {"errors", "protocols", "config", "config_help", "config_keys", "config_yaml", "artifacts", "models"},
     {
         "tokenizer_training",
         "tokenizer_checking",
@@ -41,7 +41,8 @@ FLOORS = [
     {"training", "serving", "cards"},
 ]
 SAME_FLOOR = {
-    "config": {"errors", "config_keys", "config_yaml"},
+    "config": {"errors", "config_help", "config_keys", "config_yaml"},
+    "config_help": {"errors", "config_keys"},
     "config_keys": {"errors", "config_yaml"},
     "config_yaml": {"errors"},
     "artifacts": {"errors"},

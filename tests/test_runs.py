@@ -116,7 +116,9 @@ def test_what_cannot_be_resumed_is_refused(tmp_path):
     with start(tmp_path) as run:
         with pytest.raises(NmtError, match="in use by another process"), runs.resume(run.folder, "train"):
             pass
-    with pytest.raises(ConfigError, match=r"resume: .* is finished: .*best. Leave resume out for a new run"):
+    with pytest.raises(
+        ConfigError, match=r"is finished: .*best. It cannot be trained longer: leave resume out for a new"
+    ):
         runs.resume(run.folder, "train")
     with pytest.raises(ConfigError, match=r"is a run of recipes/train.py; resume it there"):
         runs.resume(start(tmp_path).folder, "distill")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import pydantic
 import torch
@@ -14,9 +14,18 @@ from hf_nmt.models.configuration_nmt import NmtConfig
 from hf_nmt.models.modeling_nmt import NmtForConditionalGeneration
 from hf_nmt.models.tokenization_nmt import NmtTokenizer
 
+FROM_NEW_WEIGHTS = (
+    "training starts from new weights; a saved model cannot be trained further (fine-tuned) yet. A run that was "
+    "stopped goes on with resume=runs/<id>."
+)
+_PATHS = ("path", "name_or_path", "model_name_or_path", "init_from", "from_pretrained", "pretrained", "checkpoint")
+
 
 class ModelSettings(Settings):
     """Shape of the transformer; names and defaults are those of `NmtConfig`, the base model of Vaswani et al. 2017."""
+
+    renamed_keys: ClassVar[dict[str, str]] = dict.fromkeys(_PATHS, FROM_NEW_WEIGHTS)
+    no_section: ClassVar[str] = f"{FROM_NEW_WEIGHTS[0].upper()}{FROM_NEW_WEIGHTS[1:]}"
 
     d_model: int = Field(NmtConfig.d_model, ge=2, description="Width of the residual stream.")
     encoder_layers: int = Field(NmtConfig.encoder_layers, ge=1, description="Layers of the encoder.")

@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import pydantic
 import torch
@@ -30,6 +30,7 @@ from hf_nmt.subwords import BpeDropout
 from hf_nmt.tokenizer_checking import check_tokenizer
 from hf_nmt.tokenizer_training import TokenizerSettings, load_tokenizer, train_tokenizer
 from hf_nmt.training import checkpoints
+from hf_nmt.training.model_building import FROM_NEW_WEIGHTS
 from hf_nmt.training.settings import TrainingSettings
 from hf_nmt.training.trainer import TranslationTrainer
 from hf_nmt.training.validation import Validation
@@ -121,8 +122,17 @@ class TrainingData(Settings):
         return describe({split: (corpus, read[split]) for split, corpus in self.corpora.items()}, **self.languages)
 
 
+# Names under which users look for what is not there yet.
+_PRETRAINED = (
+    "init_from", "from_pretrained", "pretrained", "pretrained_model", "model_path", "model_name", "model_name_or_path",
+    "finetune", "fine_tune", "finetune_from", "finetune_from_model", "restore_file", "train_from", "warm_start",
+)  # fmt: skip
+
+
 class TrainingRecipe(Settings):
     """What every recipe that trains a translation model is told."""
+
+    renamed_keys: ClassVar[dict[str, str]] = dict.fromkeys(_PRETRAINED, FROM_NEW_WEIGHTS)
 
     seed: int = Field(42, ge=0, description="Of the first weights, of dropout and of the order of the batches.")
     name: str | None = Field(
@@ -139,6 +149,8 @@ class TrainingRecipe(Settings):
     )
     data: TrainingData = Field(TrainingData(), description="The texts.")
     tokenizer: TokenizerSettings = Field(TokenizerSettings(), description="Subword vocabulary.")
+    # Each recipe has its own; it is named here so that it stands in this place.
+    model: Settings = Field(Settings(), description="Shape of the model.")
     batching: BatchingSettings = Field(BatchingSettings(), description="Sizes of the batches.")
     training: TrainingSettings = Field(TrainingSettings(), description="The training loop.")
     # Validation texts are aligned by line, and each line must come out.

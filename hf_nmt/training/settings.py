@@ -22,12 +22,14 @@ from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, get_scheduler
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from hf_nmt.config import Settings
+from hf_nmt.config_keys import shown
 from hf_nmt.errors import ConfigError, need
+from hf_nmt.training.trainer_meanings import meaning_of
 
 logger = logging.getLogger(__name__)
 
 TRAINER_DEFAULTS: dict[str, tuple[Any, str]] = {
-    "learning_rate": (5e-4, "common for transformers of this size trained from scratch; 5e-5 is for fine-tuning"),
+    "learning_rate": (5e-4, "common for transformers trained from new weights"),
     "lr_scheduler_type": ("inverse_sqrt", "Vaswani et al. (2017), 5.3: needs no total number of steps"),
     "warmup_steps": (1000.0, "without warmup a transformer from scratch diverges; below 1 it is a share of all steps"),
     "num_train_epochs": (20.0, "small corpora need tens of passes; early stopping ends sooner"),
@@ -85,6 +87,10 @@ REFUSED: dict[str, str] = {
     "bf16_full_eval": "validation runs in the precision of training; write bf16=true",
     "fp16_full_eval": "validation runs in the precision of training; write fp16=true",
     "load_best_model_at_end": "the best model always ends up in best/",
+    "liger_kernel_config": "it belongs to use_liger_kernel, which has no kernels for translation models",
+    "trackio_space_id": _HUB,
+    "trackio_bucket_id": _HUB,
+    "trackio_static_space_id": _HUB,
     "greater_is_better": "metric_for_best_model tells it: bleu and chrf up, loss down",
     "average_tokens_across_devices": "the loss is always the mean over the target tokens of all processes",
     "include_num_input_tokens_seen": "source and target tokens are always counted",
@@ -161,15 +167,19 @@ def _trainer_fields() -> dict[str, Any]:
     for field in dataclasses.fields(Seq2SeqTrainingArguments):
         if field.name in REFUSED:
             continue
-        meaning = " ".join(str(field.metadata.get("help", "")).split()) or "see the Trainer's documentation."
         default = field.default_factory() if callable(field.default_factory) else field.default
         if isinstance(default, enum.Enum):
             default = default.value
+        in_short = meaning = meaning_of(field)
         if field.name in TRAINER_DEFAULTS:
             ours, reason = TRAINER_DEFAULTS[field.name]
-            meaning = f"{meaning} Here {ours} ({reason})."
+            theirs = "" if default is None or default == ours else f" (the Trainer's is {shown(default)})"
+            meaning = f"{meaning} {shown(ours)}{theirs}: {reason}."
             default = ours
-        fields[field.name] = (_field_type(annotations[field.name]), Field(default=default, description=meaning))
+        fields[field.name] = (
+            _field_type(annotations[field.name]),
+            Field(default=default, description=meaning, json_schema_extra={"in_short": in_short}),
+        )
     return fields
 
 
@@ -238,7 +248,7 @@ class TrainingSettings(_Base):
                 f"its checkpoint; set a multiple of save_steps={self.save_steps} (the same where it is a share)."
             )
         if self.fp16 and self.bf16:
-            findings.append("fp16, bf16: at most one of them can be true.")
+            findings.append("fp16: at most one of fp16 and bf16 can be true; set the other to false.")
         findings += self._check_schedule()
         if findings:
             raise ConfigError(findings)

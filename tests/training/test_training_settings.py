@@ -90,7 +90,7 @@ def test_names_that_would_do_nothing_are_answered(override, answer):
 def test_all_findings_come_at_once():
     message = refused("warmup_ratio=0.1", "fp16=true", "bf16=true", "eval_steps=300", "metric_for_best_model=rouge")
     assert len(message.splitlines()) == 4
-    assert "at most one of them can be true" in message
+    assert "at most one of fp16 and bf16 can be true" in message
     assert "set a multiple of save_steps=500" in message
     assert "metric_for_best_model: given 'rouge', allowed: bleu, chrf or loss" in message
 

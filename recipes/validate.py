@@ -18,13 +18,12 @@ import logging
 import sys
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from hf_nmt.config import Settings, dump, from_command_line, launch
 from hf_nmt.data.sources import CorpusSettings
 from hf_nmt.errors import ConfigError, NmtError
 from hf_nmt.evaluation import suite
-from hf_nmt.generation.decoding import DecodingSettings
 from hf_nmt.metrics import ComparisonSettings, check_metrics, compare, comparison_table, score_table
 
 logger = logging.getLogger("hf_nmt.recipes.validate")
@@ -39,9 +38,7 @@ class ValidateData(Settings):
 
 
 class ValidateRecipe(Settings):
-    model: str | None = Field(
-        None, description="Model to score: a folder such as runs/<id>/best, or an id of the Hub."
-    )
+    model: str | None = Field(None, description="Model to score: folder such as runs/<id>/best, or id of the Hub.")
     translations: str | None = Field(
         None, description="File with one translation a line to score in place of a model; of any system."
     )
@@ -49,10 +46,9 @@ class ValidateRecipe(Settings):
         None, description="Model folder or file of translations to compare with in a paired significance test."
     )
     data: ValidateData = Field(ValidateData(), description="Languages and test set.")
-    decoding: DecodingSettings | None = Field(
+    decoding: suite.CorpusDecodingSettings | None = Field(
         None,
-        description="How to translate. null, and every key left out, takes the model's own generation_config.json; "
-        "but lines are not split into sentences, and too long ones are cut off, unless told otherwise here.",
+        description="How to translate. null, and every key left out, takes the model's own generation_config.json.",
     )
     metrics: ComparisonSettings = Field(ComparisonSettings(), description="Scores and how they are computed.")
     per_domain: bool = Field(False, description="Score each domain as well; the test set needs a column domain.")
@@ -62,15 +58,38 @@ class ValidateRecipe(Settings):
     name: str | None = Field(None, description="Folder in output_dir; null makes it from the path of the model.")
 
 
-def find_systems(settings: ValidateRecipe) -> list[str]:
-    """The system and the baseline, as paths or ids of the Hub.
+class Given(ValidateRecipe):
+    """The settings of a call, of --dry-run too: nothing is missing, and nothing without effect."""
 
-    Raises:
-        ConfigError: with everything that is missing, before any data or weights load.
-    """
-    findings, found = [], []
+    @model_validator(mode="after")
+    def _check(self) -> Given:
+        if missing(self):
+            find_systems(self)  # tells all that is wrong
+        return self
+
+
+def missing(settings: ValidateRecipe) -> list[str]:
+    """What must be given in addition, or left out."""
+    findings = []
     if (settings.model is None) == (settings.translations is None):
         findings.append("model: give model=FOLDER (such as runs/<id>/best) or translations=FILE, and not both.")
+    if settings.translations is not None and settings.decoding is not None and settings.baseline is None:
+        findings.append("decoding: it has no effect on translations=FILE; leave it out.")
+    if settings.decoding is not None and settings.decoding.num_return_sequences > 1:
+        findings.append("decoding.num_return_sequences: only the best translation is scored; leave it out.")
+    if settings.baseline is None:
+        findings += settings.metrics.idle_without_baseline()
+    if settings.data.test is None:
+        findings.append(
+            "data.test: no test set is given. Give data.test.source=FILE data.test.target=FILE, data.test.path=FILE, "
+            "or for the built-in corpus data.test.path=controlled/tiny data.test.split=test."
+        )
+    return findings
+
+
+def find_systems(settings: ValidateRecipe) -> list[str]:
+    """The system and the baseline, as paths or ids of the Hub; raises ConfigError with all that is missing."""
+    findings, found = [], []
     for kind in ("model", "translations", "baseline"):
         if (path := getattr(settings, kind)) is not None:
             try:
@@ -79,26 +98,13 @@ def find_systems(settings: ValidateRecipe) -> list[str]:
                 findings.append(f"{kind}: {error}")
     if len(found) == 2 and found[0] == found[1]:
         findings.append(f"baseline={settings.baseline}: this is the system itself; name another one.")
-    if settings.translations is not None and settings.decoding is not None and settings.baseline is None:
-        findings.append("decoding: it has no effect on translations=FILE; leave it out.")
-    if settings.decoding is not None and settings.decoding.num_return_sequences > 1:
-        findings.append(
-            "decoding.num_return_sequences: only the best translation of a segment is scored; leave it out."
-        )
-    if settings.baseline is None:
-        findings += settings.metrics.idle_without_baseline()
-    if settings.data.test is None:
-        findings.append(
-            "data.test: no test set is given. Give data.test.source=FILE data.test.target=FILE, data.test.path=FILE, "
-            "or for the built-in corpus data.test.path=controlled/tiny data.test.split=test."
-        )
-    if findings:
+    if findings := findings + missing(settings):
         raise ConfigError(findings)
     return found
 
 
 def main(argv: list[str]) -> int:
-    settings = from_command_line(ValidateRecipe, argv, recipe="validate", doc=__doc__, positional="model")
+    settings = from_command_line(Given, argv, recipe="validate", doc=__doc__, positional="model")
     paths = find_systems(settings)
     source_language, target_language = settings.data.source_language, settings.data.target_language
     for path in paths:
@@ -116,24 +122,23 @@ def main(argv: list[str]) -> int:
         if path not in systems:
             systems[path] = suite.run_model(path, corpus, settings.decoding, device=settings.device, **languages)
     system = systems[paths[0]]
+    suite.warn_if_like_source(corpus, system)
 
     evaluation = suite.evaluate(corpus, system, settings.metrics, target_language, per_domain=settings.per_domain)
-    comparisons = []
-    if len(paths) == 2:
-        texts = {path: system.texts for path, system in systems.items()}
-        comparisons = compare(texts, corpus.references, settings.metrics, target_language, baseline=paths[1])
+    pair = {path: system.texts for path, system in systems.items() if len(paths) == 2}
+    test = (corpus.references, settings.metrics, target_language)
+    comparisons = compare(pair, *test, baseline=paths[1]) if pair else []
     folder = suite.new_folder(settings.output_dir, settings.name or suite.system_name(paths[0]))
     if system.facts.decoding is not None:
-        settings.decoding = DecodingSettings(**system.facts.decoding)
+        settings.decoding = suite.CorpusDecodingSettings(**system.facts.decoding)
     facts = settings.model_dump(include={"model", "translations", "baseline"}) | languages
     suite.write_evaluation(
         folder, corpus, system, evaluation, settings_yaml=dump(settings), facts=facts, comparisons=comparisons
     )
-    for line in suite.sample_lines(corpus, system, settings.num_samples):
+    for line in [*suite.sample_lines(corpus, system, settings.num_samples), f"Written to {folder}"]:
         logger.info(line)
-    logger.info("Written to %s", folder)
 
-    sys.stdout.write(score_table(evaluation.scores) + "\n")
+    sys.stdout.write(score_table(evaluation.scores, confidence=settings.metrics.confidence) + "\n")
     if comparisons:
         sys.stdout.write("\n" + comparison_table(comparisons) + "\n")
     return 0

@@ -17,10 +17,12 @@ import json
 import logging
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
 
 from hf_nmt import artifacts, runs
 from hf_nmt.config import fingerprint
@@ -29,12 +31,14 @@ from hf_nmt.data.sources import CorpusSettings, load_pairs
 from hf_nmt.data.text_lines import existing_file, read_lines
 from hf_nmt.errors import ConfigError, DataError
 from hf_nmt.generation.decoding import DecodingSettings, model_decoding
+from hf_nmt.generation.meter import Meter
 from hf_nmt.metrics import (
     Comparison,
     MetricSettings,
     Score,
     ScoredData,
     ScoredSystem,
+    compute_scores,
     dump_scores,
     primary_language,
     score_corpus,
@@ -248,22 +252,32 @@ def read_system(path: str | Path, corpus: Corpus) -> System:
     return System(str(path), texts, ScoredSystem(hash=artifacts.hash_file(path)[:16]))
 
 
-def corpus_decoding(path: str | Path, given: DecodingSettings | None) -> DecodingSettings:
-    """How a model translates a test set: as it is given, else as the model's `generation_config.json` says.
+class CorpusDecodingSettings(DecodingSettings):
+    """How a test set is translated: line by line, as it is aligned, and no line is refused; as in a training."""
 
-    A test set is aligned by line and each line must come out, so unless it is given otherwise lines are not split into
-    sentences, and what exceeds the model is cut off with a warning, as in the validation of a training.
-    """
-    told = given.model_fields_set if given is not None else set()
-    by_line = {"split_sentences": False, "truncate": True}
-    unset = {name: value for name, value in by_line.items() if name not in told}
-    return model_decoding(path, given).model_copy(update=unset)
+    split_sentences: bool = Field(
+        False,
+        description="Translate every sentence of a line on its own and join the translations. A test set is "
+        "translated line by line, as its references are.",
+    )
+    truncate: bool = Field(
+        True,
+        description="Cut off what is over the limit of the source, with a warning, so that every line is scored. "
+        "false refuses such lines or, with split_sentences=true, cuts them into parts that are all translated.",
+    )
+
+
+def corpus_decoding(path: str | Path, given: CorpusDecodingSettings | None) -> CorpusDecodingSettings:
+    """How a model translates a test set: as it is given, else as the model's `generation_config.json` says."""
+    given = given or CorpusDecodingSettings()
+    by_line = given.model_dump(include={"split_sentences", "truncate"})
+    return CorpusDecodingSettings(**model_decoding(path, given).model_dump() | by_line)
 
 
 def run_model(
     path: str | Path,
     corpus: Corpus,
-    decoding: DecodingSettings | None,
+    decoding: CorpusDecodingSettings | None,
     *,
     source_language: str | None,
     target_language: str | None,
@@ -304,14 +318,20 @@ def translate_corpus(
     Args:
         translator: any saved or built system.
         corpus: what to translate.
-        decoding: a `generation.decoding.DecodingSettings`.
+        decoding: a `generation.decoding.DecodingSettings`, such as `CorpusDecodingSettings`.
         name: what tables call the system.
         model_hash: for the records.
         target_language: code in the model's own spelling, or None.
     """
     start = time.perf_counter()
-    outputs = translator.translate(corpus.sources, decoding, target_language=target_language)
-    best = [nbest[0] for nbest in _progress(outputs, len(corpus), name)]
+    with Meter(len(corpus), "segments", f"translating with {name}") as meter:
+        if hasattr(translator, "on_progress"):
+            translator.on_progress = meter.at
+        outputs = translator.translate(corpus.sources, decoding, target_language=target_language)
+        best = []
+        for nbest in outputs:
+            best.append(nbest[0])
+            meter.at(len(best))
     seconds = time.perf_counter() - start
     cut = sum(translation.finish_reason == "length" for translation in best)
     if cut:
@@ -322,11 +342,27 @@ def translate_corpus(
     return System(name, texts, facts, best, seconds)
 
 
-def _progress(outputs: Iterable[list[Translation]], total: int, name: str) -> Iterator[list[Translation]]:
-    from tqdm.auto import tqdm
+def warn_if_like_source(corpus: Corpus, system: System) -> None:
+    """Warn where translations are more like their sources than like their references, by chrF.
 
-    # `disable=None`: no bar where stderr is not a terminal, such as a log file.
-    return iter(tqdm(outputs, total=total, desc=f"Translating with {name}", unit="segment", disable=None))
+    A translation shares names and figures with its source, but most of its words with the reference. It is otherwise
+    where the files are exchanged, where a file holds another language, or where the model copies.
+    """
+    rows = range(min(len(corpus), 500))
+    texts, sources = [system.texts[row] for row in rows], [corpus.sources[row] for row in rows]
+    references = [corpus.references[row] for row in rows]
+    if all(source in row for source, row in zip(sources, references, strict=True)):
+        return  # a test of copying
+    chrf = MetricSettings(names=["chrf"], num_bootstrap_samples=0)
+    like_sources, like_references = (
+        compute_scores(texts, wanted, chrf)[0].value for wanted in ([[source] for source in sources], references)
+    )
+    if like_sources > like_references:
+        logger.warning(
+            f"{system.name}: the translations are more like the sources (chrF {like_sources:.1f}) than like the "
+            f"references (chrF {like_references:.1f}). Are source and target exchanged, or is a file in another "
+            "language? Otherwise the model copies its input."
+        )
 
 
 def evaluate(

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 from hf_nmt.metrics.records import Comparison, Score
 
-SCORE_HEADINGS = ("metric", "score", "interval", "segments")
 COMPARISON_HEADINGS = ("metric", "system", "score", "baseline", "difference", "p")
 
 
@@ -37,13 +36,19 @@ def align(headings: Sequence[str], rows: Sequence[Sequence[str]], *, markdown: b
     return "\n".join(f"| {' | '.join(line)} |" for line in [lines[0], rule, *lines[1:]])
 
 
-def score_table(scores: Sequence[Score], *, markdown: bool = False) -> str:
+def score_table(scores: Sequence[Score], *, confidence: float, markdown: bool = False) -> str:
     """One row a score, then one line with the signature of each.
 
     A column `domain` appears where a score is limited to one. Scores are in the unit of the record, to two decimals.
+
+    Args:
+        scores: records of one evaluation.
+        confidence: `MetricSettings.confidence` of its intervals, for their heading.
+        markdown: as a Markdown table.
     """
     by_domain = any(score.data.domain for score in scores)
-    headings = [*SCORE_HEADINGS[:1], *(["domain"] if by_domain else []), *SCORE_HEADINGS[1:]]
+    domain = ["domain"] if by_domain else []
+    headings = ["metric", *domain, "score", f"{100 * confidence:g}% interval", "segments"]
     rows = []
     for score in scores:
         bounds = "-" if score.interval is None else f"{score.interval[0]:.2f} to {score.interval[1]:.2f}"

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import re
 
 import pydantic
 import pytest
 from datasets import Dataset
+from small_models import sentences
 
 from hf_nmt import artifacts
 from hf_nmt.data.sources import CorpusSettings
 from hf_nmt.errors import ConfigError, DataError, NmtError
+from hf_nmt.evaluation import suite
 from hf_nmt.evaluation.suite import (
+    CorpusDecodingSettings,
+    System,
     check_languages,
     corpus_decoding,
     corpus_of,
@@ -22,10 +28,11 @@ from hf_nmt.evaluation.suite import (
     sample_lines,
     system_name,
     translate_corpus,
+    warn_if_like_source,
     write_evaluation,
 )
 from hf_nmt.generation.decoding import DecodingSettings
-from hf_nmt.metrics import MetricSettings, load_scores, score_corpus
+from hf_nmt.metrics import MetricSettings, ScoredSystem, load_scores, score_corpus
 from hf_nmt.protocols import Translation
 
 QUICK = MetricSettings(names=["bleu", "chrf"], num_bootstrap_samples=50, seed=1)
@@ -233,9 +240,51 @@ def test_decoding_is_the_models_own_line_by_line_unless_told_otherwise(tmp_path)
     taken = corpus_decoding(tmp_path, None)
     assert (taken.num_beams, taken.length_penalty) == (7, 0.8)
     assert (taken.split_sentences, taken.truncate) == (False, True)
-    changed = corpus_decoding(tmp_path, DecodingSettings(length_penalty=1.2, split_sentences=True, batch_tokens=100))
+    given = CorpusDecodingSettings(length_penalty=1.2, split_sentences=True, batch_tokens=100)
+    changed = corpus_decoding(tmp_path, given)
     assert (changed.num_beams, changed.length_penalty, changed.batch_tokens) == (7, 1.2, 100)
     assert (changed.split_sentences, changed.truncate) == (True, True)
+    names = [name for name, field in CorpusDecodingSettings.model_fields.items()
+             if field.default != DecodingSettings.model_fields[name].default]  # fmt: skip
+    assert names == ["split_sentences", "truncate"] and taken.model_fields_set >= set(names)
+
+
+GERMAN = ["Ein Hund rennt durch den Schnee.", "Zwei Kinder spielen im Garten.", "Die Katze schläft auf dem Sofa."]
+ENGLISH = ["A dog runs through the snow.", "Two children play in the garden.", "The cat sleeps on the sofa."]
+
+
+@pytest.mark.parametrize(
+    ("sources", "references", "predictions", "warned"),
+    [
+        (
+            GERMAN,
+            ENGLISH,
+            ["A dog is running in the snow.", "Two kids play in a garden.", "A cat on the couch."],
+            False,
+        ),
+        (ENGLISH, GERMAN, ["A dog ran through snow.", "Two the children play garden.", "The cat sleeps sofa."], True),
+        (GERMAN, ENGLISH, GERMAN, True),
+        (ENGLISH, ENGLISH, ENGLISH, False),
+        (GERMAN, ENGLISH, ["", "", ""], False),
+    ],
+    ids=["right", "exchanged", "copied", "copies are asked for", "nothing"],
+)
+def test_translations_that_are_like_their_sources_are_told(sources, references, predictions, warned, caplog):
+    corpus = corpus_of(Dataset.from_dict({"source": sources, "target": references}), TOY)
+    warn_if_like_source(corpus, System("the-model", predictions, ScoredSystem()))
+    told = "the-model: the translations are more like the sources (chrF " in caplog.text
+    assert told is warned and ("Are source and target exchanged" in caplog.text) is warned
+
+
+def test_a_long_translation_tells_how_far_it_is(copy_folder, monkeypatch, caplog):
+    monkeypatch.setattr(suite, "Meter", functools.partial(suite.Meter, seconds_between_lines=0))
+    texts = sentences(20, seed=3)
+    corpus = corpus_of(Dataset.from_dict({"source": texts, "target": texts}), TOY)
+    decoding = suite.CorpusDecodingSettings(num_beams=1, batch_tokens=40)
+    with caplog.at_level("INFO", logger="hf_nmt"):
+        suite.run_model(copy_folder, corpus, decoding, source_language=None, target_language=None, device="cpu")
+    told = re.findall(r"translating with .*: (\d+)/20 segments  [\d.,]+ segments/s", caplog.text)
+    assert 0 < int(told[0]) < 10 and len(told) > 2  # within the one window
 
 
 def test_samples_are_spread_over_the_corpus(corpus, system):

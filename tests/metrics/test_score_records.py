@@ -48,16 +48,17 @@ def test_what_is_not_a_list_of_records_is_refused(tmp_path):
 
 def test_table_for_the_terminal():
     other = SCORE.model_copy(update={"name": "TER", "value": 7.0, "interval": None, "data": ScoredData(domain="뉴스")})
-    lines = score_table([SCORE, other]).splitlines()
-    assert lines[0] == "metric  domain  score        interval  segments"
+    lines = score_table([SCORE, other], confidence=0.95).splitlines()
+    assert lines[0] == "metric  domain  score    95% interval  segments"
     assert lines[1] == "BLEU    news    41.25  40.00 to 42.50      1000"
     assert lines[2] == "TER     뉴스     7.00               -      1000"  # wide characters take two columns
     assert lines[4:] == ["BLEU|nrefs:1|case:mixed|tok:13a", "TER|nrefs:1|case:mixed|tok:13a"]
 
 
 def test_table_in_markdown():
-    lines = score_table([SCORE.model_copy(update={"data": ScoredData()})], markdown=True).splitlines()
-    assert lines[0] == "| metric | score |       interval | segments |"
+    scores = [SCORE.model_copy(update={"data": ScoredData()})]
+    lines = score_table(scores, confidence=0.995, markdown=True).splitlines()
+    assert lines[0] == "| metric | score | 99.5% interval | segments |"
     assert lines[1] == "| ------ | ----: | -------------: | -------: |"
     assert lines[2] == "| BLEU   | 41.25 | 40.00 to 42.50 |     1000 |"
     assert lines[4] == "- `BLEU|nrefs:1|case:mixed|tok:13a`"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -90,7 +91,7 @@ def test_a_model_is_scored_and_only_the_table_is_on_stdout(recipe, work, capsys,
     assert chrf.value == sacrebleu.corpus_chrf(texts, [REFERENCES]).score
     assert ter.value == sacrebleu.corpus_ter(texts, [REFERENCES]).score
     lines = out.splitlines()
-    assert lines[0].split() == ["metric", "score", "interval", "segments"] and len(lines) == 8
+    assert lines[0].split() == ["metric", "score", "95%", "interval", "segments"] and len(lines) == 8
     assert lines[1].split()[:2] == ["BLEU", f"{bleu.value:.2f}"] and lines[5] == f"BLEU|{bleu.signature}"
     assert (bleu.n, bleu.data.id, bleu.data.split) == (30, "test.de", "test")
     # The decoding of the model's own folder, and a record of it.
@@ -109,6 +110,31 @@ def test_decoding_settings_reach_the_translator(recipe, work):
     recipe.main(["model=runs/new/best", *QUICK, "decoding.num_beams=2", "num_samples=0", "name=mine"])
     assert work["runs/new/best"].calls[0][0].num_beams == 2
     assert _folder().parent.name == "mine"
+
+
+def test_the_heading_names_the_confidence(recipe, work, capsys):
+    recipe.main(["model=runs/new/best", *QUICK, "metrics.confidence=0.9"])
+    assert capsys.readouterr().out.splitlines()[0].split() == ["metric", "score", "90%", "interval", "segments"]
+
+
+def test_the_help_shows_the_defaults_that_run(recipe, work, capsys):
+    with pytest.raises(SystemExit):
+        recipe.main(["--help"])
+    text = capsys.readouterr().out
+    recipe.main(["model=runs/new/best", *QUICK])
+    settings, _ = work["runs/new/best"].calls[0]
+    for name in ("split_sentences", "truncate", "do_sample"):
+        (shown,) = re.findall(rf"decoding.{name}: .*; default (\S+)", text)
+        assert shown == str(getattr(settings, name)).lower()
+
+
+def test_files_that_are_exchanged_are_told(recipe, work, caplog):
+    Path("out.de").write_text("".join(f"{line}, nun\n" for line in SOURCES))
+    recipe.main(["translations=out.de", "data.target_language=en", *QUICK])
+    assert "out.de: the translations are more like the sources (chrF" in caplog.text
+    caplog.clear()
+    recipe.main(["model=runs/new/best", *QUICK])
+    assert "more like the sources" not in caplog.text
 
 
 def test_several_references(recipe, work, capsys):
@@ -143,6 +169,8 @@ def test_translations_of_any_system_and_a_file_as_baseline(recipe, work, capsys)
     ("arguments", "texts"),
     [
         ([], ["model: give model=FOLDER", "data.test: no test set is given"]),
+        (["--dry-run"], ["model: give model=FOLDER", "data.test: no test set is given"]),
+        (["--dry-run", "model=runs/none"], ["model: runs/none: there is no such folder", "data.test: no test set"]),
         (["model=runs/new/best", "translations=test.en", *FILES], ["and not both"]),
         (["model=runs/none", *FILES], ["model: runs/none: there is no such folder"]),
         (["translations=none.en", *FILES], ["translations: none.en: there is no such file"]),

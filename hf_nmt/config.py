@@ -24,7 +24,7 @@ from typing import Any, ClassVar, NoReturn, TypeVar
 import pydantic
 
 from hf_nmt.config_help import Call, help_text
-from hf_nmt.config_keys import Check, keys_of, models_of, nearest, shown
+from hf_nmt.config_keys import Check, keys_of, models_of, nearest, shown, with_origins
 from hf_nmt.config_yaml import Plain, is_null, parse_yaml, write_yaml
 from hf_nmt.errors import ConfigError, NmtError, why_not_written
 
@@ -99,7 +99,16 @@ def load(
         ConfigError: with all findings, each opening with the dotted path.
     """
     check = Check(settings_class)
-    return _validated(settings_class, check, _tree(check, config_file, overrides))
+    try:
+        return _validated(settings_class, check, _tree(check, config_file, overrides))
+    except ConfigError as error:
+        if config_file is None:
+            raise
+        in_file: dict[str, Any] = {}
+        with contextlib.suppress(ConfigError):
+            in_file = _read_file(Path(config_file), [])
+        typed = [override.partition("=")[0].strip() for override in overrides]
+        raise ConfigError(with_origins(error.findings, in_file, typed, Path(config_file).name)) from error.__cause__
 
 
 def _tree(check: Check, config_file: Path | str | None, overrides: Sequence[str]) -> dict[str, Any]:

@@ -245,6 +245,36 @@ class Check:
             self.findings += _refusal(path, problems, field)
 
 
+def with_origins(findings: Sequence[str], in_file: dict[str, Any], typed: Sequence[str], name: str) -> list[str]:
+    """Findings in which something that was typed does not fit what the settings file holds say so.
+
+    Args:
+        findings: each opens with the dotted path of a key.
+        in_file: the tree of the settings file.
+        typed: dotted paths of what the command line sets.
+        name: of the file.
+    """
+    held = {path: value for path, value in _leaves(in_file) if path not in typed}
+    told = []
+    for finding in findings:
+        section = finding.partition(":")[0].rpartition(".")[0]
+        words = dict.fromkeys(re.findall(r"[a-z]\w*(?:\.\w+)*", finding))
+        # A word alone may be one of the sentence; in a section it is taken for the name of a neighbour.
+        paths = [word if "." in word else f"{section}.{word}" for word in words if "." in word or section]
+        origins = [f"{path}={held[path]}" for path in dict.fromkeys(paths) if path in held]
+        fits = origins and any(path in typed for path in paths)
+        told.append(f"{finding} ({' and '.join(origins)} comes from {name}.)" if fits else finding)
+    return told
+
+
+def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
 # Problems that "allowed: integer >= 1" explains in full.
 _SAID_BY_TYPE = ("_type", "_parsing", "_than", "_equal", "multiple_of", "literal_error", "enum", "int_from_float")
 

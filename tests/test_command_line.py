@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
+import pydantic
 import pytest
 from pydantic import Field
 
@@ -135,6 +136,52 @@ def test_wrong_arguments_and_wrong_settings_together(recipe):
         "--config none: no file of this name. Available: production, tiny.",
         "seed: given 'x', allowed: integer.",
     ]
+
+
+def test_only_what_was_typed_is_judged_where_the_settings_file_is_missing(recipe):
+    class Strict(Settings):
+        seed: int = Field(1, description="Seed.")
+        language: str | None = Field(None, description="Language.")
+
+        @pydantic.model_validator(mode="after")
+        def _given(self) -> Strict:
+            if self.language is None:
+                raise ValueError("language: not given")
+            return self
+
+    with pytest.raises(ConfigError) as caught:
+        from_command_line(Strict, ["--config", "none.yaml", "seed=2"], recipe="learn", doc="")
+    assert len(caught.value.findings) == 1 and "--config none.yaml: there is no such file" in str(caught.value)
+
+
+def test_a_value_of_the_settings_file_that_does_not_fit_one_that_was_typed_is_told(recipe, tmp_path):
+    (tmp_path / "mine.yaml").write_text("training: {fp16: true, rate: 3}\nseed: 3\n")
+
+    class Inner(Settings):
+        fp16: bool = Field(False, description="Half.")
+        bf16: bool = Field(False, description="Half.")
+        rate: float = Field(1, description="Rate.")
+
+        @pydantic.model_validator(mode="after")
+        def _one(self) -> Inner:
+            if self.fp16 and self.bf16:
+                raise ConfigError("fp16: at most one of fp16 and bf16 can be true.")
+            return self
+
+    class Outer(Settings):
+        seed: int = Field(1, description="Seed.")
+        training: Inner = Field(Inner(), description="Loop.")
+
+    def findings(*overrides: str) -> list[str]:
+        with pytest.raises(ConfigError) as caught:
+            load(Outer, tmp_path / "mine.yaml", overrides)
+        return caught.value.findings
+
+    conflict = "training.fp16: at most one of fp16 and bf16 can be true."
+    assert findings("training.bf16=true") == [f"{conflict} (training.fp16=true comes from mine.yaml.)"]
+    assert findings("training.bf16=true", "training.fp16=true", "seed=x") == [
+        "seed: given 'x', allowed: integer.", conflict
+    ]  # fmt: skip
 
 
 def test_dry_run_prints_what_load_takes(recipe, tmp_path, capsys):

@@ -29,7 +29,7 @@ from pydantic import Field
 from hf_nmt import artifacts
 from hf_nmt.config import Settings, fingerprint, from_command_line, launch
 from hf_nmt.data.text_lines import existing_file
-from hf_nmt.errors import ConfigError, NmtError
+from hf_nmt.errors import NmtError
 from hf_nmt.generation.decoding import DecodingSettings, model_decoding
 from hf_nmt.generation.meter import Meter
 from hf_nmt.translators import find_model, load_translator
@@ -55,43 +55,35 @@ class TranslateRecipe(Settings):
     device: str | None = Field(None, description="Such as cpu or cuda:0; null takes a GPU where there is one.")
     overwrite: bool = Field(False, description="Replace the output, and what was begun of it otherwise.")
 
+    def check_files(self) -> list[str]:
+        findings = []
+        try:
+            if self.model is None:
+                raise NmtError("none is given. Write model=FOLDER, such as model=runs/<id>/best.")
+            find_model(self.model)
+        except NmtError as error:
+            findings.append(f"model: {error}")
+        try:
+            if self.input is not None:
+                existing_file(self.input)
+        except NmtError as error:
+            findings.append(f"input: {error}")
+        output = Path(self.output or "out")
+        if not output.absolute().parent.is_dir() or (output.exists() and not output.is_file()):
+            findings.append(f"output: {output} must be a file, in a folder that exists.")
+        elif self.output is not None and output.exists() and self.input and output.samefile(self.input):
+            findings.append(f"output: {output} is the input. Choose another name.")
+        elif self.output is not None and output.exists() and not self.overwrite:
+            findings.append(f"output: {output} exists. Choose another name, or replace it with overwrite=true.")
+        return findings
+
 
 SETTINGS = TranslateRecipe
 
 
-class Given(TranslateRecipe):
-    """The settings of a call, of --dry-run too: no model is a default that translates nothing."""
-
-    model: str = Field(description=TranslateRecipe.model_fields["model"].description)  # type: ignore[assignment]
-
-
-def check(settings: Given) -> str:
-    """The folder of the model, or its id on the Hub; raises ConfigError with all that is wrong with the paths."""
-    findings = []
-    try:
-        folder = find_model(settings.model)
-    except NmtError as error:
-        findings.append(f"model: {error}")
-    try:
-        if settings.input is not None:
-            existing_file(settings.input)
-    except NmtError as error:
-        findings.append(f"input: {error}")
-    output = Path(settings.output or "out")
-    if not output.absolute().parent.is_dir() or (output.exists() and not output.is_file()):
-        findings.append(f"output: {output} must be a file, in a folder that exists.")
-    elif settings.output is not None and output.exists() and settings.input and output.samefile(settings.input):
-        findings.append(f"output: {output} is the input. Choose another name.")
-    elif settings.output is not None and output.exists() and not settings.overwrite:
-        findings.append(f"output: {output} exists. Choose another name, or replace it with overwrite=true.")
-    if findings:
-        raise ConfigError(findings)
-    return folder
-
-
 def main(argv: list[str]) -> int:
-    settings = from_command_line(Given, argv, recipe="translate", doc=__doc__, positional="model")
-    folder = check(settings)
+    settings = from_command_line(TranslateRecipe, argv, recipe="translate", doc=__doc__, positional="model")
+    folder = find_model(settings.model)
     settings.decoding = model_decoding(folder, settings.decoding)
     source = None if settings.input is None else Path(settings.input)
     languages = settings.model_dump(include={"source_language", "target_language"})
@@ -102,7 +94,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def to_standard_output(load: Callable[[], Any], source: Path | None, settings: Given, _: str) -> Any:
+def to_standard_output(load: Callable[[], Any], source: Path | None, settings: TranslateRecipe, _: str) -> Any:
     from hf_nmt.generation import files
 
     num_lines = None if source is None else files.describe(source)["lines"]
@@ -122,7 +114,7 @@ def to_standard_output(load: Callable[[], Any], source: Path | None, settings: G
     return translator
 
 
-def to_named_file(load: Callable[[], Any], source: Path | None, settings: Given, folder: str) -> Any:
+def to_named_file(load: Callable[[], Any], source: Path | None, settings: TranslateRecipe, folder: str) -> Any:
     """The input is read through and the output locked before the model loads, so that what is wrong is told soon."""
     from hf_nmt.generation import files
 

@@ -18,7 +18,7 @@ import logging
 import sys
 from pathlib import Path
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from hf_nmt.config import Settings, dump, from_command_line, launch
 from hf_nmt.data.sources import CorpusSettings
@@ -57,15 +57,12 @@ class ValidateRecipe(Settings):
     output_dir: str = Field("predictions", description="Where <name>/<time>/ is written.")
     name: str | None = Field(None, description="Folder in output_dir; null makes it from the path of the model.")
 
-
-class Given(ValidateRecipe):
-    """The settings of a call, of --dry-run too: nothing is missing, and nothing without effect."""
-
-    @model_validator(mode="after")
-    def _check(self) -> Given:
-        if missing(self):
-            find_systems(self)  # tells all that is wrong
-        return self
+    def check_files(self) -> list[str]:
+        try:
+            find_systems(self)
+        except ConfigError as error:
+            return error.findings
+        return []
 
 
 def missing(settings: ValidateRecipe) -> list[str]:
@@ -104,7 +101,7 @@ def find_systems(settings: ValidateRecipe) -> list[str]:
 
 
 def main(argv: list[str]) -> int:
-    settings = from_command_line(Given, argv, recipe="validate", doc=__doc__, positional="model")
+    settings = from_command_line(ValidateRecipe, argv, recipe="validate", doc=__doc__, positional="model")
     paths = find_systems(settings)
     source_language, target_language = settings.data.source_language, settings.data.target_language
     for path in paths:

@@ -164,9 +164,9 @@ def test_a_log_tells_how_far_it_is(recipe, copy_folder, good, tmp_path, monkeypa
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "^model: required and not given .Folder of a saved model, .*type model=VALUE.$"),
-        (["--dry-run"], "^model: required and not given .Folder of a saved model, .*type model=VALUE.$"),
-        (["--config", "default"], "^model: given null, allowed: text.$"),
+        ([], "^model: none is given. Write model=FOLDER, such as model=runs/<id>/best.$"),
+        (["--dry-run"], "^model: none is given. Write model=FOLDER, such as model=runs/<id>/best.$"),
+        (["--dry-run", "model=nowhere"], "model: nowhere: there is no such folder"),
         (["model=nowhere"], "model: nowhere: there is no such folder"),
         (["model={model}", "input=nothing.de"], "input: nothing.de: there is no such file"),
         (["model={model}", "output=."], "output: . must be a file, in a folder that exists"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import itertools
 import json
@@ -179,7 +180,8 @@ def read_delimited(path: Path, wanted: Wanted, *, delimiter: str) -> Corpus:
     given or the usual ones.
 
     Raises:
-        DataError: the first line does not hold the names: a header with others and a sentence pair look alike.
+        DataError: the first line does not hold the names: a header with others and a sentence pair look alike. Or
+            numbers are given and the first line holds the usual names.
     """
 
     def rows() -> Iterator[tuple[int, list[str]]]:
@@ -215,6 +217,14 @@ def read_delimited(path: Path, wanted: Wanted, *, delimiter: str) -> Corpus:
                 )
         source, target = (f"column_{int(str(column))}" for column in wanted.columns)
         columns = Wanted((source, target))
+        usual = None
+        with contextlib.suppress(DataError):
+            usual = find_columns(first, Wanted(languages=wanted.languages), where)
+        if usual is not None:
+            raise DataError(
+                f"{where}: the first line is a header ({', '.join(usual)}), but numbers are for files without one. "
+                f"Give the names: source_column={usual[0]} target_column={usual[1]}."
+            )
     else:
         try:
             find_columns(first, wanted, where)

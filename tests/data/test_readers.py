@@ -335,6 +335,15 @@ def test_numbers_of_columns_are_checked(tmp_path, numbers, given):
         load_from(tmp_path, **columns)
 
 
+@pytest.mark.parametrize("header", ["de\ten", "source\ttarget\tdomain"])
+def test_a_header_is_no_sentence_pair(tmp_path, header):
+    names = header.split("\t")
+    path = write(tmp_path / "c.tsv", header + "\n" + "\t".join(["ja", "yes", "x"][: len(names)]) + "\n")
+    message = rf"c\.tsv, line 1: the first line is a header \({names[0]}, {names[1]}\).*target_column={names[1]}\."
+    with pytest.raises(DataError, match=message):
+        load_from(tmp_path, path=path, source_column="1", target_column="2")
+
+
 def test_a_named_column_that_is_missing_is_answered_with_the_nearest_name(tmp_path):
     path = write(tmp_path / "c.tsv", "german\tenglish\nja\tyes\n")
     with pytest.raises(

@@ -125,6 +125,13 @@ class TokenizerSettings(Settings):
             ]
         elif self.algorithm == "unigram" and self.dropout > 0:
             findings = [dropout_needs_bpe(self.dropout)]
+        reserved = len(SPECIAL_TOKENS) + (len(BYTES) if self.byte_fallback else 0)
+        if self.path is None and self.vocab_size <= reserved:
+            bytes_told = f" and {len(BYTES)} bytes (byte_fallback)" if self.byte_fallback else ""
+            findings.append(
+                f"vocab_size: given {self.vocab_size}, but {len(SPECIAL_TOKENS)} special tokens{bytes_told} come "
+                f"before the characters. Allowed: more than {reserved}, and enough for the characters of the text."
+            )
         if findings:
             raise ConfigError(findings)
         return self

@@ -18,7 +18,7 @@ from hf_nmt.models.sources_nmt import source_limit
 from hf_nmt.training import checkpoints
 from hf_nmt.training.saved import check_saved
 from hf_nmt.training.trainer import TranslationTrainer
-from hf_nmt.training.validation import ValidationResult
+from hf_nmt.training.validation import ValidationResult, search_text
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +73,13 @@ def choose_model(trainer: TranslationTrainer) -> tuple[Candidate, list[Candidate
             _load(trainer, candidate, held)
             candidate.result = trainer.validate()
             scores = "  ".join(f"{score.name} {score.value:.2f}" for score in candidate.result.scores)
-            logger.info("%s: loss %.4f  %s", _described(candidate), candidate.result.metrics["loss"], scores)
+            logger.info(
+                "%s, validated with %s: loss %.4f  %s",
+                _described(candidate),
+                search_text(trainer.validation.decoding),
+                candidate.result.metrics["loss"],
+                scores,
+            )
         name = trainer.settings.metric_for_best_model
         sign = -1 if name == "loss" else 1
         chosen = max(
@@ -177,16 +183,28 @@ def _score_records(trainer: TranslationTrainer, chosen: Candidate) -> list[dict[
     return dump_scores(score.model_copy(update=facts) for score in chosen.result.scores)
 
 
+def duration_text(seconds: float) -> str:
+    """`1.5 s`, `1 min 10 s`, `2 h 05 min`."""
+    if round(seconds, 1) < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes_left = divmod(minutes, 60)
+    return f"{hours} h {minutes_left:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
 def summary_lines(trainer: TranslationTrainer, summary: dict[str, Any]) -> list[str]:
     """The summary as a table for people."""
     run, best = trainer.run, summary["best"]
     steps = best["steps"][0] if len(best["steps"]) == 1 else f"{best['steps'][0]} to {best['steps'][-1]}"
-    hours, minutes = divmod(int(summary["seconds"]) // 60, 60)
+    search = search_text(trainer.validation.decoding) if trainer.validation is not None else ""
     rows = [
         ("best model", f"{best['kind']} (step {steps} of {summary['steps']})"),
-        *((score["name"], f"{score['value']:.2f}   {score['signature']}") for score in summary["scores"]),
+        *(
+            (score["name"], f"{score['value']:.2f} on the validation text, {search}   {score['signature']}")
+            for score in summary["scores"]
+        ),
         ("ended by", summary["ended_by"]),
-        ("time", f"{hours}:{minutes:02d} h ({summary['cpu_seconds'] / 60:.1f} CPU-minutes in updates)"),
+        ("time", f"{duration_text(summary['seconds'])} ({duration_text(summary['cpu_seconds'])} of CPU in updates)"),
         ("speed", f"{summary['tokens_per_second']:,.0f} source and target tokens/s"),
         ("parameters", f"{summary['parameters']:,}"),
         ("model", str(run.best)),

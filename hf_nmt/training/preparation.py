@@ -20,8 +20,9 @@ from hf_nmt.artifacts import atomic_folder, write_json
 from hf_nmt.batching import BatchingSettings, TranslationCollator, encode_pairs, training_batches
 from hf_nmt.config import Settings, differences
 from hf_nmt.data.manifest import Manifest, describe
-from hf_nmt.data.sources import BUILT_IN, CorpusSettings, count_several_references, load_pairs
-from hf_nmt.errors import ConfigError
+from hf_nmt.data.sources import BUILT_IN, CorpusSettings, count_several_references, format_of, load_pairs
+from hf_nmt.data.text_lines import existing_file
+from hf_nmt.errors import ConfigError, DataError
 from hf_nmt.generation.decoding import DecodingSettings
 from hf_nmt.metrics import MetricSettings
 from hf_nmt.models.tokenization_nmt import NmtTokenizer
@@ -29,7 +30,7 @@ from hf_nmt.runs import Run
 from hf_nmt.subwords import BpeDropout
 from hf_nmt.tokenizer_checking import check_tokenizer
 from hf_nmt.tokenizer_training import TokenizerSettings, load_tokenizer, train_tokenizer
-from hf_nmt.training import checkpoints
+from hf_nmt.training import checkpoints, languages
 from hf_nmt.training.model_building import FROM_NEW_WEIGHTS
 from hf_nmt.training.settings import TrainingSettings
 from hf_nmt.training.trainer import TranslationTrainer
@@ -88,6 +89,14 @@ class TrainingData(Settings):
                 raise ConfigError(findings)
         return self
 
+    @pydantic.model_validator(mode="after")
+    def _codes_of_languages(self) -> TrainingData:
+        given = {name: getattr(self, name) for name in _EXAMPLES}
+        findings = [f"{name}: {told}" for name, code in given.items() if code and (told := languages.problem_of(code))]
+        if findings:
+            raise ConfigError(findings)
+        return self
+
     @property
     def built_in(self) -> str | None:
         """`path` of the built-in corpus, where that is what is trained on."""
@@ -112,6 +121,26 @@ class TrainingData(Settings):
         }
         given = {"train": self.train, "validation": self.validation}
         return built_in | {split: corpus for split, corpus in given.items() if corpus is not None}
+
+    def check_files(self) -> list[str]:
+        findings = []
+        for split, corpus in self.corpora.items():
+            try:
+                if corpus.path is not None and not corpus.path.startswith(BUILT_IN) and not Path(corpus.path).exists():
+                    if format_of(corpus) != "hub":
+                        existing_file(corpus.path)
+            except DataError as error:
+                findings.append(f"data.{split}.path: {error}")
+            sources = [] if corpus.source is None else [corpus.source]
+            for name, path in [
+                *(("source", path) for path in sources),
+                *(("target", path) for path in corpus.targets),
+            ]:
+                try:
+                    existing_file(path)
+                except DataError as error:
+                    findings.append(f"data.{split}.{name}: {error}")
+        return findings
 
     def load(self) -> Texts:
         texts = {split: load_pairs(corpus, **self.languages) for split, corpus in self.corpora.items()}
@@ -173,6 +202,18 @@ class TrainingRecipe(Settings):
     def run_name(self) -> str:
         return self.name or "-".join(self.data.languages.values())
 
+    def check_files(self) -> list[str]:
+        findings = self.data.check_files()
+        if self.resume is not None:  # it has a tokenizer and a folder of its own
+            return findings
+        if self.tokenizer.path is not None and not self.tokenizer.path.exists():
+            findings.append(f"tokenizer.path: {self.tokenizer.path} does not exist.")
+        try:
+            self._check_output()
+        except ConfigError as error:
+            findings += error.findings
+        return findings
+
     def arguments(self) -> Seq2SeqTrainingArguments:
         """The Trainer's arguments on this machine; they and the files that are named are checked against it.
 
@@ -185,7 +226,12 @@ class TrainingRecipe(Settings):
         if self.resume is None:
             self._check_output()
         validate = "validation" in self.data.corpora
-        return self.training.arguments(seed=self.seed, run_name=self.run_name, validate=validate)
+        arguments = self.training.arguments(seed=self.seed, run_name=self.run_name, validate=validate)
+        if self.resume is None and arguments.process_index == 0:
+            for name, code in self.data.languages.items():
+                if doubt := languages.doubt_about(code):
+                    logger.warning("data.%s: %s It is taken as it stands.", name, doubt)
+        return arguments
 
     def _check_output(self) -> None:
         """What can be told of output_dir without making it."""

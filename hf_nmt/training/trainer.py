@@ -36,10 +36,10 @@ from hf_nmt.training import checkpoints
 from hf_nmt.training.callbacks import EarlyStopping, ProgressBar, RunRecorder, Stopwatch, check_finite
 from hf_nmt.training.saved import check_checkpoint
 from hf_nmt.training.settings import TrainingSettings
+from hf_nmt.training.validation import Validation, ValidationResult, search_text
 
 if TYPE_CHECKING:
     from hf_nmt.batching import TokenBatchSampler, TranslationCollator
-    from hf_nmt.training.validation import Validation, ValidationResult
 
 TRAINER_STATE = "trainer_state.json"
 
@@ -212,13 +212,13 @@ class TranslationTrainer(Seq2SeqTrainer):
         return metrics
 
     def _show_validation(self, result: ValidationResult) -> None:
-        if not self.is_world_process_zero():
+        if not self.is_world_process_zero() or self.validation is None:
             return
         scores = "  ".join(f"{score.name} {score.value:.2f}" for score in result.scores)
         logger.info(
-            "validation at step %d: loss %.4f  perplexity %.2f  %s  (%.1f s)",
+            "validation at step %d: loss %.4f  perplexity %.2f  %s  (%s, %.1f s)",
             self.state.global_step, result.metrics["loss"], result.metrics["perplexity"], scores,
-            result.metrics["seconds"],
+            search_text(self.validation.decoding, self.settings.validation_num_beams), result.metrics["seconds"],
         )  # fmt: skip
         for sample in result.samples:
             logger.info("  source:      %s", sample["source"])

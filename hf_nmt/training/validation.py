@@ -138,6 +138,14 @@ class Validation:
         return [text for _, text in sorted(found)]
 
 
+def search_text(settings: DecodingSettings, num_beams: int | None = None) -> str:
+    """How translations are searched for, in a word or two: greedy, sampling, beam 5."""
+    beams = settings.num_beams if num_beams is None else num_beams
+    if settings.do_sample:
+        return "sampling"
+    return "greedy" if beams == 1 else f"beam {beams}"
+
+
 def with_beams(settings: DecodingSettings, num_beams: int) -> DecodingSettings:
     """The settings with another number of beams, and without what would then have no meaning."""
     changes = {"num_beams": num_beams, "num_return_sequences": 1}

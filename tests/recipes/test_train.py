@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import runpy
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from recipe_processes import RECIPE, run_recipe
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from hf_nmt import runs
-from hf_nmt.errors import ConfigError, DataError
+from hf_nmt.errors import ConfigError
 from hf_nmt.metrics import load_scores
 
 recipe = runpy.run_path(str(RECIPE), run_name="train_recipe")
@@ -64,11 +65,18 @@ def test_the_run_folder_is_complete(finished):
     log = (folder / "log.err").read_text()
     assert "validation at step 12" in log and "best model" in log and "tokens/s" in log
     assert "validation at step 12" in (run / "log.txt").read_text()
+    assert log.count("validation at step 12: loss") == 1 and "(greedy, " in log and "BLEU = " not in log
+    assert "validated with beam 2: loss" in log and log.count(" on the validation text, beam 2 ") == 2
+    assert "data.source_language: xx is not known as a code of a language. It is taken as it stands." in log
+    assert re.search(r"\ntime +[\d.]+ s \([\d.]+ s of CPU in updates\)\n", log)
 
 
 def test_the_best_model_is_open_to_anyone(finished):
     best = finished[2] / "best"
     assert {path.suffix for path in best.iterdir()} == {".json", ".safetensors", ".py"}
+    umask = os.umask(0)
+    os.umask(umask)
+    assert {path.stat().st_mode & 0o777 for path in best.iterdir()} == {0o666 & ~umask}
     model, tokenizer = AutoModelForSeq2SeqLM.from_pretrained(best), AutoTokenizer.from_pretrained(best)
     assert (model.config.source_language, model.config.target_language) == ("xx", "yy")
     assert model.generation_config.num_beams == 2 and model.config.use_cache
@@ -120,6 +128,15 @@ def test_a_dry_run_prints_settings_that_load(finished, capsys, tmp_path):
         (["batching.max_source_length=100"], "model.max_position_embeddings: the model takes 64 tokens, and batching"),
         (["metrics.names=[chrf]"], "training.metric_for_best_model: bleu is not computed; add it to metrics.names"),
         (["training.num_processes=3"], "accelerate launch --multi_gpu --num_processes 3 recipes/train.py"),
+        (["tokenizer.vocab_size=260"], "tokenizer.vocab_size: given 260, but 4 special tokens and 256 bytes"),
+        (
+            ["data.source_language=german"],
+            "given 'german', which is no code of a language. Write two or three letters",
+        ),
+        (["model=runs/x/best"], "model: given 'runs/x/best', but this is a section. Training starts from new weights"),
+        (["model.path=x"], "model.path: training starts from new weights; a saved model cannot be trained further"),
+        (["init_from=x"], "init_from: training starts from new weights"),
+        (["training.from_pretrained=x"], "unknown key. from_pretrained: training starts from new weights"),
         (["resume=nowhere"], "resume: nowhere is not a run folder"),
     ],
 )
@@ -134,9 +151,28 @@ def test_settings_are_refused_before_anything_is_read(finished, monkeypatch, arg
 
 
 def test_bad_input_makes_no_run(finished, tmp_path):
-    with pytest.raises(DataError, match="nowhere.xx"):
+    with pytest.raises(ConfigError, match="data.train.source: nowhere.xx: there is no such file"):
         main(*finished[1], "data.train.source=nowhere.xx", f"output_dir={tmp_path}")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("dry_run", [[], ["--dry-run"]])
+def test_all_missing_files_are_told_at_once(finished, tmp_path, dry_run, capsys, monkeypatch):
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")  # no name there is near
+    (tmp_path / "file").touch()
+    names = ["train.source", "train.target", "validation.source"]
+    argv = [f"data.{name}={name}.txt" for name in names] + ["data.validation.target=[a.yy,b.yy]", "tokenizer.path=no"]
+    argv += ["tokenizer.vocab_size=8000", f"output_dir={tmp_path / 'file'}"]
+    with pytest.raises(ConfigError) as error:
+        main(*finished[1], *argv, *dry_run)
+    missing = [f"data.{name}: {name}.txt: there is no such file." for name in names]
+    missing += [f"data.validation.target: {name}.yy: there is no such file." for name in "ab"]
+    assert error.value.findings[:-1] == [*missing, "tokenizer.path: no does not exist."]
+    assert error.value.findings[-1].startswith(f"output_dir: {tmp_path / 'file'} cannot be made")
+    assert capsys.readouterr().out.startswith("seed: 42\n") == bool(dry_run)
+    with pytest.raises(ConfigError, match="data.train.path: pairs.tsv: there is no such file"):
+        main("--config", "tiny", "data.train.path=pairs.tsv", "data.source_language=de", "data.target_language=en")
 
 
 def copy_of(run, folder, **changes):

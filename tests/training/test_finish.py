@@ -7,7 +7,7 @@ from transformers import AutoModelForSeq2SeqLM, GenerationConfig
 
 from hf_nmt.errors import NmtError
 from hf_nmt.generation.decoding import DecodingSettings
-from hf_nmt.training.finish import save_model
+from hf_nmt.training.finish import duration_text, save_model
 from hf_nmt.training.saved import check_saved
 
 
@@ -60,3 +60,11 @@ def test_nothing_stays_of_a_model_that_is_not_right(tmp_path, monkeypatch):
     with pytest.raises(NmtError, match="different"):
         save_model(make_model(), make_tokenizer(), tmp_path / "best", DecodingSettings())
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(1.54, "1.5 s"), (59.97, "1 min 00 s"), (70.2, "1 min 10 s"), (3599.9, "1 h 00 min"), (7512, "2 h 05 min")],
+)
+def test_a_duration_is_told_in_units_that_suit_it(seconds, text):
+    assert duration_text(seconds) == text

@@ -259,8 +259,8 @@ def page() -> None:
             "",
             f"{result['summary']['parameters']:,} parameters, {result['summary']['cpu_seconds'] / 60:.0f} CPU-minutes "
             "of updates. No English sentence of the training text is in the test text. Dropout and label smoothing "
-            "were chosen on pairs held out of the 3,400, the checkpoint on jhe.dev. So little text teaches short phrases; "
-            "news is far beyond it. Each test set was translated once.",
+            "were chosen on pairs held out of the 3,400, the checkpoint on jhe.dev. So little text teaches short "
+            "phrases; news is far beyond it. Each test set was translated once.",
             "",
             "| test set | system | chrF (95% interval) | BLEU (95% interval) |",
             "|---|---|---|---|",

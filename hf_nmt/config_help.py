@@ -43,7 +43,7 @@ def extra(field: FieldInfo) -> dict[str, Any]:
     """What a field says to the help alone, in `json_schema_extra`.
 
     "in_short": one line in place of type and meaning where all keys are listed, for keys that few need.
-    "left_out": of a section that is null by default, name of a key -> what holds where the key is not given.
+    "left_out": of a section, name of a key -> what holds where the key is not given, in words.
     """
     return field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
 
@@ -126,10 +126,9 @@ class _Keys:
 
     def default(self, key: Key) -> str:
         section, _, name = key.path.rpartition(".")
-        if section in self.sections and self.running[section] is None:
-            left_out = extra(self.sections[section].field).get("left_out", {})
-            if name in left_out:
-                return f"default {left_out[name]}"
+        left_out = extra(self.sections[section].field).get("left_out", {}) if section in self.sections else {}
+        if name in left_out and name not in getattr(self.running[section], "model_fields_set", ()):
+            return f"default {left_out[name]}"
         value = self.running[key.path]
         if value is PydanticUndefined:
             return "required"

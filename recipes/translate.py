@@ -30,7 +30,7 @@ from hf_nmt import artifacts
 from hf_nmt.config import Settings, fingerprint, from_command_line, launch
 from hf_nmt.data.text_lines import existing_file
 from hf_nmt.errors import NmtError
-from hf_nmt.generation.decoding import DecodingSettings, model_decoding
+from hf_nmt.generation.decoding import DecodingSettings, model_decoding, of_the_model
 from hf_nmt.generation.meter import Meter
 from hf_nmt.translators import find_model, load_translator
 
@@ -51,6 +51,7 @@ class TranslateRecipe(Settings):
     decoding: DecodingSettings | None = Field(
         None,
         description="How to translate. null, and every key left out, takes the model's own generation_config.json.",
+        json_schema_extra=of_the_model(),
     )
     device: str | None = Field(None, description="Such as cpu or cuda:0; null takes a GPU where there is one.")
     overwrite: bool = Field(False, description="Replace the output, and what was begun of it otherwise.")

@@ -24,6 +24,7 @@ from hf_nmt.config import Settings, dump, from_command_line, launch
 from hf_nmt.data.sources import CorpusSettings
 from hf_nmt.errors import ConfigError, NmtError
 from hf_nmt.evaluation import suite
+from hf_nmt.generation.decoding import of_the_model
 from hf_nmt.metrics import ComparisonSettings, check_metrics, compare, comparison_table, score_table
 
 logger = logging.getLogger("hf_nmt.recipes.validate")
@@ -49,6 +50,7 @@ class ValidateRecipe(Settings):
     decoding: suite.CorpusDecodingSettings | None = Field(
         None,
         description="How to translate. null, and every key left out, takes the model's own generation_config.json.",
+        json_schema_extra=of_the_model(),
     )
     metrics: ComparisonSettings = Field(ComparisonSettings(), description="Scores and how they are computed.")
     per_domain: bool = Field(False, description="Score each domain as well; the test set needs a column domain.")

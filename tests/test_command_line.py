@@ -263,6 +263,9 @@ class Corpora(Settings):
     search: Search | None = Field(
         None, description="As the model does.", json_schema_extra={"left_out": {"num_beams": "as the model has it"}}
     )
+    deep: Search | None = Field(
+        Search(num_beams=4), description="A search.", json_schema_extra={"left_out": {"num_beams": "never told"}}
+    )
     rate: float = Field(0.5, description="A long story.", json_schema_extra={"in_short": "Short."})
 
     def check_files(self) -> list[str]:
@@ -280,6 +283,7 @@ def test_help_tells_repeated_and_rarely_needed_keys_in_short(recipe, capsys):
     assert "  test.max_rows: integer >= 1 or null; default 9\n      Rows at most" in text
     assert "  rate: default 0.5. Short.\n" in text and "long story" not in text
     assert "search.num_beams: integer >= 1; default as the model has it\n" in text
+    assert "deep.num_beams: integer >= 1; default 4\n" in text
     assert call("--help", "rate").endswith("rate: number; default 0.5\n      A long story.\n")
     assert "validation.max_rows: integer >= 1 or null; default null\n      Rows at most" in call(
         "--help", "validation"

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from hf_nmt.artifacts import may_be_hub_id
 from hf_nmt.config import Settings
+from hf_nmt.config_keys import shown
 from hf_nmt.errors import NmtError
 from hf_nmt.generation import hub
 from hf_nmt.models.sources_nmt import BATCH_TOKENS, MAX_LENGTH_EXTRA, MAX_LENGTH_RATIO, NUM_BEAMS
@@ -121,6 +122,12 @@ class DecodingSettings(Settings):
         if self.do_sample:
             kwargs |= {"temperature": self.temperature, "top_k": self.top_k, "top_p": self.top_p}
         return kwargs
+
+
+def of_the_model() -> dict[str, Any]:
+    """For the `--help` of a recipe where a section of null takes the model's own settings, see `config_help.extra`."""
+    fields = DecodingSettings.model_fields
+    return {"left_out": {name: f"the model's own, else {shown(fields[name].default)}" for name in _OF_THE_MODEL}}
 
 
 def model_decoding(model: Path | str, given: DecodingSettings | None = None) -> DecodingSettings:

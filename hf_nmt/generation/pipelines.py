@@ -5,9 +5,7 @@ Transformers 5 removed the translation pipelines and refuses their names before 
 
 from __future__ import annotations
 
-import functools
 import re
-from pathlib import Path
 from typing import Any
 
 _LANGUAGE_TASK = re.compile(r"translation_.+_to_.+")
@@ -37,34 +35,6 @@ class _TaskWithoutDefault(dict):
         raise KeyError(key)
 
 
-def _tell_of_runs() -> None:
-    """Let AutoConfig, which opens every model and pipeline, name the model of a run folder that is given in its place.
-
-    Only the text of the error changes. `pipeline` itself cannot be taught: whoever imported it first holds the
-    original.
-    """
-    from transformers import AutoConfig
-
-    original = AutoConfig.from_pretrained.__func__
-    if hasattr(original, "__wrapped__") and original.__module__ == __name__:
-        return
-
-    @functools.wraps(original, assigned=("__name__", "__qualname__", "__doc__"))
-    def from_pretrained(cls: Any, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        try:
-            return original(cls, pretrained_model_name_or_path, *args, **kwargs)
-        except (OSError, ValueError) as error:
-            path = Path(str(pretrained_model_name_or_path))
-            if (path / "run.json").is_file() and not (path / "config.json").is_file():
-                model = path / "best"
-                there = (model / "config.json").is_file()
-                advice = f"Its model is {model}: give that." if there else "It has no model in best/ yet."
-                raise ValueError(f"{path} is the folder of a run, not of a model. {advice}") from error
-            raise
-
-    AutoConfig.from_pretrained = classmethod(from_pretrained)
-
-
 def install() -> None:
     """Make `pipeline("translation")` and `pipeline("translation_de_to_en")` known to Transformers.
 
@@ -86,4 +56,3 @@ def install() -> None:
         registry.supported_tasks["translation"] = _TaskWithoutDefault(registry.supported_tasks["translation"])
     if not isinstance(registry.task_aliases, _TranslationAliases):
         registry.task_aliases = _TranslationAliases(registry.task_aliases)
-    _tell_of_runs()

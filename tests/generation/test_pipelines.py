@@ -90,26 +90,6 @@ def test_a_pipeline_without_a_model_is_told_to_name_one():
             transformers.pipeline(task)
 
 
-def test_a_run_in_place_of_its_model_is_told(tmp_path):
-    run = tmp_path / "runs" / "de-en-1"
-    (run / "best").mkdir(parents=True)
-    (run / "run.json").write_text("{}")
-    with pytest.raises(
-        ValueError, match="de-en-1 is the folder of a run, not of a model. It has no model in best/ yet"
-    ):
-        transformers.pipeline("translation", model=str(run))
-    (run / "best" / "config.json").write_text("{}")
-    told = "de-en-1 is the folder of a run, not of a model. Its model is .*de-en-1.best: give that."
-    for call in (
-        lambda: transformers.pipeline("translation", model=str(run)),
-        lambda: transformers.AutoModelForSeq2SeqLM.from_pretrained(run),
-    ):
-        with pytest.raises(ValueError, match=told):
-            call()
-    with pytest.raises(ValueError, match="model_type"):  # every other folder gets Transformers' own words
-        transformers.AutoConfig.from_pretrained(run / "best")
-
-
 KNOWN = """
 from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer, pipeline
 from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING

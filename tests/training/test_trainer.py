@@ -9,6 +9,7 @@ from transformers import TrainerCallback
 
 from hf_nmt import runs
 from hf_nmt.errors import ConfigError, NmtError
+from hf_nmt.generation.decoding import DecodingSettings
 from hf_nmt.metrics import Score
 from hf_nmt.training import checkpoints
 from hf_nmt.training.finish import choose_model
@@ -22,6 +23,7 @@ class Scripted:
 
     def __init__(self, scores):
         self.scores, self.calls = list(scores), []
+        self.decoding = DecodingSettings(num_beams=5)
 
     def run(self, model, token_loss, *, num_beams=None, rank=0, world_size=1):
         bleu = self.scores.pop(0)

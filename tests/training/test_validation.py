@@ -11,7 +11,7 @@ from toy_training import collate
 from hf_nmt.generation.decoding import DecodingSettings
 from hf_nmt.metrics import MetricSettings
 from hf_nmt.training.preparation import TrainingRecipe
-from hf_nmt.training.validation import Validation, with_beams
+from hf_nmt.training.validation import Validation, search_text, with_beams
 
 METRICS = MetricSettings(names=["bleu", "chrf"], num_bootstrap_samples=0)
 
@@ -102,3 +102,16 @@ def test_another_number_of_beams_leaves_valid_settings(beams):
 
 def test_no_samples_are_shown_where_none_are_wanted(copy_system, texts):
     assert make(copy_system, texts, num_samples=0).run(copy_system[0], token_loss(copy_system[0])).samples == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "num_beams", "text"),
+    [
+        (DecodingSettings(num_beams=5), None, "beam 5"),
+        (DecodingSettings(num_beams=5), 1, "greedy"),
+        (DecodingSettings(num_beams=1), 3, "beam 3"),
+        (DecodingSettings(num_beams=1, do_sample=True), None, "sampling"),
+    ],
+)
+def test_how_translations_were_searched_for_is_told(settings, num_beams, text):
+    assert search_text(settings, num_beams) == text

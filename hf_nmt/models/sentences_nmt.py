@@ -69,29 +69,33 @@ class SplitText:
 
         A missing space is added where the script of the translation writes one and that of the text does not, such as
         from Chinese to English or Thai, and from Thai, cut within a sentence, to English. A single space is dropped
-        where Chinese or Japanese comes of another script. Everything else stays as it is.
+        where Chinese or Japanese comes of another script. Where a translation is empty, its neighbours are apart as if
+        its sentence had not been there. Everything else stays as it is.
         """
         parts: list[str] = []
-        gap = before = ""
+        gaps = [""]  # since the last translation that is not empty
+        source = before = ""
         remaining = iter(translations)
         for piece in self.pieces:
             sentence = piece.strip()
             if not sentence:
-                gap += piece
+                gaps[-1] += piece
                 continue
             start = piece.index(sentence)
-            gap += piece[:start]
+            gaps[-1] += piece[:start]
             translation = next(remaining)
-            parts.append(_fitting(gap, before, parts[-1] if parts else "", translation))
-            parts.append(translation)
-            before = sentence
-            gap = piece[start + len(sentence) :]
-        return "".join([*parts, gap])
+            if translation:
+                parts += [_fitting(gaps, source, before), translation]
+                source, before, gaps = sentence, translation, []
+            gaps.append(piece[start + len(sentence) :])
+        return "".join([*parts, *gaps])
 
 
-def _fitting(gap: str, source: str, before: str, after: str) -> str:
-    """The gap between two translations, where `gap` followed `source`, of which the first is the translation."""
-    if not before or not after or gap not in ("", " "):
+def _fitting(gaps: list[str], source: str, before: str) -> str:
+    """The gap after the translation `before` of `source`; `gaps` are those of the text up to the next translation,
+    several where those between are empty."""
+    gap = " " if " " in gaps and set(gaps) <= {"", " "} else "".join(gaps)
+    if not before or gap not in ("", " "):
         return gap
     spaces, spaces_of_source = _spaces(before), _spaces(source)
     if gap:

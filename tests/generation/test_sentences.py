@@ -67,6 +67,23 @@ def test_spaces_follow_the_script_of_the_translation():
     assert english.join(["안녕.", "누구세요?", "학생."]) == "안녕. 누구세요?\n학생."
 
 
+@pytest.mark.parametrize(
+    ("text", "language", "translations", "expected"),
+    [
+        ("你好。你好吗？很好。", "zh", ["A.", "", "C."], "A. C."),
+        ("你好。你好吗？你是谁？很好。", "zh", ["A.", "", "", "C."], "A. C."),
+        ("你好。你好吗？很好。", "zh", ["甲。", "", "丙。"], "甲。丙。"),
+        ("你好。你好吗？很好。", "zh", ["", "B.", ""], "B."),
+        ("Hello. Who? Fine.", "en", ["A.", "", "C."], "A. C."),
+        ("Hello. Who? Fine.", "en", ["你好。", "", "很好。"], "你好。很好。"),
+        ("Hello.\n\nWho? Fine.\n", "en", ["A.", "", "C."], "A.\n\n C.\n"),
+        ("Hello. Who? Fine.\n", "en", ["", "", ""], "  \n"),
+    ],
+)
+def test_an_empty_translation_does_not_glue_its_neighbours(text, language, translations, expected):
+    assert split_text(text, language).join(translations) == expected
+
+
 THAI = ("สวัสดี", "คุณสบายดีไหม?", "ดีมาก!")
 LAO = ("ສະບາຍດີ.", "ເຈົ້າສະບາຍດີບໍ?", "ດີຫຼາຍ.")
 BURMESE = ("မင်္ဂလာပါ။", "နေကောင်းလား။", "ကောင်းတယ်။")

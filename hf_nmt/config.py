@@ -34,11 +34,13 @@ class Settings(pydantic.BaseModel):
 
     A subclass may name keys of the past or of other toolkits in `renamed_keys` (old key -> what to write instead);
     whoever uses one is told so. `no_section` is the answer to a value in place of the section, such as model=FOLDER.
+    `places` names keys that tell where something lies and not what it is: a run that goes on may find it elsewhere.
     """
 
     model_config = pydantic.ConfigDict(ser_json_inf_nan="constants", extra="forbid", protected_namespaces=())
     renamed_keys: ClassVar[dict[str, str]] = {}
     no_section: ClassVar[str] = ""
+    places: ClassVar[tuple[str, ...]] = ()
 
     def check_files(self) -> list[str]:
         """What is wrong with the files that are named, told without reading them, one finding for each.
@@ -142,6 +144,8 @@ def continued(
 ) -> SettingsT:
     """Settings of a run that goes on: those it was started with. They may be given again, but not changed.
 
+    Only `places`, such as the path of a file, may be others now; whoever reads them compares the content.
+
     Args:
         settings_class: has a key `resume`, the one that may be new.
         recorded: what `model_dump(mode="json")` gave when the run was started.
@@ -157,6 +161,7 @@ def continued(
             ["resume: the run was started with another version of hf_nmt; continue it with that one, or start anew."]
             + [f"recorded {finding}" for finding in error.findings]
         ) from error
+    places = {key.path for key in keys_of(settings_class) if key.name in getattr(key.owner, "places", ())}
     check = Check(settings_class)
     tree = _over(settings_class, before, _tree(check, config_file, overrides))
     now = check.section(settings_class, tree, "")
@@ -171,11 +176,19 @@ def continued(
         f"{path}: given {shown(new)}, but the run to be continued has {shown(old)}; it keeps its settings. "
         "Leave it out, or leave resume out for a new run."
         for path, old, new in differences(before, now)
-        if path != "resume"
+        if path != "resume" and path not in places and not _spelt_otherwise(old, new)
     ]
     if findings or refused:
-        raise ConfigError(list(dict.fromkeys(unknown)) + findings if findings else refused)
+        raise ConfigError([*dict.fromkeys(unknown), *findings] if findings else refused)
     return settings
+
+
+def _spelt_otherwise(before: Any, now: Any) -> bool:
+    """Whether two values are the same: a list of one and its entry, two ways to write a path."""
+    before, now = (value[0] if isinstance(value, list) and len(value) == 1 else value for value in (before, now))
+    return before == now or (
+        isinstance(before, str) and isinstance(now, str) and os.path.abspath(before) == os.path.abspath(now)
+    )
 
 
 def _over(model: type[pydantic.BaseModel], below: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -273,7 +286,8 @@ def from_command_line(
         given.findings += _findings_of_typed(settings_class, given.overrides)
         raise ConfigError(given.findings) from None
     if given.help:
-        call = Call(_relative(script), doc, folder, default_config, positional, config_file)
+        short = script.relative_to(Path.cwd()) if script.is_relative_to(Path.cwd()) else script
+        call = Call(short, doc, folder, default_config, positional, config_file)
         running = None
         with contextlib.suppress(ConfigError):  # it lacks what must be given, say
             running = load(settings_class, config_file)
@@ -308,10 +322,6 @@ def _findings_of_typed(settings_class: type[pydantic.BaseModel], overrides: Sequ
     except ConfigError as error:
         return [finding for finding in error.findings if finding.partition(":")[0] in typed]
     return []
-
-
-def _relative(path: Path) -> Path:
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 class _Arguments:

@@ -166,6 +166,10 @@ class Check:
         models = models_of(annotation)
         if isinstance(value, Plain):
             value = self.scalar(members, value, path)
+        if isinstance(value, bool) and {int, float} & {*members} and not {bool, Any} & {*members}:
+            # Pydantic would take it for 1 or 0.
+            self.findings.append(f"{path}: given {str(value).lower()}, but a number is needed.")
+            return default
         if value is None and models and type(None) not in members:
             value = {}  # a section with nothing under it
         if isinstance(value, dict):

@@ -229,6 +229,7 @@ def test_scalars_follow_the_core_schema_of_yaml_1_2(text, value):
         ("data.parts=[{max_rows: x}]", "data.parts[0].max_rows: given 'x', allowed: integer >= 1 or null."),
         ("data.more={b: {max_rows: q}}", "data.more.b.max_rows: given 'q', allowed: integer >= 1 or null."),
         ("training.bf16=maybe", "training.bf16: given 'maybe', allowed: true or false."),
+        ("training.learning_rate=true", "training.learning_rate: given true, but a number is needed."),
         (
             "training.save_strategy=step",
             "training.save_strategy: given 'step', allowed: no | steps | epoch. Did you mean steps?",
@@ -424,10 +425,15 @@ class Continued(Settings):
     resume: Path | None = Field(None, description="Run to continue.")
     output_dir: Path = Field(Path("runs"), description="Where.")
     width: int = Field(512, description="Width.")
+    trackers: str | list[str] = Field("none", description="Trackers.")
     steps: Steps = Field(Steps(), description="Steps.")
+    corpus: Path = Field(Path("a.txt"), description="Text.")
+
+    places: ClassVar[tuple[str, ...]] = ("corpus",)
 
 
-RECORDED = {"resume": None, "output_dir": "runs", "width": 64, "steps": {"every": 300, "total": 900.0}}
+RECORDED = {"resume": None, "output_dir": "runs", "width": 64, "trackers": "none", "corpus": "a.txt"}
+RECORDED |= {"steps": {"every": 300, "total": 900.0}}
 
 
 def test_a_run_goes_on_with_what_it_was_started_with(tmp_path):
@@ -436,6 +442,14 @@ def test_a_run_goes_on_with_what_it_was_started_with(tmp_path):
         Continued, RECORDED, tmp_path / "same.yaml", ["resume=runs/x", "output_dir=./runs", "steps.every=300"]
     )
     assert settings.model_dump(mode="json") == RECORDED | {"resume": "runs/x"}
+
+
+def test_the_same_may_be_spelt_otherwise_and_files_may_have_moved():
+    typed = ["resume=runs/x", "trackers=[none]", f"output_dir={Path('runs').absolute()}", "corpus=moved/a.txt"]
+    settings = continued(Continued, RECORDED, None, typed)
+    assert settings.corpus == Path("moved/a.txt") and settings.width == 64
+    with pytest.raises(ConfigError, match="trackers: given "):
+        continued(Continued, RECORDED, None, ["resume=runs/x", "trackers=[none,b]"])
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import datasets
 import pyarrow as pa
@@ -73,6 +73,8 @@ _ENDING = re.compile(r"\.[A-Za-z]\w*$")
 
 class CorpusSettings(Settings):
     """Where parallel text comes from: two aligned files (`source`, `target`), or one `path` that holds both sides."""
+
+    places: ClassVar[tuple[str, ...]] = ("source", "target", "path")
 
     source: str | None = Field(None, description="text file of source sentences, one a line, UTF-8, plain or .gz")
     target: str | list[str] | None = Field(

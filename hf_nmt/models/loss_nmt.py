@@ -8,9 +8,6 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-# A logit this low has probability exactly 0 in float32 and still fits in float16.
-MASKED_LOGIT = -1e4
-
 # Rows of logits held at a time: 512 x 32,000 in float32 are 64 MB.
 CHUNK_ROWS = 512
 
@@ -32,8 +29,9 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             rows = hidden[start : start + CHUNK_ROWS]
             targets = labels[start : start + CHUNK_ROWS, None]
             logits = (rows @ output_weight.t()).float()  # (C, V)
-            sum_of_logits = logits.sum(1) - logits[:, masked_id]
-            logits[:, masked_id] = MASKED_LOGIT
+            # Without smoothing the sum is left out: an infinite logit would make it 0 * inf.
+            sum_of_logits = logits.sum(1) - logits[:, masked_id] if smoothing else 0.0
+            logits[:, masked_id] = float("-inf")
             target_logits = logits.gather(1, targets).squeeze(1)
             largest = logits.amax(1)
             exponentials = logits.sub_(largest[:, None]).exp_()  # in the memory of the logits

@@ -25,11 +25,14 @@ from transformers.utils import can_return_tuple
 
 from .configuration_nmt import NmtConfig
 from .layers_nmt import Attention, DecoderLayer, EncoderLayer, FeedForward, Positions, SequenceLayout, dropout
-from .loss_nmt import MASKED_LOGIT, smoothed_cross_entropy
+from .loss_nmt import smoothed_cross_entropy
 
 if TYPE_CHECKING:
     # Transformers copies the files that this one imports, by reading its text; the pipeline must travel, too.
     from .pipeline_nmt import TranslationPipeline  # noqa: F401
+
+# A logit this low has probability exactly 0 in float32 and still fits in float16.
+MASKED_LOGIT = -1e4
 
 
 class NmtPreTrainedModel(PreTrainedModel):

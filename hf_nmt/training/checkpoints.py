@@ -12,6 +12,7 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -72,15 +73,18 @@ def quiet_files() -> Iterator[None]:
 
 def latest_whole(checkpoints: Path) -> Path | None:
     """The newest checkpoint whose files are all as they were written; broken ones are reported and passed over."""
-    return next((folder for folder in reversed(list_checkpoints(checkpoints)) if _is_whole(folder)), None)
+    return next(iter(newest_whole(checkpoints, 1)), None)
 
 
-def list_whole(checkpoints: Path) -> list[Path]:
-    """The checkpoints whose files are all as they were written, oldest first; the others are reported."""
-    return [folder for folder in list_checkpoints(checkpoints) if _is_whole(folder)]
+def newest_whole(checkpoints: Path, count: int) -> list[Path]:
+    """The newest checkpoints whose files are all as they were written, oldest first; broken ones are reported and
+    passed over."""
+    whole = (folder for folder in reversed(list_checkpoints(checkpoints)) if is_whole(folder))
+    return list(islice(whole, count))[::-1]
 
 
-def _is_whole(folder: Path) -> bool:
+def is_whole(folder: Path) -> bool:
+    """Whether all files of a checkpoint are as they were written; what is not is reported. Reads every byte."""
     problems = verify(folder)
     if problems:
         logger.warning("%s is not used: %s", folder, problems[0])

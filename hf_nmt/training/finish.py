@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import broadcast_object_list
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_nmt.artifacts import atomic_folder, hash_folder, write_json
@@ -48,18 +49,14 @@ def choose_model(trainer: TranslationTrainer) -> tuple[Candidate, list[Candidate
     Returns:
         The chosen candidate, whose weights the trainer's model then holds, and all candidates.
     """
-    folders = checkpoints.list_whole(trainer.run.checkpoints)
     candidates: dict[str, Candidate] = {}
-    best = trainer.state.best_global_step if trainer.validation is not None else None
-    if best is not None and checkpoints.folder_of(trainer.run.checkpoints, best) in folders:
+    best, last = _whole_steps(trainer)
+    if best is not None:
         candidates["single"] = Candidate("single", [best])
     else:
-        if best is not None:
-            logger.warning("The best checkpoint, of step %d, cannot be used: the last weights take its place.", best)
         candidates["last"] = Candidate("last", [trainer.state.global_step])
-    last = folders[-trainer.settings.num_average_checkpoints :] if trainer.settings.num_average_checkpoints else []
     if len(last) > 1:
-        candidates["average"] = Candidate("average", [checkpoints.step_of(folder) for folder in last])
+        candidates["average"] = Candidate("average", last)
     elif trainer.settings.num_average_checkpoints > 1:
         logger.warning("No average was made: there are fewer than two whole checkpoints. Lower training.save_steps.")
     held = {}
@@ -89,6 +86,23 @@ def choose_model(trainer: TranslationTrainer) -> tuple[Candidate, list[Candidate
     _load(trainer, chosen, held)
     trainer.run.update(best={"kind": chosen.kind, "steps": chosen.steps})
     return chosen, list(candidates.values())
+
+
+def _whole_steps(trainer: TranslationTrainer) -> tuple[int | None, list[int]]:
+    """The step of the best checkpoint and those of the last ones, as far as they are whole: what the first process
+    finds, for the others must validate the same."""
+    best = trainer.state.best_global_step if trainer.validation is not None else None
+    found: list[Any] = [best, []]
+    if trainer.args.process_index == 0:
+        folders = checkpoints.newest_whole(trainer.run.checkpoints, trainer.settings.num_average_checkpoints)
+        found[1] = [checkpoints.step_of(folder) for folder in folders]
+        if best is not None and best not in found[1]:
+            if not checkpoints.is_whole(checkpoints.folder_of(trainer.run.checkpoints, best)):
+                logger.warning("The best checkpoint, of step %d, cannot be used: the last weights stand in.", best)
+                found[0] = None
+    if trainer.args.world_size > 1:
+        broadcast_object_list(found)
+    return found[0], found[1]
 
 
 def _described(candidate: Candidate) -> str:

@@ -285,6 +285,7 @@ def open_run(
         for path, before, now in differences(resumed.record["device"], device):
             logger.warning("%s was %s and is now %s; the result may differ in the last bits.", path, before, now)
         run = resumed
+        run.update(settings=settings.model_dump(mode="json") | {"resume": None})  # the texts may lie elsewhere now
     else:
         seeds = {"seed": arguments.seed, "data_seed": data_seed(arguments)}
         plain = settings.model_dump(mode="json")

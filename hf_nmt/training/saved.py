@@ -38,8 +38,10 @@ def check_checkpoint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
     unsaved = {*weights} - names - {*(model._keys_to_ignore_on_save or ())}
     if lost := sorted(name for name in unsaved if weights[name].data_ptr() not in saved):
         raise _different(folder, f"the weight {lost[0]} is missing")
-    before, after = (config.to_dict() for config in (model.config, type(model.config).from_pretrained(folder)))
-    for name, ours, theirs in differences(before, after):
+    kind = type(model.config)
+    # Through a dict, as a file would: a configuration may drop on loading what was set on it since.
+    before, after = kind.from_dict(model.config.to_dict()), kind.from_pretrained(folder)
+    for name, ours, theirs in differences(before.to_dict(), after.to_dict()):
         if name not in _OF_THE_FILE:
             raise _different(folder, f"{name} of its configuration is {theirs} instead of {ours}")
     _check_tokenizer(tokenizer, type(tokenizer).from_pretrained(folder), folder)
@@ -54,8 +56,8 @@ def _same_bits(ours: torch.Tensor, theirs: torch.Tensor) -> bool:
 
 def _different(folder: Path, what: str) -> NmtError:
     return NmtError(
-        f"{folder.parent} got a model that is not the trained one: {what}. The disk or its driver is at fault; check "
-        "it, or choose another output_dir. The folder was removed."
+        f"{folder.parent}: a model was written and read back differently: {what}. The folder was removed. Check the "
+        "disk, or choose another output_dir."
     )
 
 

@@ -328,6 +328,17 @@ class TestLoss:
             assert torch.allclose(ours, theirs, atol=1e-4)
         assert gradients[1][1].abs().max() == 0
 
+    def test_extreme_logits(self):
+        """The masked entry has no part even where all others are far below; float16 may overflow."""
+        weight, labels = torch.diag(torch.tensor([1.0, 1, 1, 1, 2])), torch.tensor([3, 2])
+        for row, kind in (([-2e4, 9.0, -3e4, -2.1e4, -2.5e4], torch.float32), ([0, 9, 1, 2, -6e4], torch.float16)):
+            hidden = torch.tensor([row, row], dtype=kind)
+            loss = smoothed_cross_entropy(hidden, weight, labels, masked_id=1)
+            logits = (hidden @ weight.to(kind)).float()[:, [0, 2, 3, 4]]
+            assert logits.isinf().any() == (kind == torch.float16)
+            expected = nn.functional.cross_entropy(logits, torch.tensor([2, 1]), reduction="sum")
+            assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+
     def test_bfloat16_follows_float32(self, batch):
         model = make_model()
         with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -40,7 +40,7 @@ def test_a_weight_that_comes_back_different_is_an_error(tmp_path):
     save_model(model, make_tokenizer(), tmp_path / "best", DecodingSettings())
     with torch.no_grad():
         model.model.encoder.embed_tokens.weight[5, 0] += 1e-6
-    with pytest.raises(NmtError, match="not the trained one: the weight .* came back different"):
+    with pytest.raises(NmtError, match="read back differently: the weight .* came back different"):
         check_saved(model, make_tokenizer(), tmp_path / "best")
 
 

@@ -107,6 +107,29 @@ def test_an_interrupt_leaves_the_run_to_be_resumed(tmp_path, corpus, number, sta
     assert len(list((tmp_path / "runs").iterdir())) == 2
 
 
+def test_a_run_goes_on_with_texts_that_were_moved(tmp_path, corpus):
+    assert run_recipe(corpus, tmp_path / "first", signal_at=5, number=signal.SIGINT) == 130
+    run, elsewhere = only_run(tmp_path), tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    files = dict(argument.split("=") for argument in corpus if argument.startswith("data."))
+    files = {key: path for key, path in files.items() if Path(path).is_file()}
+    assert {"data.train.source", "data.train.target"} < files.keys()
+    for path in set(files.values()):
+        shutil.move(path, elsewhere)
+    moved = {key: str(elsewhere / Path(path).name) for key, path in files.items()}
+
+    def resume(output: str, settings: dict[str, str]) -> int:
+        return run_recipe([f"resume={run}", *(f"{key}={path}" for key, path in settings.items())], tmp_path / output)
+
+    assert resume("second", {}) == 2
+    assert (tmp_path / "second.err").read_text().count("there is no such file") == 4
+    swapped = {"data.train.source": moved["data.train.target"], "data.train.target": moved["data.train.source"]}
+    assert resume("third", moved | swapped) == 2
+    assert "resume: the train texts changed since" in (tmp_path / "third.err").read_text()
+    assert resume("fourth", moved) == 0
+    assert runs.load(run).record["settings"]["data"]["train"]["source"] == moved["data.train.source"]
+
+
 def test_a_full_disk_while_saving_is_told_and_harms_nothing(tmp_path, corpus):
     run_recipe(corpus, tmp_path / "first", signal_at=4)
     run = only_run(tmp_path)

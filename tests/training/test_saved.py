@@ -5,12 +5,22 @@ import json
 import pytest
 import torch
 from toy_training import GroupSampler, make_marian, make_model, make_run, make_tokenizer, make_trainer
+from transformers import BertConfig, EncoderDecoderConfig, EncoderDecoderModel
 
 from hf_nmt.errors import NmtError
 from hf_nmt.training import checkpoints
 from hf_nmt.training.finish import choose_model
 from hf_nmt.training.saved import WEIGHTS, check_checkpoint
 from hf_nmt.training.trainer import TranslationTrainer
+
+
+def make_composite():
+    shape = {"vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    encoder, decoder = (BertConfig(**shape, intermediate_size=16) for _ in range(2))
+    model = EncoderDecoderModel(EncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder))
+    model.config.use_cache = True  # set by the trainer; a saved one is opened without
+    return model
+
 
 MODELS = {
     "tied": lambda: make_model(),
@@ -19,6 +29,7 @@ MODELS = {
     "learned": lambda: make_model(position_embedding="learned", norm_position="post"),
     "bfloat16": lambda: make_model().to(torch.bfloat16),
     "marian": lambda: make_marian(),
+    "composite": make_composite,
 }
 
 
@@ -39,7 +50,7 @@ def test_what_was_saved_is_the_model(tmp_path, name):
     write(tmp_path, model)
     check_checkpoint(model, make_tokenizer(), tmp_path)
     flip(tmp_path / WEIGHTS, -1)  # the lowest bit, or close to it
-    with pytest.raises(NmtError, match=r"got a model that is not the trained one: the weight \S+ came back different"):
+    with pytest.raises(NmtError, match=r"read back differently: the weight \S+ came back different"):
         check_checkpoint(model, make_tokenizer(), tmp_path)
 
 
@@ -57,11 +68,11 @@ def test_every_part_is_compared(tmp_path):
     with pytest.raises(NmtError, match="its tokenizer gives other ids or other text"):
         check_checkpoint(model, tokenizer, tmp_path)
     write(tmp_path, make_model(tie_word_embeddings=False))
-    with pytest.raises(NmtError, match="not the trained one"):
+    with pytest.raises(NmtError, match="read back differently"):
         check_checkpoint(model, tokenizer, tmp_path)
     model = make_model(tie_word_embeddings=False)
     write(tmp_path, make_model())
-    with pytest.raises(NmtError, match="not the trained one"):
+    with pytest.raises(NmtError, match="read back differently"):
         check_checkpoint(model, tokenizer, tmp_path)
 
 
@@ -75,10 +86,20 @@ def test_a_checkpoint_that_comes_back_different_ends_the_training(tmp_path, monk
 
     monkeypatch.setattr(TranslationTrainer, "_save", corrupt)
     run = make_run(tmp_path)
-    with pytest.raises(NmtError, match="checkpoints got a model that is not the trained one: the weight"):
+    with pytest.raises(NmtError, match="checkpoints: a model was written and read back differently: the weight"):
         make_trainer(run, max_steps=6, save_steps=2, sampler=GroupSampler(64, 8)).train()
     assert [path.name for path in run.checkpoints.iterdir()] == ["step-2"]
     assert checkpoints.latest_whole(run.checkpoints).name == "step-2"
+
+
+def test_no_more_checkpoints_are_read_than_are_needed(tmp_path, monkeypatch):
+    run = make_run(tmp_path)
+    trainer = make_trainer(run, max_steps=10, save_steps=1, num_average_checkpoints=3, save_total_limit=None)
+    trainer.train()
+    read = []
+    monkeypatch.setattr(checkpoints, "verify", lambda folder: read.append(folder.name) or [])
+    assert choose_model(trainer)[0].steps == [8, 9, 10]
+    assert read == ["step-10", "step-9", "step-8"]
 
 
 def test_a_broken_checkpoint_does_not_get_into_the_average(tmp_path, caplog):

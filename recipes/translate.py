@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -70,7 +71,7 @@ class TranslateRecipe(Settings):
         except NmtError as error:
             findings.append(f"input: {error}")
         output = Path(self.output or "out")
-        if not output.absolute().parent.is_dir() or (output.exists() and not output.is_file()):
+        if not Path(os.path.realpath(output)).parent.is_dir() or (output.exists() and not output.is_file()):
             findings.append(f"output: {output} must be a file, in a folder that exists.")
         elif self.output is not None and output.exists() and self.input and output.samefile(self.input):
             findings.append(f"output: {output} is the input. Choose another name.")
@@ -126,12 +127,14 @@ def to_named_file(load: Callable[[], Any], source: Path | None, settings: Transl
     try:
         with files.open_output(source, output, facts, overwrite=settings.overwrite) as partial:
             translator = load()
+            revision = files.revision(folder)
+            partial.confirm(revision=revision)
             with Meter(num_lines, "lines", "translating", done=partial.progress.num_lines) as meter:
                 progress = files.translate_file(
                     translator, source, partial, settings.decoding,
                     output_format=settings.output_format, tell=meter.at,
                 )  # fmt: skip
-            files.write_record(output, facts, progress, settings.model)
+            files.write_record(output, facts, progress, settings.model, revision)
     except KeyboardInterrupt:
         if source is not None:
             logger.info("Stopped. The same command goes on where it stopped.")

@@ -32,6 +32,7 @@ from hf_nmt.runs import environment
 logger = logging.getLogger(__name__)
 
 REMEDY = "Choose another name, or replace it with overwrite=true."
+_ANEW = "Choose another output, or start anew with overwrite=true."
 
 OutputFormat = Literal["text", "jsonl"]
 
@@ -168,8 +169,9 @@ class Progress:
 class PartialOutput:
     """An output file that is continued after a stop, and named when it is whole.
 
-    Where its name ends in `.gz`, each window is a member of a gzip file, which any reader takes for one text: so it
-    can be cut where the journal says and go on there.
+    What was begun stays as it is until the first window is written, even where that starts anew. Where its name ends
+    in `.gz`, each window is a member of a gzip file, which any reader takes for one text: so it can be cut where the
+    journal says and go on there. Where the name is a symbolic link, the file it points to is written.
 
     Args:
         path: of the whole file.
@@ -184,10 +186,12 @@ class PartialOutput:
     """
 
     def __init__(self, path: Path, identity: Mapping[str, Any] | None, *, overwrite: bool = False):
-        self.path = path
-        self.partial = path.with_name(path.name + ".partial")
-        self.journal = path.with_name(path.name + ".partial.json")
         self.record = path.with_name(path.name + ".json")
+        self.packs = path.suffix == ".gz"
+        # Beside the file itself, as a link may lead to another disk, where nothing can be renamed to.
+        self.path = Path(os.path.realpath(path)) if path.is_symlink() else path
+        self.partial = self.path.with_name(self.path.name + ".partial")
+        self.journal = self.path.with_name(self.path.name + ".partial.json")
         self.identity = identity
         self.overwrite = overwrite
         self.progress = Progress()
@@ -197,22 +201,40 @@ class PartialOutput:
         self._lock.__enter__()
         try:
             self._check_names()
-            self._read_journal()
-            self._write_journal()  # before the file it tells of: a file without a journal is not ours
+            self._before: dict[str, Any] | None = None  # the identity of what goes on
+            self._is_ours = not self.partial.exists()  # and goes again if nothing is written
+            self._is_cut = False
+            if self._is_ours:
+                self._write_journal()  # before the file it tells of: a file without a journal is not ours
+            else:
+                self._read_journal()
             with self._told():
-                self._file = open(self.partial, "r+b" if self.partial.exists() else "wb")
-                self._file.truncate(self.progress.output_bytes)
-                self._file.seek(self.progress.output_bytes)
+                # No buffer: closing would try again to write what a full disk has refused.
+                self._file = open(self.partial, "xb" if self._is_ours else "r+b", buffering=0)
         except BaseException:
             self._lock.__exit__(None, None, None)
             raise
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self._file.close()
-        if not self.progress.num_windows and self.partial.exists():  # nothing to go on from
-            self._remove(self.partial, self.journal)
-        self._lock.__exit__(*error)
+        try:
+            with contextlib.suppress(OSError):  # what counts was synchronised
+                self._file.close()
+            if self._is_ours and not self.progress.num_windows and self.partial.exists():  # nothing to go on from
+                self._remove(self.partial, self.journal)
+        finally:
+            self._lock.__exit__(None, None, None)
+
+    def confirm(self, **facts: Any) -> None:
+        """Add to the identity what is known only once the model is loaded.
+
+        Raises:
+            ConfigError: what would be continued was begun with another.
+        """
+        if self.identity is not None:
+            self.identity = {**self.identity, **facts}
+            if self._before is not None:
+                self._go_on(self._before, self.progress, self._before.keys() | self.identity.keys())
 
     def write(self, lines: list[Line], text: str, statistics: Mapping[str, Any]) -> None:
         """Add a window, and note it once it is on the disk.
@@ -221,10 +243,8 @@ class PartialOutput:
             NmtError: it cannot be written, such as on a full disk; the windows before it stay.
         """
         data = self._packed(text)
-        with self._told():
-            self._file.write(data)
-            self._file.flush()
-            os.fsync(self._file.fileno())
+        self._cut()
+        self._put(data)
         self.progress.num_lines += len(lines)
         self.progress.input_bytes += sum(line.num_bytes for line in lines)
         self.progress.output_bytes += len(data)
@@ -234,12 +254,32 @@ class PartialOutput:
 
     def finish(self) -> None:
         """Give the file its name."""
+        self._cut()
+        if not self.progress.num_windows:
+            self._put(self._packed(""))  # an empty gzip file has a header, too
         with self._told():
-            if not self.progress.num_windows:
-                self._file.write(self._packed(""))  # an empty gzip file has a header, too
             self._file.close()
             os.replace(self.partial, self.path)
         self._remove(self.journal)
+
+    def _cut(self) -> None:
+        """Leave what is certain, before the first window; where that is nothing, the journal says so first."""
+        if self._is_cut:
+            return
+        if not self.progress.num_windows:
+            self._is_ours = True
+            self._write_journal()
+        with self._told():
+            self._file.truncate(self.progress.output_bytes)
+            self._file.seek(self.progress.output_bytes)
+        self._is_cut = True
+
+    def _put(self, data: bytes) -> None:
+        rest = memoryview(data)
+        with self._told():
+            while rest:  # a disk that is nearly full takes a part
+                rest = rest[self._file.write(rest) :]
+            os.fsync(self._file.fileno())
 
     def _remove(self, *files: Path) -> None:
         for file in (*files, self.partial.with_name(f".{self.partial.name}.lock")):
@@ -248,7 +288,7 @@ class PartialOutput:
     def _packed(self, text: str) -> bytes:
         data = text.encode()
         # No time in it: the same texts give the same bytes.
-        return gzip.compress(data, mtime=0) if self.path.suffix == ".gz" else data
+        return gzip.compress(data, mtime=0) if self.packs else data
 
     def _told(self) -> contextlib.AbstractContextManager[None]:
         kept = "What was written before stays" + (": the same command goes on there." if self.identity else ".")
@@ -273,26 +313,60 @@ class PartialOutput:
             raise ConfigError(findings)
 
     def _read_journal(self) -> None:
-        begun = _read_object(self.journal, {"identity", "progress"})
-        if begun is None or not self.partial.is_file():
-            return
-        before, progress = begun["identity"], Progress(**begun["progress"])
-        if before is None:
-            logger.info("%s: what was begun read the standard input, so it starts anew.", self.path)
-        elif before != self.identity:
-            if self.overwrite or not progress.num_lines:
+        begun = _read_object(self.journal, {"identity", "progress"}) or {}
+        before = begun["identity"]
+        try:
+            if not isinstance(before, dict | None):
+                raise ValueError("its identity is no object")
+            progress = _read_progress(begun["progress"])
+        except ValueError as error:
+            if self.overwrite:
                 return
-            now = self.identity or {"input": None}
-            changed = sorted(key for key in now if before.get(key) != now[key])
             raise ConfigError(
-                f"output: {self.partial} was begun with another {', '.join(changed)}. Choose another output, or start "
-                "anew with overwrite=true."
-            )
-        elif self.partial.stat().st_size >= progress.output_bytes:
-            self.progress = progress
+                f"output: {self.journal} tells of what was begun in a way that this version cannot read: {error}. "
+                f"{_ANEW}"
+            ) from error
+        size = self.partial.stat().st_size
+        if not progress.num_windows:
+            self._is_ours = True
+        elif before is None:
+            logger.info("%s: what was begun read the standard input, so it starts anew.", self.path)
+        elif self._go_on(before, progress, (self.identity or {"input": None}).keys()) and size < progress.output_bytes:
+            self._before, self.progress = None, Progress()
+            logger.warning(
+                "%s has %d bytes, fewer than the %d that its journal tells of: the translation starts anew.",
+                self.partial, size, progress.output_bytes,
+            )  # fmt: skip
+
+    def _go_on(self, before: dict[str, Any], progress: Progress, keys: Iterable[str]) -> bool:
+        """Continue what was begun where it has the same identity; tell whether."""
+        now = self.identity or {"input": None}
+        changed = sorted(key for key in keys if before.get(key) != now.get(key))
+        if changed and not self.overwrite:
+            raise ConfigError(f"output: {self.partial} was begun with another {', '.join(changed)}. {_ANEW}")
+        self._before, self.progress = (None, Progress()) if changed else (before, progress)
+        return not changed
 
     def _write_journal(self) -> None:
         artifacts.write_json(self.journal, {"identity": self.identity, "progress": dataclasses.asdict(self.progress)})
+
+
+def _read_progress(value: Any) -> Progress:
+    """Raises ValueError where it is not what this version writes."""
+    if not isinstance(value, dict):
+        raise ValueError("its progress is no object")
+    keys = {field.name for field in dataclasses.fields(Progress)}
+    statistics, known = value.get("statistics"), {field.name for field in dataclasses.fields(Statistics)}
+    if strange := sorted(keys ^ value.keys()):
+        raise ValueError(f"its progress lacks or adds {', '.join(strange)}")
+    if not isinstance(statistics, dict) or (strange := sorted(statistics.keys() - known)):
+        raise ValueError(f"its statistics are no object or add {', '.join(strange)}")
+    counts = {**statistics, **{key: value[key] for key in keys - {"statistics"}}}
+    if strange := sorted(
+        key for key, count in counts.items() if not isinstance(count, int if key in keys else int | float) or count < 0
+    ):
+        raise ValueError(f"{', '.join(strange)} must be numbers from 0")
+    return Progress(**value)
 
 
 def _read_object(path: Path, keys: set[str]) -> dict[str, Any] | None:
@@ -320,6 +394,17 @@ def describe(source: Path | None) -> dict[str, Any] | None:
     with open_input(source) as stream:
         lines = sum(1 for _ in read_lines(stream, name_of(source)))
     return {"bytes": source.stat().st_size, "sha256": artifacts.hash_file(source), "lines": lines}
+
+
+def revision(model: str) -> str | None:
+    """The commit of a model of the Hub that was just loaded; None for a folder."""
+    if not artifacts.may_be_hub_id(model):
+        return None
+    import huggingface_hub
+
+    # Transformers loads what the cache notes as the newest, and keeps no commit in the model.
+    found = huggingface_hub.try_to_load_from_cache(model, "config.json")
+    return Path(found).parent.name if isinstance(found, str) else None
 
 
 def open_output(
@@ -377,12 +462,14 @@ def translate_file(
     return progress
 
 
-def write_record(output: Path, facts: Mapping[str, Any], progress: Progress, model: str | None) -> None:
+def write_record(
+    output: Path, facts: Mapping[str, Any], progress: Progress, model: str | None, revision: str | None
+) -> None:
     """Write `<output>.json`: settings, hashes, counts and versions."""
     record = {
         "schema_version": 1,
         **facts,
-        "model": {"path": model, "hash": facts["model"]},
+        "model": {"path": model, "hash": facts["model"], "revision": revision},
         "output": {"bytes": output.stat().st_size, "sha256": artifacts.hash_file(output), "lines": progress.num_lines},
         "statistics": progress.statistics,
         "environment": environment(),

@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -289,6 +290,43 @@ def test_what_was_begun_with_other_settings_is_not_continued(recipe, copy_folder
         recipe.main([*arguments, "--config", "tiny"])
     assert recipe.main([*arguments, "overwrite=true"]) == 0
     assert (tmp_path / "out").read_text() == "delo.\n" * 100
+
+
+def test_a_model_that_changed_on_the_hub_does_not_go_on_with_a_file(recipe, copy_folder, tmp_path, monkeypatch):
+    cache = tmp_path / "hub" / "models--some--model"
+    (cache / "refs").mkdir(parents=True)
+    for commit in ("0" * 40, "1" * 40):
+        shutil.copytree(copy_folder, cache / "snapshots" / commit)
+    (cache / "refs" / "main").write_text("0" * 40)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    hub.look_up.cache_clear()
+    (tmp_path / "in").write_text("balo.\n" * 100)
+    arguments = ["model=some/model", f"input={tmp_path / 'in'}", f"output={tmp_path / 'out'}", "--config", "tiny"]
+    write = files.PartialOutput.write
+
+    def stop(*arguments):
+        write(*arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(files.PartialOutput, "write", stop)
+        recipe.main(arguments)
+    begun = (tmp_path / "out.partial").read_bytes()
+    (cache / "refs" / "main").write_text("1" * 40)
+    with pytest.raises(ConfigError, match="out.partial was begun with another revision. .* with overwrite=true"):
+        recipe.main(arguments)
+    assert (tmp_path / "out.partial").read_bytes() == begun
+    assert recipe.main([*arguments, "overwrite=true"]) == 0
+    record = json.loads((tmp_path / "out.json").read_text())
+    assert record["model"] == {"path": "some/model", "hash": "some/model", "revision": "1" * 40}
+    hub.look_up.cache_clear()
+
+
+def test_a_link_to_nowhere_is_no_output(recipe, copy_folder, tmp_path):
+    (tmp_path / "out").symlink_to(tmp_path / "no" / "folder")
+    with pytest.raises(ConfigError, match="output: .*out must be a file, in a folder that exists"):
+        recipe.main([f"model={copy_folder}", f"output={tmp_path / 'out'}"])
 
 
 def test_an_output_that_is_being_written_is_left_alone(recipe, copy_folder, tmp_path):

@@ -154,7 +154,7 @@ def test_a_partial_that_is_shorter_than_its_journal_starts_anew_with_a_warning(p
         assert output.progress.num_lines == 0
         write(output, "new\n")
         output.finish()
-    assert "out.partial has 2 bytes, fewer than the 6 that its journal tells of: the translation starts anew." in caplog.text
+    assert "out.partial has 2 bytes, fewer than the 6 that its journal tells of: the translation" in caplog.text
     assert contents(path) == {"out": b"new\n"}
 
 

@@ -29,7 +29,9 @@ from hf_nmt.config import Settings
 from hf_nmt.errors import ConfigError, DataError
 from hf_nmt.models.tokenization_nmt import SPECIAL_TOKENS, NmtTokenizer, language_tag
 from hf_nmt.subwords import (
+    MAX_BPE_CHARACTERS,
     MAX_BPE_WORDS,
+    MAX_UNIGRAM_CHARACTERS,
     MAX_UNIGRAM_WORDS,
     count_words,
     dropout_needs_bpe,
@@ -267,11 +269,12 @@ def _train_side(
             f"tokens{', 256 bytes' if settings.byte_fallback else ''} and {len(counts) - len(rare)} characters are "
             f"{smallest}. Raise tokenizer.vocab_size well above that, or lower tokenizer.character_coverage."
         )
-    train, limit = {"bpe": (_train_bpe, MAX_BPE_WORDS), "unigram": (_train_unigram, MAX_UNIGRAM_WORDS)}[
-        settings.algorithm
-    ]
     split = _pipeline(models.BPE(), "none").pre_tokenizer.pre_tokenize_str
-    model = train(most_frequent(split_words(words, split, rare), limit), settings, reserved)
+    parts = split_words(words, split, rare)
+    if settings.algorithm == "bpe":
+        model = _train_bpe(most_frequent(parts, MAX_BPE_WORDS, MAX_BPE_CHARACTERS), settings, reserved)
+    else:
+        model = _train_unigram(most_frequent(parts, MAX_UNIGRAM_WORDS, MAX_UNIGRAM_CHARACTERS), settings, reserved)
     tokenizer = _pipeline(model, settings.normalization)
     tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in special])
     metaspace = decoders.Metaspace(replacement=SPACE, prepend_scheme="always")

@@ -15,7 +15,18 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from hf_nmt.errors import ConfigError
 from hf_nmt.models.tokenization_nmt import NmtTokenizer
-from hf_nmt.subwords import BpeDropout, Lattice, _seed_pieces, digamma, most_frequent, train_unigram
+from hf_nmt.subwords import (
+    MAX_PIECE_LENGTH,
+    MAX_WORD_LENGTH,
+    BpeDropout,
+    Lattice,
+    _bounded,
+    _seed_pieces,
+    cut,
+    digamma,
+    most_frequent,
+    train_unigram,
+)
 from hf_nmt.tokenizer_training import TokenizerSettings, train_tokenizer
 
 STEMS = ["lauf", "spiel", "koch", "wander", "mal", "schreib", "denk", "fisch"]
@@ -138,7 +149,7 @@ def test_fewer_pieces_than_wanted_and_a_single_word():
     assert {piece for piece, _ in train_unigram({"ab": 9}, 50)} >= {"a", "b", "ab"}
 
 
-def test_long_words_are_cut_and_stay_finite():
+def test_scores_of_long_words_stay_finite():
     pieces = train_unigram({"ab" * 500: 3, "b" * 1000: 2}, 10)
     assert all(math.isfinite(score) for _, score in pieces)
 
@@ -306,21 +317,84 @@ def test_refusals():
         BpeDropout(train(), 1.5)
 
 
-# The bound on words
+# The bounds on words, characters and seeds
 
 
 def test_the_most_frequent_words_are_kept_with_the_characters_of_all():
     words = Counter({"aa": 9, "ab": 5, "ba": 1, "xy": 1, "bxz": 1})
-    assert most_frequent(words, 5) == words
-    kept = most_frequent(words, 2)
-    assert kept == {"aa": 9, "ab": 5, "x": 2, "y": 1, "z": 1}
-    assert set("".join(kept)) == set("".join(words))
+    assert most_frequent(words, 5, 11) == words
+    for limits in ((2, 100), (5, 5)):
+        kept = most_frequent(words, *limits)
+        assert kept == {"aa": 9, "ab": 5, "x": 2, "y": 1, "z": 1}
+        assert set("".join(kept)) == set("".join(words))
 
 
 def test_words_of_one_count_are_kept_from_everywhere():
     words = Counter(f"{chr(0x4E00 + first)}{chr(0x4E00 + second)}" for first in range(50) for second in range(50))
-    kept = [word for word in most_frequent(words, 500) if len(word) == 2]
+    kept = [word for word in most_frequent(words, 500, 10**6) if len(word) == 2]
     firsts = Counter(word[0] for word in kept)
     assert len(kept) == 500 and len(firsts) == 50 and max(firsts.values()) < 30
     backwards = Counter(dict(reversed(words.items())))
-    assert most_frequent(backwards, 500) == most_frequent(words, 500)
+    assert most_frequent(backwards, 500, 10**6) == most_frequent(words, 500, 10**6)
+    assert most_frequent(words, 2500, 1000) == most_frequent(words, 500, 10**6)
+
+
+VOWEL, TONE = "\N{THAI CHARACTER SARA I}", "\N{THAI CHARACTER MAI EK}"  # combining marks
+LETTERS = [chr(code) for code in range(0x0E01, 0x0E2F)]
+
+
+def phrases(number: int, length: int, seed: int = 0) -> tuple[list[str], list[str]]:
+    """Thai letters with marks, joined to words of a lexicon and those, without spaces, to phrases."""
+    draw = random.Random(seed)
+    syllables = [first + mark for first in LETTERS for mark in ("", VOWEL, VOWEL + TONE)]
+    lexicon = list(dict.fromkeys("".join(draw.choices(syllables, k=draw.randint(2, 4))) for _ in range(150)))
+    return lexicon, ["".join(draw.choices(lexicon, k=length)) for _ in range(number)]
+
+
+@pytest.mark.parametrize("length", [0, 1, 31, 32, 33, 64, 65, 100, 1000])
+def test_long_words_are_cut_evenly_and_not_before_a_mark(length):
+    draw = random.Random(length)
+    word = "".join(draw.choices(["k", "k" + TONE, "k" + VOWEL + TONE, "\N{ZERO WIDTH JOINER}"], k=length))[:length]
+    parts = list(cut("k" + word))
+    assert "".join(parts) == "k" + word
+    assert max(map(len, parts)) <= MAX_WORD_LENGTH and (len(parts) == 1 or min(map(len, parts)) > MAX_PIECE_LENGTH / 2)
+    assert all(part[0] == "k" for part in parts)
+    assert list(cut(TONE * 70)) == [TONE * 24, TONE * 23, TONE * 23]
+
+
+@pytest.mark.parametrize("number", [50, 500, 2000])
+@pytest.mark.parametrize("times", [1, 2])
+def test_what_is_learnt_from_is_bounded_however_long_the_phrases(number, times):
+    _, texts = phrases(number, 40)
+    words = Counter(dict.fromkeys([*texts, "".join(texts[:50])], times))
+    kept = most_frequent(words, 300, 4000)
+    long = [word for word in kept if len(word) > 1]
+    assert 3900 <= sum(map(len, long)) <= 4000
+    assert max(map(len, long)) <= MAX_WORD_LENGTH and len(long) <= 300
+    assert set("".join(texts)) == set("".join(kept))
+    seeds = _bounded(_seed_pieces(kept), 20_000)
+    assert set("".join(texts)) <= seeds.keys()
+    index = {piece: place for place, piece in enumerate(seeds)}
+    assert len(Lattice(list(seeds), index).piece) <= 20_000
+    assert len(Lattice(list(kept), index).piece) <= MAX_PIECE_LENGTH * sum(map(len, kept))
+
+
+def test_the_seeds_that_stay_are_all_characters_and_the_frequent_and_short():
+    seeds = {"a": 9, "b": 1, "ab": 4, "ba": 6, "aba": 5, "abab": 4}
+    assert _bounded(seeds, 30) == seeds  # 1 + 1 + 3 + 3 + 6 + 10 edges are 24
+    assert _bounded(seeds, 23) == {piece: count for piece, count in seeds.items() if piece != "abab"}
+    assert _bounded(seeds, 10) == {"a": 9, "b": 1, "ba": 6, "ab": 4}
+    assert _bounded(seeds, 0) == {"a": 9, "b": 1}
+
+
+@pytest.mark.parametrize(("algorithm", "vocab_size"), [("unigram", 600), ("bpe", 900)])
+def test_words_of_a_lexicon_are_found_in_text_without_spaces(algorithm, vocab_size):
+    lexicon, texts = phrases(500, 12)
+    assert min(map(len, texts)) > MAX_WORD_LENGTH / 2
+    settings = TokenizerSettings(algorithm=algorithm, vocab_size=vocab_size, character_coverage=1.0)
+    tokenizer = train_tokenizer(texts, texts, settings, source_language="th", target_language="th")
+    assert len(set(lexicon) & tokenizer.get_vocab().keys()) >= 0.9 * len(lexicon)
+    for text in phrases(20, 30, seed=0)[1]:
+        ids = tokenizer(text_target=text)["input_ids"]
+        assert tokenizer.decode(ids, skip_special_tokens=True) == text
+        assert len(ids) < len(text) / 2

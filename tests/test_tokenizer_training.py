@@ -195,12 +195,20 @@ def test_sentences_are_drawn_from_the_whole_text():
 
 
 @pytest.mark.parametrize("algorithm", ["bpe", "unigram"])
-def test_characters_of_words_beyond_the_bound_have_a_piece(monkeypatch, algorithm):
-    for name in ("MAX_BPE_WORDS", "MAX_UNIGRAM_WORDS"):
-        monkeypatch.setattr(tokenizer_training, name, 20)
+@pytest.mark.parametrize(("unit", "limit"), [("WORDS", 20), ("CHARACTERS", 100)])
+def test_characters_of_words_beyond_the_bound_have_a_piece(monkeypatch, algorithm, unit, limit):
+    monkeypatch.setattr(tokenizer_training, f"MAX_{algorithm.upper()}_{unit}", limit)
+    whole = getattr(tokenizer_training, f"_train_{algorithm}")
+    learnt_from = []
+    monkeypatch.setattr(
+        tokenizer_training,
+        f"_train_{algorithm}",
+        lambda parts, *rest: learnt_from.extend(parts) or whole(parts, *rest),
+    )
     tokenizer = train(algorithm=algorithm, character_coverage=1.0)
     characters = {*"".join(SOURCES), *"".join(TARGETS)} - {" "}
     assert len({word for text in SOURCES for word in text.split()}) > 20
+    assert sum(map(len if unit == "CHARACTERS" else bool, learnt_from)) <= limit + len(characters)
     assert characters <= tokenizer.get_vocab().keys()
 
 

@@ -44,7 +44,7 @@ MAX_WORD_LENGTH = 32  # characters; longer words (phrases of Thai, say, which ha
 # second. What training adds to memory, and its time on one core:
 # - BPE: 0.3 GB and 12 s for 2.4 million characters of phrases;
 # - unigram: 0.3 GB and 16 s for 100,000 ordinary words, 0.5 GB and 40 s for 1.2 million characters of phrases, 0.7 GB
-#   and a minute where each phrase comes twice. Text over very few letters has up to twice as large a lattice.
+#   and a minute where each phrase comes twice, 0.6 GB for random text over two letters.
 MAX_BPE_WORDS, MAX_BPE_CHARACTERS = 200_000, 2_400_000
 MAX_UNIGRAM_WORDS, MAX_UNIGRAM_CHARACTERS = 100_000, 1_200_000
 MAX_SEED_EDGES = 6_000_000  # of the lattice of the seeds: 100,000 ordinary words have 4 million

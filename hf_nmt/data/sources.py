@@ -247,7 +247,7 @@ def _open_dataset(settings: CorpusSettings, format_name: str, wanted: Wanted) ->
     try:
         if format_name == "hub":
             if settings.split is None:
-                raise ConfigError(f"split is needed for the Hub dataset {name!r}, such as split=train.")
+                raise ConfigError(f"split is needed for the Hub dataset {name!r}, such as train: set it beside path.")
             loaded = datasets.load_dataset(name, settings.subset, split=settings.split)
         else:
             loaded = datasets.load_from_disk(name)

@@ -101,7 +101,11 @@ def load_translator(
     with _told(folder), _no_progress_bars():
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **options)
         model, report = AutoModelForSeq2SeqLM.from_pretrained(
-            folder, trust_remote_code=False, output_loading_info=True, **options
+            folder,
+            trust_remote_code=False,
+            output_loading_info=True,
+            adapter_kwargs=options,  # where peft is installed an adapter is looked for, which asks the Hub once more
+            **options,
         )
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])

@@ -118,7 +118,7 @@ def to_standard_output(load: Callable[[], Any], source: Path | None, settings: T
 
 def to_named_file(load: Callable[[], Any], source: Path | None, settings: TranslateRecipe, folder: str) -> Any:
     """The input is read through and the output locked before the model loads, so that what is wrong is told soon."""
-    from hf_nmt.generation import files
+    from hf_nmt.generation import files, hub
 
     keys = {"source_language", "target_language", "output_format", "decoding"}
     model = fingerprint(artifacts.hash_folder(folder)) if Path(folder).is_dir() else folder
@@ -127,7 +127,7 @@ def to_named_file(load: Callable[[], Any], source: Path | None, settings: Transl
     try:
         with files.open_output(source, output, facts, overwrite=settings.overwrite) as partial:
             translator = load()
-            revision = files.revision(folder)
+            revision = hub.revision(folder)
             partial.confirm(revision=revision)
             with Meter(num_lines, "lines", "translating", done=partial.progress.num_lines) as meter:
                 progress = files.translate_file(

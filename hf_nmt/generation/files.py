@@ -396,17 +396,6 @@ def describe(source: Path | None) -> dict[str, Any] | None:
     return {"bytes": source.stat().st_size, "sha256": artifacts.hash_file(source), "lines": lines}
 
 
-def revision(model: str) -> str | None:
-    """The commit of a model of the Hub that was just loaded; None for a folder."""
-    if not artifacts.may_be_hub_id(model):
-        return None
-    import huggingface_hub
-
-    # Transformers loads what the cache notes as the newest, and keeps no commit in the model.
-    found = huggingface_hub.try_to_load_from_cache(model, "config.json")
-    return Path(found).parent.name if isinstance(found, str) else None
-
-
 def open_output(
     source: Path | None, output: Path, facts: Mapping[str, Any], *, overwrite: bool = False
 ) -> PartialOutput:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import logging
+from pathlib import Path
 from typing import Any
 
+from hf_nmt.artifacts import may_be_hub_id
 from hf_nmt.errors import NmtError
 
 logger = logging.getLogger(__name__)
@@ -44,13 +46,28 @@ def look_up(model: str) -> dict[str, Any]:
         remedy, failure = "Look at the network, or give the folder of a model", error
     else:
         return {}
-    if isinstance(huggingface_hub.try_to_load_from_cache(model, "config.json"), str):
+    if _downloaded(model) is not None:
         logger.info("%s: %s; the files downloaded earlier are taken.", model, reason)
         return {"local_files_only": True}
     raise NmtError(
         f"{model}: there is no such folder; as an id of the Hub it was never downloaded to this machine, and {reason}."
         f" {remedy}."
     ) from failure
+
+
+def revision(model: str) -> str | None:
+    """The commit of a model of the Hub that was just loaded; None for a folder."""
+    # Transformers loads what the cache notes as the newest, and keeps no commit in the model.
+    folder = _downloaded(model) if may_be_hub_id(model) else None
+    return None if folder is None else folder.name
+
+
+def _downloaded(model: str) -> Path | None:
+    """The folder of the newest revision of a model in the cache; None where it was never downloaded."""
+    import huggingface_hub
+
+    config = huggingface_hub.try_to_load_from_cache(model, "config.json")
+    return Path(config).parent if isinstance(config, str) else None
 
 
 def _innermost(error: BaseException) -> str:

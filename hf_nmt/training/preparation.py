@@ -131,13 +131,10 @@ class TrainingData(Settings):
                         existing_file(corpus.path)
             except DataError as error:
                 findings.append(f"data.{split}.path: {error}")
-            sources = [] if corpus.source is None else [corpus.source]
-            for name, path in [
-                *(("source", path) for path in sources),
-                *(("target", path) for path in corpus.targets),
-            ]:
+            for name, path in [("source", corpus.source), *(("target", path) for path in corpus.targets)]:
                 try:
-                    existing_file(path)
+                    if path is not None:
+                        existing_file(path)
                 except DataError as error:
                     findings.append(f"data.{split}.{name}: {error}")
         return findings

@@ -27,12 +27,12 @@ with interrupts_told():  # torch and Transformers take seconds to import
     from hf_nmt.training.finish import choose_model, save_model, summary_lines, write_summary
     from hf_nmt.training.model_building import ModelSettings, build_model
     from hf_nmt.training.preparation import (
-        TrainingRecipe,
         latest_checkpoint,
         make_trainer,
         open_run,
         prepare_tokenizer,
     )
+    from hf_nmt.training.recipe import TrainingRecipe
 
 logger = logging.getLogger("hf_nmt.recipes.train")
 

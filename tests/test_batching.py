@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerFast
 
 from hf_nmt.batching import (
     BatchingSettings,
+    PairEncoder,
     SampledPairs,
     TokenBatchSampler,
     TranslationCollator,
@@ -280,7 +281,9 @@ PAIRS = datasets.Dataset.from_list(
 
 def encode(folder, tokenizer, pairs=PAIRS, keep_text=False, **limits):
     limits = {"max_source_length": 5, "max_target_length": 4} | limits
-    return encode_pairs(pairs, tokenizer, BatchingSettings(**limits), cache_dir=folder, keep_text=keep_text)
+    return encode_pairs(
+        pairs, PairEncoder(tokenizer, BatchingSettings(**limits)), cache_dir=folder, keep_text=keep_text
+    )
 
 
 def test_encoded_rows(tmp_path, tokenizer):
@@ -439,7 +442,7 @@ def epoch_of(dataset, sampler, epoch, **loading):
 
 def test_training_batches_hold_every_token_once(tmp_path, tokenizer):
     pairs, made = many_pairs(), budget(32, updates_per_bucket=1)
-    encoded = encode_pairs(pairs, tokenizer, made, cache_dir=tmp_path)
+    encoded = encode_pairs(pairs, PairEncoder(tokenizer, made), cache_dir=tmp_path)
     dataset, sampler = training_batches(encoded, made, seed=0, accumulation=2)
     for epoch in (0, 1):
         seen = [
@@ -452,7 +455,7 @@ def test_training_batches_hold_every_token_once(tmp_path, tokenizer):
 
 def test_sampled_pairs_depend_on_seed_epoch_and_row_only(tmp_path, tokenizer):
     pairs, made = many_pairs(), budget(64, updates_per_bucket=1)
-    encoded = encode_pairs(pairs, tokenizer, made, cache_dir=tmp_path, keep_text=True)
+    encoded = encode_pairs(pairs, PairEncoder(tokenizer, made), cache_dir=tmp_path, keep_text=True)
 
     def batches(epoch, seed=0, **loading):
         dataset, sampler = training_batches(encoded, made, seed=seed, subword_sampler=Spelling())
@@ -471,7 +474,7 @@ def test_sampled_pairs_depend_on_seed_epoch_and_row_only(tmp_path, tokenizer):
 def test_a_sample_beyond_the_limit_gives_way(tmp_path, tokenizer):
     pairs = many_pairs()
     made = BatchingSettings(max_source_length=6, max_target_length=6)
-    encoded = encode_pairs(pairs, tokenizer, made, cache_dir=tmp_path, keep_text=True)
+    encoded = encode_pairs(pairs, PairEncoder(tokenizer, made), cache_dir=tmp_path, keep_text=True)
     rows = SampledPairs(encoded, Spelling(), made, seed=0)
     sampled = [rows[index] for index in range(len(rows))]
     assert max(len(row["labels"]) for row in sampled) <= 6

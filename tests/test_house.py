@@ -68,7 +68,9 @@ def text_files() -> list[Path]:
     files = [path for folder in folders for path in (ROOT / folder).rglob("*")]
     files += ROOT.iterdir()
     return sorted(
-        path for path in files if path.is_file() and path.suffix in kinds and "__pycache__" not in path.parts
+        path
+        for path in files
+        if path.is_file() and path.suffix in kinds and not {"__pycache__", ".git"} & {*path.parts}
     )
 
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from hf_nmt.batching.collator import TranslationCollator
 from hf_nmt.batching.encoding import encode_pairs, length_columns
+from hf_nmt.batching.pair_encoder import LANGUAGE_COLUMNS, EncodedRows, PairEncoder
 from hf_nmt.batching.rows import SampledPairs, training_batches
 from hf_nmt.batching.sampler import TokenBatchSampler
 from hf_nmt.batching.settings import BatchingSettings
 
 __all__ = [
+    "LANGUAGE_COLUMNS",
     "BatchingSettings",
+    "EncodedRows",
+    "PairEncoder",
     "SampledPairs",
     "TokenBatchSampler",
     "TranslationCollator",

@@ -7,11 +7,10 @@ import hashlib
 import io
 import json
 import logging
-import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import chain, compress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,9 @@ import datasets
 import numpy as np
 import pyarrow as pa
 from tqdm.auto import tqdm
-from transformers import PreTrainedTokenizerBase
 
-from hf_nmt.artifacts import atomic_folder, file_lock, hash_folder, is_complete, mark_complete, write_json
-from hf_nmt.batching.settings import BatchingSettings
+from hf_nmt.artifacts import atomic_folder, file_lock, is_complete, mark_complete, write_json
+from hf_nmt.batching.pair_encoder import LANGUAGE_COLUMNS, PairEncoder
 from hf_nmt.config import fingerprint
 from hf_nmt.errors import DataError
 
@@ -45,8 +43,7 @@ _SCHEMA = pa.schema(
 
 def encode_pairs(
     dataset: datasets.Dataset,
-    tokenizer: PreTrainedTokenizerBase,
-    settings: BatchingSettings,
+    encoder: PairEncoder,
     *,
     cache_dir: Path | str | None = None,
     keep_text: bool = False,
@@ -56,26 +53,29 @@ def encode_pairs(
     How many pairs were kept, dropped and cut is logged and lies beside the result (`manifest.recorded_steps`).
 
     Args:
-        dataset: rows with `source` and `target`.
-        tokenizer: any tokenizer of Transformers that takes `text_target`.
-        settings: limits of length.
+        dataset: rows with `source` and `target`, and `LANGUAGE_COLUMNS` where there are several languages.
+        encoder: makes the ids.
         cache_dir: where Arrow files are kept; the Hugging Face datasets cache by default.
         keep_text: keep `source` and `target`, for `SampledPairs`.
 
     Returns:
-        Memory-mapped dataset with int32 `input_ids`, `labels`, `source_length` and `target_length`.
+        Memory-mapped dataset with int32 `input_ids`, `labels`, `source_length` and `target_length`, and the language
+        columns that were there.
 
     Raises:
         DataError: a pair is too long and `too_long` is `error`, or no pair is left.
+        ConfigError: the model does not have the language of a row.
     """
-    limits = settings.model_dump(include={"max_source_length", "max_target_length", "too_long"})
-    key = fingerprint(ENCODING_VERSION, _hash_texts(dataset), _hash_tokenizer(tokenizer), limits, keep_text)
+    limits = encoder.limits()
+    kept = [name for name in LANGUAGE_COLUMNS if name in dataset.column_names]
+    key = fingerprint(ENCODING_VERSION, _hash_texts(dataset, kept), encoder.fingerprint(), limits, keep_text)
     root = Path(cache_dir) if cache_dir is not None else Path(datasets.config.HF_DATASETS_CACHE) / "hf_nmt"
     folder = root / f"encoded-{key}"
+    kept += ["source", "target"] if keep_text else []
     with file_lock(folder, timeout_seconds=-1):
         if not is_complete(folder):
             with atomic_folder(folder, replace=True) as partial:
-                counts = _write(partial / "data.arrow", dataset, tokenizer, settings, keep_text)
+                counts = _write(partial / "data.arrow", dataset, encoder, kept)
                 write_json(partial / "steps.json", [{"name": "encode", "settings": limits, **counts}])
                 mark_complete(partial)
     _tell(json.loads((folder / "steps.json").read_text(encoding="utf-8")))
@@ -124,8 +124,8 @@ class _HashSink(io.RawIOBase):
         return len(data)
 
 
-def _hash_texts(dataset: datasets.Dataset) -> str:
-    schema = pa.schema({"source": pa.string(), "target": pa.string()})
+def _hash_texts(dataset: datasets.Dataset, language_columns: list[str]) -> str:
+    schema = pa.schema([(name, pa.string()) for name in ("source", "target", *language_columns)])
     sink = _HashSink()
     with pa.ipc.new_stream(pa.PythonFile(sink, mode="w"), schema) as writer:
         for table in _batches(dataset, schema.names):
@@ -133,27 +133,12 @@ def _hash_texts(dataset: datasets.Dataset) -> str:
     return sink.digest.hexdigest()
 
 
-def _hash_tokenizer(tokenizer: PreTrainedTokenizerBase) -> list[Any]:
-    languages = [getattr(tokenizer, name, None) for name in ("src_lang", "tgt_lang")]
-    with tempfile.TemporaryDirectory() as folder:
-        tokenizer.save_pretrained(folder)
-        return [hash_folder(folder), languages]
-
-
-def _write(
-    path: Path,
-    dataset: datasets.Dataset,
-    tokenizer: PreTrainedTokenizerBase,
-    settings: BatchingSettings,
-    keep_text: bool,
-) -> dict[str, Any]:
+def _write(path: Path, dataset: datasets.Dataset, encoder: PairEncoder, kept_columns: list[str]) -> dict[str, Any]:
     """Encode into an Arrow file; returns the counts of a step."""
-    sides: dict[str, tuple[int, Callable[..., Any]]] = {
-        "source": (settings.max_source_length, lambda texts, **cut: _ids(tokenizer, cut, text=texts)),
-        "target": (settings.max_target_length, lambda texts, **cut: _ids(tokenizer, cut, text_target=texts)),
-    }
     counts: dict[str, Counter[str]] = {"dropped": Counter(), "changed": Counter()}
-    schema = pa.schema([*_SCHEMA, *(pa.field(side, pa.string()) for side in sides if keep_text)])
+    schema = pa.schema([*_SCHEMA, *(pa.field(name, pa.string()) for name in kept_columns)])
+    columns = list(dict.fromkeys(["source", "target", *kept_columns]))
+    columns += [name for name in LANGUAGE_COLUMNS if name in dataset.column_names and name not in columns]
     kept = 0
     with (
         pa.OSFile(str(path), "wb") as file,
@@ -163,42 +148,22 @@ def _write(
         _old_objects_left_alone(),
         tqdm(total=len(dataset), desc="Encoding", unit=" pairs", disable=None) as progress,
     ):
-        for start, table in zip(range(0, len(dataset), _PAIRS_AT_A_TIME), _batches(dataset, list(sides)), strict=True):
-            keep = np.ones(len(table), dtype=bool)
-            ids: dict[str, list[list[int]]] = {}
-            for side, (limit, encode) in sides.items():
-                texts = table[side].to_pylist()
-                ids[side] = encode(texts)
-                too_long = np.flatnonzero([len(row) > limit for row in ids[side]])
-                if not len(too_long):
-                    continue
-                if settings.too_long == "error":
-                    raise DataError(
-                        f"The {side} of pair {start + too_long[0] + 1} has {len(ids[side][too_long[0]])} tokens, more "
-                        f"than max_{side}_length={limit}. Raise the limit, or set too_long to drop or truncate."
-                    )
-                if settings.too_long == "truncate":
-                    cut = encode([texts[row] for row in too_long], truncation=True, max_length=limit)
-                    for row, shorter in zip(too_long, cut, strict=True):
-                        ids[side][row] = shorter
-                    counts["changed"][f"{side}_truncated"] += len(too_long)
-                else:
-                    # A pair that is too long on both sides counts once, for its source.
-                    counts["dropped"][f"{side}_too_long"] += int(keep[too_long].sum())
-                    keep[too_long] = False
-            source, target = (_list_array(list(compress(rows, keep))) for rows in ids.values())
-            columns = [source, target, source.value_lengths(), target.value_lengths()]
-            if keep_text:
-                columns += [table[side].filter(pa.array(keep)) for side in sides]
-            writer.write_table(pa.table(columns, schema=schema))
-            source_lengths.write(columns[2].to_numpy())
-            target_lengths.write(columns[3].to_numpy())
+        for start, table in zip(range(0, len(dataset), _PAIRS_AT_A_TIME), _batches(dataset, columns), strict=True):
+            encoded = encoder({name: table[name].to_pylist() for name in columns}, first=start)
+            source, target = _list_array(encoded.input_ids), _list_array(encoded.labels)
+            arrays = [source, target, source.value_lengths(), target.value_lengths()]
+            arrays += [table[name].filter(pa.array(encoded.kept)) for name in kept_columns]
+            writer.write_table(pa.table(arrays, schema=schema))
+            source_lengths.write(arrays[2].to_numpy())
+            target_lengths.write(arrays[3].to_numpy())
+            counts["dropped"] += encoded.dropped
+            counts["changed"] += encoded.changed
             kept += len(source)
             progress.update(len(table))
     if not kept:
         raise DataError(
-            f"None of {len(dataset):,} pairs is within max_source_length={settings.max_source_length} and "
-            f"max_target_length={settings.max_target_length} tokens. Raise the limits."
+            f"None of {len(dataset):,} pairs is within max_source_length={encoder.settings.max_source_length} and "
+            f"max_target_length={encoder.settings.max_target_length} tokens. Raise the limits."
         )
     # `+` leaves out zeros: pairs too long on the target side that had all gone for their source.
     return {"kept": kept, **{what: dict(+reasons) for what, reasons in counts.items()}}
@@ -212,12 +177,6 @@ def _old_objects_left_alone() -> Iterator[None]:
         yield
     finally:
         gc.unfreeze()
-
-
-def _ids(tokenizer: PreTrainedTokenizerBase, cut: dict[str, Any], **texts: list[str]) -> list[list[int]]:
-    return tokenizer(**texts, **cut, return_attention_mask=False, return_token_type_ids=False, verbose=False)[
-        "input_ids"
-    ]
 
 
 def _list_array(rows: list[list[int]]) -> pa.ListArray:

@@ -3,36 +3,31 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any
 
-import pydantic
 import torch
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset
-from pydantic import Field
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Seq2SeqTrainingArguments
 
 from hf_nmt import runs
 from hf_nmt.artifacts import atomic_folder, write_json
-from hf_nmt.batching import BatchingSettings, TranslationCollator, encode_pairs, training_batches
-from hf_nmt.config import Settings, differences
-from hf_nmt.data.manifest import Manifest, describe
-from hf_nmt.data.sources import BUILT_IN, CorpusSettings, count_several_references, format_of, load_pairs
-from hf_nmt.data.text_lines import existing_file
-from hf_nmt.errors import ConfigError, DataError
-from hf_nmt.generation.decoding import DecodingSettings
-from hf_nmt.metrics import MetricSettings
+from hf_nmt.batching import BatchingSettings, PairEncoder, TranslationCollator, encode_pairs, training_batches
+from hf_nmt.config import differences
+from hf_nmt.data.manifest import Manifest
+from hf_nmt.data.sources import count_several_references
+from hf_nmt.errors import ConfigError
+from hf_nmt.models.sources_nmt import Languages
 from hf_nmt.models.tokenization_nmt import NmtTokenizer
 from hf_nmt.runs import Run
 from hf_nmt.subwords import BpeDropout
 from hf_nmt.tokenizer_checking import check_tokenizer
-from hf_nmt.tokenizer_training import TokenizerSettings, load_tokenizer, train_tokenizer
-from hf_nmt.training import checkpoints, languages
-from hf_nmt.training.model_building import FROM_NEW_WEIGHTS
-from hf_nmt.training.settings import TrainingSettings
+from hf_nmt.tokenizer_training import load_tokenizer, train_tokenizer
+from hf_nmt.training import checkpoints
+from hf_nmt.training.recipe import TrainingRecipe
+from hf_nmt.training.texts import Texts
 from hf_nmt.training.trainer import TranslationTrainer
 from hf_nmt.training.validation import Validation
 
@@ -41,220 +36,6 @@ MANIFEST = "manifest.json"
 logger = logging.getLogger(__name__)
 
 _EXAMPLES = {"source_language": "de", "target_language": "en"}
-
-
-class Texts(NamedTuple):
-    """Pairs to train on, and to validate with."""
-
-    train: Dataset
-    validation: Dataset | None
-
-
-class TrainingData(Settings):
-    """Texts to train on and to validate with."""
-
-    source_language: str | None = Field(
-        None, description="Code of the source language, such as de; needed for every corpus but the built-in one (ko)."
-    )
-    target_language: str | None = Field(
-        None, description="Code of the target language, such as en; needed for every corpus but the built-in one (en)."
-    )
-    train: CorpusSettings | None = Field(
-        None, description="Pairs to train on; null takes the built-in corpus controlled/tiny."
-    )
-    validation: CorpusSettings | None = Field(
-        None,
-        description="Pairs to validate with; they choose the best model. null: those of the built-in corpus where it "
-        "is trained on, else none: then the best model is the average of the last checkpoints.",
-    )
-
-    @pydantic.model_validator(mode="after")
-    def _one_translation_each(self) -> TrainingData:
-        if self.train is not None and len(self.train.targets) > 1:
-            raise ConfigError(
-                f"train.target: training reads one translation of each source, and {len(self.train.targets)} files "
-                "are given. To train on all of them, join them one after another into one file, and the source as "
-                "many times into another; several references are for validation and tests."
-            )
-        return self
-
-    @pydantic.model_validator(mode="after")
-    def _languages_given(self) -> TrainingData:
-        if not self.built_in:
-            missing = [(name, code) for name, code in _EXAMPLES.items() if getattr(self, name) is None]
-            findings = [
-                f"{name}: not given; write the code of the language, such as {code}." for name, code in missing
-            ]
-            if findings:
-                raise ConfigError(findings)
-        return self
-
-    @pydantic.model_validator(mode="after")
-    def _codes_of_languages(self) -> TrainingData:
-        given = {name: getattr(self, name) for name in _EXAMPLES}
-        findings = [f"{name}: {told}" for name, code in given.items() if code and (told := languages.problem_of(code))]
-        if findings:
-            raise ConfigError(findings)
-        return self
-
-    @property
-    def built_in(self) -> str | None:
-        """`path` of the built-in corpus, where that is what is trained on."""
-        path = f"{BUILT_IN}tiny" if self.train is None else self.train.path
-        return path if path is not None and path.startswith(BUILT_IN) else None
-
-    @property
-    def languages(self) -> dict[str, str]:
-        """source_language and target_language."""
-        return {
-            "source_language": self.source_language or "ko",
-            "target_language": self.target_language or "en",
-        }
-
-    @property
-    def corpora(self) -> dict[str, CorpusSettings]:
-        """What is read, by split."""
-        built_in = {
-            split: CorpusSettings(path=self.built_in, split=split)
-            for split in ("train", "validation")
-            if self.built_in is not None
-        }
-        given = {"train": self.train, "validation": self.validation}
-        return built_in | {split: corpus for split, corpus in given.items() if corpus is not None}
-
-    def check_files(self) -> list[str]:
-        findings = []
-        for split, corpus in self.corpora.items():
-            try:
-                if corpus.path is not None and not corpus.path.startswith(BUILT_IN) and not Path(corpus.path).exists():
-                    if format_of(corpus) != "hub":
-                        existing_file(corpus.path)
-            except DataError as error:
-                findings.append(f"data.{split}.path: {error}")
-            for name, path in [("source", corpus.source), *(("target", path) for path in corpus.targets)]:
-                try:
-                    if path is not None:
-                        existing_file(path)
-                except DataError as error:
-                    findings.append(f"data.{split}.{name}: {error}")
-        return findings
-
-    def load(self) -> Texts:
-        texts = {split: load_pairs(corpus, **self.languages) for split, corpus in self.corpora.items()}
-        return Texts(texts["train"], texts.get("validation"))
-
-    def describe(self, texts: Texts) -> Manifest:
-        read = texts._asdict()
-        return describe({split: (corpus, read[split]) for split, corpus in self.corpora.items()}, **self.languages)
-
-
-# Names under which users look for what is not there yet.
-_PRETRAINED = (
-    "init_from", "from_pretrained", "pretrained", "pretrained_model", "model_path", "model_name", "model_name_or_path",
-    "finetune", "fine_tune", "finetune_from", "finetune_from_model", "restore_file", "train_from", "warm_start",
-)  # fmt: skip
-
-
-class TrainingRecipe(Settings):
-    """What every recipe that trains a translation model is told."""
-
-    renamed_keys: ClassVar[dict[str, str]] = dict.fromkeys(_PRETRAINED, FROM_NEW_WEIGHTS)
-
-    seed: int = Field(42, ge=0, description="Of the first weights, of dropout and of the order of the batches.")
-    name: str | None = Field(
-        None,
-        pattern=r"^[\w-][\w.-]*$",
-        description="Opens the name of the run folder: letters, digits, _ - and . after the first; null takes the "
-        "languages, such as de-en.",
-    )
-    output_dir: Path = Field(Path("runs"), description="Folder in which every run gets its own.")
-    resume: Path | None = Field(
-        None,
-        description="Run folder to continue, with the settings it was started with; none of them can be changed. "
-        "null starts a new run.",
-    )
-    data: TrainingData = Field(TrainingData(), description="The texts.")
-    tokenizer: TokenizerSettings = Field(TokenizerSettings(), description="Subword vocabulary.")
-    # Each recipe has its own; it is named here so that it stands in this place.
-    model: Settings = Field(Settings(), description="Shape of the model.")
-    batching: BatchingSettings = Field(BatchingSettings(), description="Sizes of the batches.")
-    training: TrainingSettings = Field(TrainingSettings(), description="The training loop.")
-    # Validation texts are aligned by line, and each line must come out.
-    decoding: DecodingSettings = Field(
-        DecodingSettings(split_sentences=False, truncate=True),
-        description="How the last validation translates, and the saved model unless told otherwise.",
-    )
-    metrics: MetricSettings = Field(
-        MetricSettings(names=["bleu", "chrf"], num_bootstrap_samples=0), description="Scores of the validations."
-    )
-
-    @pydantic.model_validator(mode="after")
-    def _sections_fit(self) -> TrainingRecipe:
-        best = self.training.metric_for_best_model
-        if best != "loss" and best not in self.metrics.names:
-            raise ConfigError(f"training.metric_for_best_model: {best} is not computed; add it to metrics.names.")
-        return self
-
-    @property
-    def run_name(self) -> str:
-        return self.name or "-".join(self.data.languages.values())
-
-    def check_files(self) -> list[str]:
-        findings = self.data.check_files()
-        if self.resume is not None:  # it has a tokenizer and a folder of its own
-            return findings
-        if self.tokenizer.path is not None and not self.tokenizer.path.exists():
-            findings.append(f"tokenizer.path: {self.tokenizer.path} does not exist.")
-        try:
-            self._check_output()
-        except ConfigError as error:
-            findings += error.findings
-        return findings
-
-    def arguments(self) -> Seq2SeqTrainingArguments:
-        """The Trainer's arguments on this machine; they and the files that are named are checked against it.
-
-        Raises:
-            ConfigError: something cannot be had here, or does not fit.
-            DataError: the tokenizer to be reused cannot be read.
-        """
-        if self.tokenizer.path is not None and self.resume is None:  # a run that goes on has a tokenizer of its own
-            self._check_languages(self.tokenizer.path, load_tokenizer(self.tokenizer.path))
-        if self.resume is None:
-            self._check_output()
-        validate = "validation" in self.data.corpora
-        arguments = self.training.arguments(seed=self.seed, run_name=self.run_name, validate=validate)
-        if self.resume is None and arguments.process_index == 0:
-            for name, code in self.data.languages.items():
-                if doubt := languages.doubt_about(code):
-                    logger.warning("data.%s: %s It is taken as it stands.", name, doubt)
-        return arguments
-
-    def _check_output(self) -> None:
-        """What can be told of output_dir without making it."""
-        folder = self.output_dir.absolute()
-        existing = next(path for path in (folder, *folder.parents) if path.exists())
-        if not existing.is_dir():
-            raise ConfigError(
-                f"output_dir: {self.output_dir} cannot be made, as {existing} is a file. Choose another."
-            )
-        if not os.access(existing, os.W_OK | os.X_OK):
-            raise ConfigError(
-                f"output_dir: you may not write in {existing}. Choose another folder, or have its rights changed."
-            )
-
-    def _check_languages(self, path: Path, tokenizer: NmtTokenizer) -> None:
-        findings = []
-        for side in ("source", "target"):
-            known, wanted = getattr(tokenizer, f"{side}_languages"), self.data.languages[f"{side}_language"]
-            if known and wanted not in known:
-                findings.append(
-                    f"tokenizer.path: the {side} language of {path} is {' or '.join(known)}, but "
-                    f"data.{side}_language is {wanted}. Give a tokenizer of this language, or leave tokenizer.path "
-                    "out to train one."
-                )
-        if findings:
-            raise ConfigError(findings)
 
 
 def open_run(
@@ -364,10 +145,12 @@ def make_trainer(
             f"{several:,}",
             f"{len(texts.train):,}",
         )
+    languages = Languages.of(model.config, tokenizer)
+    encoder = PairEncoder(tokenizer, batching, languages=languages, **settings.data.languages)
     with arguments.main_process_first(local=False, desc="encoding"):
-        encoded = {"train": encode_pairs(texts.train, tokenizer, batching, keep_text=dropout is not None)}
+        encoded = {"train": encode_pairs(texts.train, encoder, keep_text=dropout is not None)}
         if texts.validation is not None:
-            encoded["validation"] = encode_pairs(texts.validation, tokenizer, batching)
+            encoded["validation"] = encode_pairs(texts.validation, encoder)
     if arguments.process_index == 0:
         # What was too long is known only now.
         path = run.folder / MANIFEST

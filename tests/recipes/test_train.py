@@ -144,7 +144,7 @@ def test_settings_are_refused_before_anything_is_read(finished, monkeypatch, arg
     def fail(*args, **kwargs):
         raise AssertionError("texts were read")
 
-    monkeypatch.setattr("hf_nmt.training.preparation.load_pairs", fail)
+    monkeypatch.setattr("hf_nmt.training.texts.load_pairs", fail)
     with pytest.raises(ConfigError) as error:
         main(*finished[1], *argv)
     assert message in str(error.value)

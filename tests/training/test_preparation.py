@@ -12,7 +12,7 @@ from corpora import write_corpus
 
 from hf_nmt.config import load
 from hf_nmt.errors import ConfigError
-from hf_nmt.training.preparation import TrainingRecipe
+from hf_nmt.training.recipe import TrainingRecipe
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "train.py"
 

@@ -198,7 +198,7 @@ def test_without_texts_there_is_no_validation():
     [
         ({"fp16": True}, "training.fp16: .*the Trainer would silently train in fp32; use bf16"),
         ({"tf32": True}, "training.tf32: .*NVIDIA GPUs only"),
-        ({"optim": "lion_8bit"}, "training.optim: lion_8bit cannot be used here: .*bitsandbytes"),
+        ({"optim": "grokadamw"}, "training.optim: grokadamw cannot be used here: .*grokadamw"),
         ({"lr_scheduler_kwargs": {"foo": 1}}, "training.lr_scheduler_kwargs: do not fit inverse_sqrt: .*foo"),
         ({"lr_scheduler_type": "cosine_with_min_lr"}, "do not fit cosine_with_min_lr: .*min_lr"),
         ({"dataloader_prefetch_factor": 2}, "training: .*dataloader_num_workers"),

@@ -10,7 +10,7 @@ from toy_training import collate
 
 from hf_nmt.generation.decoding import DecodingSettings
 from hf_nmt.metrics import MetricSettings
-from hf_nmt.training.preparation import TrainingRecipe
+from hf_nmt.training.recipe import TrainingRecipe
 from hf_nmt.training.validation import Validation, search_text, with_beams
 
 METRICS = MetricSettings(names=["bleu", "chrf"], num_bootstrap_samples=0)

@@ -1,0 +1,139 @@
+"""Settings of a recipe that trains."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import ClassVar
+
+import pydantic
+from pydantic import Field
+from transformers import Seq2SeqTrainingArguments
+
+from hf_nmt.batching import BatchingSettings
+from hf_nmt.config import Settings
+from hf_nmt.errors import ConfigError
+from hf_nmt.generation.decoding import DecodingSettings
+from hf_nmt.metrics import MetricSettings
+from hf_nmt.models.tokenization_nmt import NmtTokenizer
+from hf_nmt.tokenizer_training import TokenizerSettings, load_tokenizer
+from hf_nmt.training import languages
+from hf_nmt.training.model_building import FROM_NEW_WEIGHTS
+from hf_nmt.training.settings import TrainingSettings
+from hf_nmt.training.texts import TrainingData
+
+MANIFEST = "manifest.json"
+
+logger = logging.getLogger(__name__)
+
+_EXAMPLES = {"source_language": "de", "target_language": "en"}
+
+
+# Names under which users look for what is not there yet.
+_PRETRAINED = (
+    "init_from", "from_pretrained", "pretrained", "pretrained_model", "model_path", "model_name", "model_name_or_path",
+    "finetune", "fine_tune", "finetune_from", "finetune_from_model", "restore_file", "train_from", "warm_start",
+)  # fmt: skip
+
+
+class TrainingRecipe(Settings):
+    """What every recipe that trains a translation model is told."""
+
+    renamed_keys: ClassVar[dict[str, str]] = dict.fromkeys(_PRETRAINED, FROM_NEW_WEIGHTS)
+
+    seed: int = Field(42, ge=0, description="Of the first weights, of dropout and of the order of the batches.")
+    name: str | None = Field(
+        None,
+        pattern=r"^[\w-][\w.-]*$",
+        description="Opens the name of the run folder: letters, digits, _ - and . after the first; null takes the "
+        "languages, such as de-en.",
+    )
+    output_dir: Path = Field(Path("runs"), description="Folder in which every run gets its own.")
+    resume: Path | None = Field(
+        None,
+        description="Run folder to continue, with the settings it was started with; none of them can be changed. "
+        "null starts a new run.",
+    )
+    data: TrainingData = Field(TrainingData(), description="The texts.")
+    tokenizer: TokenizerSettings = Field(TokenizerSettings(), description="Subword vocabulary.")
+    # Each recipe has its own; it is named here so that it stands in this place.
+    model: Settings = Field(Settings(), description="Shape of the model.")
+    batching: BatchingSettings = Field(BatchingSettings(), description="Sizes of the batches.")
+    training: TrainingSettings = Field(TrainingSettings(), description="The training loop.")
+    # Validation texts are aligned by line, and each line must come out.
+    decoding: DecodingSettings = Field(
+        DecodingSettings(split_sentences=False, truncate=True),
+        description="How the last validation translates, and the saved model unless told otherwise.",
+    )
+    metrics: MetricSettings = Field(
+        MetricSettings(names=["bleu", "chrf"], num_bootstrap_samples=0), description="Scores of the validations."
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _sections_fit(self) -> TrainingRecipe:
+        best = self.training.metric_for_best_model
+        if best != "loss" and best not in self.metrics.names:
+            raise ConfigError(f"training.metric_for_best_model: {best} is not computed; add it to metrics.names.")
+        return self
+
+    @property
+    def run_name(self) -> str:
+        return self.name or "-".join(self.data.languages.values())
+
+    def check_files(self) -> list[str]:
+        findings = self.data.check_files()
+        if self.resume is not None:  # it has a tokenizer and a folder of its own
+            return findings
+        if self.tokenizer.path is not None and not self.tokenizer.path.exists():
+            findings.append(f"tokenizer.path: {self.tokenizer.path} does not exist.")
+        try:
+            self._check_output()
+        except ConfigError as error:
+            findings += error.findings
+        return findings
+
+    def arguments(self) -> Seq2SeqTrainingArguments:
+        """The Trainer's arguments on this machine; they and the files that are named are checked against it.
+
+        Raises:
+            ConfigError: something cannot be had here, or does not fit.
+            DataError: the tokenizer to be reused cannot be read.
+        """
+        if self.tokenizer.path is not None and self.resume is None:  # a run that goes on has a tokenizer of its own
+            self._check_languages(self.tokenizer.path, load_tokenizer(self.tokenizer.path))
+        if self.resume is None:
+            self._check_output()
+        validate = "validation" in self.data.corpora
+        arguments = self.training.arguments(seed=self.seed, run_name=self.run_name, validate=validate)
+        if self.resume is None and arguments.process_index == 0:
+            for name, code in self.data.languages.items():
+                if doubt := languages.doubt_about(code):
+                    logger.warning("data.%s: %s It is taken as it stands.", name, doubt)
+        return arguments
+
+    def _check_output(self) -> None:
+        """What can be told of output_dir without making it."""
+        folder = self.output_dir.absolute()
+        existing = next(path for path in (folder, *folder.parents) if path.exists())
+        if not existing.is_dir():
+            raise ConfigError(
+                f"output_dir: {self.output_dir} cannot be made, as {existing} is a file. Choose another."
+            )
+        if not os.access(existing, os.W_OK | os.X_OK):
+            raise ConfigError(
+                f"output_dir: you may not write in {existing}. Choose another folder, or have its rights changed."
+            )
+
+    def _check_languages(self, path: Path, tokenizer: NmtTokenizer) -> None:
+        findings = []
+        for side in ("source", "target"):
+            known, wanted = getattr(tokenizer, f"{side}_languages"), self.data.languages[f"{side}_language"]
+            if known and wanted not in known:
+                findings.append(
+                    f"tokenizer.path: the {side} language of {path} is {' or '.join(known)}, but "
+                    f"data.{side}_language is {wanted}. Give a tokenizer of this language, or leave tokenizer.path "
+                    "out to train one."
+                )
+        if findings:
+            raise ConfigError(findings)

@@ -25,6 +25,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = [
     {"errors", "protocols", "config", "config_help", "config_keys", "config_yaml", "artifacts", "models"},
     {
+        "benchmarking",
         "tokenizer_training",
         "tokenizer_checking",
         "subwords",

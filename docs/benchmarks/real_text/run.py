@@ -18,97 +18,22 @@ import argparse
 import csv
 import json
 import math
-import os
-import platform
 import random
-import subprocess
-import sys
 from collections import Counter
-from importlib.metadata import version
 from pathlib import Path
 
+from hf_nmt.benchmarking import interval_text, keep_result, run_facts, score, train
+
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[2]
 RESULTS = HERE / "results.json"
 NUM_TATOEBA_TRAIN = 3400
-
-
-def recipe(name: str, *arguments: str) -> str:
-    """Run a recipe on one thread, and return what it prints."""
-    command = [sys.executable, str(ROOT / "recipes" / f"{name}.py"), *arguments]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout.strip()
-
-
-def train(config: str, run: str | None, *arguments: str) -> Path:
-    """The run folder of a finished training."""
-    if run is None:
-        return Path(recipe("train", "--config", config, *arguments)).parent
-    if json.loads(Path(run, "run.json").read_text())["status"] != "finished":
-        recipe("train", f"resume={run}")
-    return Path(run)
-
-
-def score(name: str, work: Path, *arguments: str) -> tuple[Path, list[dict]]:
-    """Folder and score records of `recipes/validate.py`."""
-    recipe("validate", *arguments, f"output_dir={work}", f"name={name}")
-    folder = max((work / name).iterdir())
-    return folder, json.loads((folder / "scores.json").read_text())
-
-
-def facts(run: Path) -> dict:
-    """What the page tells of a run: settings, cost, curves; no paths."""
-    record, summary = (json.loads((run / f"{name}.json").read_text()) for name in ("run", "summary"))
-    metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    wanted = ("loss", "learning_rate", "grad_norm", "tokens_per_second", "eval_loss", "eval_bleu", "eval_chrf")
-    settings = {
-        section: record["settings"][section]
-        for section in ("seed", "tokenizer", "model", "batching", "training", "decoding")
-    }
-    return {
-        "settings": settings,
-        "data": record["data"],
-        "trained_with": {name: record["environment"].get(name) for name in ("commit", "python", "packages")},
-        "summary": summary,
-        "curves": {
-            name: [[entry["step"], entry["value"]] for entry in metrics if entry["name"] == name] for name in wanted
-        },
-    }
-
-
-def environment() -> dict:
-    models = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").open() if line.startswith("model name")]
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
-    packages = ("torch", "transformers", "tokenizers", "datasets", "accelerate", "sacrebleu")
-    return {
-        "commit": commit,
-        "python": platform.python_version(),
-        "processor": f"{models[0] if models else platform.processor()}, {os.cpu_count()} cores",
-        "versions": {name: version(name) for name in packages},
-        "command": " ".join(Path(argument).name if "/" in argument else argument for argument in sys.argv),
-    }
-
-
-def without_folders(value: object) -> object:
-    """The same, with file names in place of the paths of this machine."""
-    if isinstance(value, dict):
-        return {key: without_folders(entry) for key, entry in value.items()}
-    if isinstance(value, list):
-        return [without_folders(entry) for entry in value]
-    return Path(value).name if isinstance(value, str) and ("../" in value or value.startswith("/")) else value
-
-
-def record(name: str, result: dict) -> None:
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    results[name] = without_folders(result | {"environment": environment()})
-    RESULTS.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def multi30k(name: str, data: Path, work: Path, runs: dict[str, str]) -> None:
     source, target = name.split("-")
     run = train(
-        f"{name}_small",
         runs.get(name),
+        f"--config={name}_small",
         f"data.train.source={data}/train.{source}.gz",
         f"data.train.target={data}/train.{target}.gz",
         f"data.validation.source={data}/val.{source}.gz",
@@ -130,7 +55,7 @@ def multi30k(name: str, data: Path, work: Path, runs: dict[str, str]) -> None:
         "metrics.lowercase=true",
         "metrics.pretokenize=predictions",
     )
-    record(name, facts(run) | {"test_2016_flickr": scores, "lower-cased tokenised": tokenised})
+    keep_result(RESULTS, name, run_facts(run) | {"test_2016_flickr": scores, "lower-cased tokenised": tokenised})
 
 
 def split_tatoeba(data: Path, work: Path) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
@@ -182,8 +107,8 @@ def nearest_neighbours(train_pairs: list[tuple[str, str]], sources: list[str]) -
 def korean_english(name: str, data: Path, work: Path, runs: dict[str, str]) -> None:
     train_pairs, _ = split_tatoeba(data, work)
     run = train(
-        "ko-en_small",
         runs.get(name),
+        "--config=ko-en_small",
         f"data.train.source={work}/tatoeba.train.ko",
         f"data.train.target={work}/tatoeba.train.en",
         f"data.validation.source={data}/jhe.dev.ko",
@@ -200,17 +125,10 @@ def korean_english(name: str, data: Path, work: Path, runs: dict[str, str]) -> N
         copied.write_text("".join(f"{text}\n" for text in nearest_neighbours(train_pairs, sources)), encoding="utf-8")
         _, theirs = score(f"ko-en-{stem.name}-copied", work, f"translations={copied}", *languages, *test)
         scores[title] = {"model": ours, "nearest training neighbour": theirs}
-    record(name, facts(run) | {"training_pairs": len(train_pairs), "scores": scores})
+    keep_result(RESULTS, name, run_facts(run) | {"training_pairs": len(train_pairs), "scores": scores})
 
 
 PARTS = {"de-en": multi30k, "en-de": multi30k, "ko-en": korean_english}
-
-
-def value(scores: list[dict], name: str) -> str:
-    """A score with its interval."""
-    (found,) = [entry for entry in scores if entry["name"].lower().startswith(name)]
-    low, high = found["interval"]
-    return f"{found['value']:.2f} ({low:.1f} to {high:.1f})"
 
 
 def page() -> None:
@@ -234,8 +152,8 @@ def page() -> None:
         validation = next(entry["value"] for entry in summary["scores"] if entry["name"].lower() == "bleu")
         lines.append(
             f"| {name} | {summary['parameters']:,} | {summary['steps']:,} | {summary['cpu_seconds'] / 60:.0f} "
-            f"| {validation:.2f} | {value(test, 'bleu')} | {value(test, 'chrf')} "
-            f"| {value(result['lower-cased tokenised'], 'bleu')} |"
+            f"| {validation:.2f} | {interval_text(test, 'bleu')} | {interval_text(test, 'chrf')} "
+            f"| {interval_text(result['lower-cased tokenised'], 'bleu')} |"
         )
     if pairs:
         result = results[pairs[0]]
@@ -267,7 +185,8 @@ def page() -> None:
         ]
         for test, systems in results["ko-en"]["scores"].items():
             for system, scores in systems.items():
-                lines.append(f"| {test} | {system} | {value(scores, 'chrf')} | {value(scores, 'bleu')} |")
+                chrf, bleu = (interval_text(scores, name) for name in ("chrf", "bleu"))
+                lines.append(f"| {test} | {system} | {chrf} | {bleu} |")
     machines = sorted({result["environment"]["processor"] for result in results.values()})
     versions = next(iter(results.values()))["environment"]["versions"]
     told = ", ".join(f"{name} {number}" for name, number in versions.items())

@@ -1,0 +1,94 @@
+"""What the scripts in docs/benchmarks share: recipes run as a user would, the facts of a run, results with where they
+were measured."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+_PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "accelerate", "sacrebleu")
+_CURVES = ("loss", "learning_rate", "grad_norm", "tokens_per_second", "eval_loss", "eval_bleu", "eval_chrf")
+
+
+def recipe(name: str, *arguments: str) -> str:
+    """Run a recipe on one thread, offline, and return what it prints."""
+    command = [sys.executable, str(ROOT / "recipes" / f"{name}.py"), *arguments]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout.strip()
+
+
+def train(run: str | None, *arguments: str) -> Path:
+    """The run folder of a finished training: a new one, or `run`, taken up where it was broken off."""
+    if run is None:
+        return Path(recipe("train", *arguments)).parent
+    if json.loads(Path(run, "run.json").read_text(encoding="utf-8"))["status"] != "finished":
+        recipe("train", f"resume={run}")
+    return Path(run)
+
+
+def score(name: str, work: Path, *arguments: str) -> tuple[Path, list[dict[str, Any]]]:
+    """Folder and score records of `recipes/validate.py`."""
+    recipe("validate", *arguments, f"output_dir={work}", f"name={name}")
+    folder = max((work / name).iterdir())
+    return folder, json.loads((folder / "scores.json").read_text(encoding="utf-8"))
+
+
+def run_facts(run: Path) -> dict[str, Any]:
+    """What a page tells of a run: settings, cost, curves; no paths."""
+    record, summary = (json.loads((run / f"{name}.json").read_text(encoding="utf-8")) for name in ("run", "summary"))
+    metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    sections = ("seed", "tokenizer", "model", "batching", "training", "decoding")
+    return {
+        "settings": {section: record["settings"][section] for section in sections},
+        "data": record["data"],
+        "trained_with": {name: record["environment"].get(name) for name in ("commit", "python", "packages")},
+        "summary": summary,
+        "curves": {
+            name: [[entry["step"], entry["value"]] for entry in metrics if entry["name"] == name] for name in _CURVES
+        },
+    }
+
+
+def measured_here() -> dict[str, Any]:
+    """Commit, processor, versions and command: for every entry of a results file."""
+    models = []
+    if Path("/proc/cpuinfo").exists():
+        with Path("/proc/cpuinfo").open() as lines:
+            models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    return {
+        "commit": commit,
+        "python": platform.python_version(),
+        "processor": f"{models[0] if models else platform.processor()}, {os.cpu_count()} cores",
+        "versions": {name: version(name) for name in _PACKAGES},
+        "command": " ".join(Path(argument).name if "/" in argument else argument for argument in sys.argv),
+    }
+
+
+def keep_result(path: Path, name: str, result: dict[str, Any]) -> None:
+    """Put an entry into a JSON file of results, with file names in place of the paths of this machine."""
+    results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    results[name] = _without_folders(result | {"environment": measured_here()})
+    path.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _without_folders(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_folders(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_without_folders(entry) for entry in value]
+    return Path(value).name if isinstance(value, str) and ("../" in value or value.startswith("/")) else value
+
+
+def interval_text(scores: list[dict[str, Any]], name: str) -> str:
+    """A score with its interval: `41.25 (39.7 to 42.8)`."""
+    (found,) = [entry for entry in scores if entry["name"].lower().startswith(name)]
+    low, high = found["interval"]
+    return f"{found['value']:.2f} ({low:.1f} to {high:.1f})"

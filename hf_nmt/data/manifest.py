@@ -23,6 +23,7 @@ import pydantic
 from hf_nmt.artifacts import hash_file, hash_folder, write_json
 from hf_nmt.config import fingerprint
 from hf_nmt.data.sources import BUILT_IN, CorpusSettings, format_of
+from hf_nmt.data.streams import PairStream
 
 SCHEMA_VERSION = 1
 # Records are shared out to this many temporary files by the first bits of their id and sorted file by file, so memory
@@ -43,7 +44,10 @@ class Step(pydantic.BaseModel):
 
 
 class SplitContent(pydantic.BaseModel):
-    rows: int
+    """What a split holds. Of a stream, which is not read beforehand, the rows are not known, and the hash is that of
+    the files and of how they are read."""
+
+    rows: int | None
     content_hash: str
 
 
@@ -59,7 +63,7 @@ class Manifest(pydantic.BaseModel):
     schema_version: int = SCHEMA_VERSION
     content_hash: str
     recipe_hash: str
-    rows: int
+    rows: int | None
     languages: list[str]
     splits: dict[str, SplitContent]
     files: list[InputFile]
@@ -86,7 +90,7 @@ class Manifest(pydantic.BaseModel):
 
 
 def describe(
-    corpora: Mapping[str, tuple[CorpusSettings, datasets.Dataset]],
+    corpora: Mapping[str, tuple[CorpusSettings, datasets.Dataset | PairStream]],
     *,
     source_language: str,
     target_language: str,
@@ -94,22 +98,24 @@ def describe(
     """The manifest of what a run reads.
 
     Args:
-        corpora: for each split, where it came from and what `load_pairs` gave.
+        corpora: for each split, where it came from and what `load_pairs` or `stream_pairs` gave.
         source_language: code.
         target_language: code.
     """
-    splits = {
-        name: SplitContent(rows=len(rows), content_hash=content_hash(rows)) for name, (_, rows) in corpora.items()
-    }
+    splits = {name: _content_of(rows) for name, (_, rows) in corpora.items()}
     inputs = {name: settings.model_dump(mode="json", exclude_none=True) for name, (settings, _) in corpora.items()}
     steps = [
-        step.model_copy(update={"split": name}) for name, (_, rows) in corpora.items() for step in recorded_steps(rows)
+        step.model_copy(update={"split": name})
+        for name, (_, rows) in corpora.items()
+        if isinstance(rows, datasets.Dataset)
+        for step in recorded_steps(rows)
     ]
+    counts = [split.rows for split in splits.values()]
     files = {file.path: file for settings, _ in corpora.values() for file in _files(settings)}
     return Manifest(
         content_hash=_hash_of_splits(splits),
         recipe_hash=_hash_of_steps(steps),
-        rows=sum(split.rows for split in splits.values()),
+        rows=None if None in counts else sum(count or 0 for count in counts),
         languages=[source_language, target_language],
         splits=splits,
         files=list(files.values()),
@@ -117,6 +123,12 @@ def describe(
         steps=steps,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
+
+
+def _content_of(rows: datasets.Dataset | PairStream) -> SplitContent:
+    if isinstance(rows, PairStream):
+        return SplitContent(rows=None, content_hash=rows.content_hash)
+    return SplitContent(rows=len(rows), content_hash=content_hash(rows))
 
 
 def _hash_of_steps(steps: list[Step]) -> str:

@@ -7,9 +7,9 @@ the input, so that the second call opens it at once, and memory does not grow wi
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -33,7 +33,8 @@ from hf_nmt.artifacts import (
 from hf_nmt.config import Settings, fingerprint
 from hf_nmt.config_keys import nearest
 from hf_nmt.data import readers
-from hf_nmt.data.readers import ROWS_AT_A_TIME, Corpus, Pair, Wanted
+from hf_nmt.data.readers import ROWS_AT_A_TIME, Corpus, Wanted
+from hf_nmt.data.tables import CorpusTables
 from hf_nmt.data.text_lines import existing_file
 from hf_nmt.errors import ConfigError, DataError
 
@@ -152,24 +153,48 @@ def load_pairs(
         ConfigError: the settings do not fit the corpus.
     """
     if settings.path is not None and settings.path.startswith(BUILT_IN):
-        return _built_in(settings, source_language, target_language)
+        return built_in(settings, source_language, target_language)
     wanted = Wanted((settings.source_column, settings.target_column), (source_language, target_language))
     format_name = format_of(settings)
-    corpus, contents = _open(settings, format_name, wanted)
+    check_settings(settings, format_name)
+    if format_name == "hub":
+        corpus, contents = _open_hub(settings, wanted)
+    else:
+        corpus, contents = open_corpus(settings, format_name, wanted), contents_of(settings, format_name)
+    tables = CorpusTables(corpus, empty=settings.empty, max_rows=settings.max_rows)
     key = fingerprint(READER_VERSION, format_name, contents, wanted, settings.split, settings.empty, settings.max_rows)
-    folder = cache_folder(cache_dir) / f"pairs-{key}"
+    step = {"format": format_name, "empty": settings.empty, "max_rows": settings.max_rows}
+    return store(tables, cache_folder(cache_dir) / f"pairs-{key}", step)
+
+
+def store(tables: CorpusTables, folder: Path, settings: dict[str, Any]) -> datasets.Dataset:
+    """Keep rows in a folder and map them from there; what lies there already is taken as it is.
+
+    Args:
+        tables: read only where nothing is there.
+        folder: named by what determines the rows.
+        settings: of the step that is recorded (`manifest.recorded_steps`).
+    """
+    name = tables.corpus.name
     with file_lock(folder, timeout_seconds=-1):
         if is_complete(folder):
-            logger.info("%s: read before, taken from %s", corpus.name, folder)
+            logger.info("%s: read before, taken from %s", name, folder)
         else:
             with atomic_folder(folder, replace=True) as partial:
-                step = {
-                    "name": "load",
-                    "settings": {"format": format_name, "empty": settings.empty, "max_rows": settings.max_rows},
-                    **_write(partial / "data.arrow", corpus, settings),
-                }
-                write_json(partial / "steps.json", [step])
+                with pa.OSFile(str(partial / "data.arrow"), "wb") as file, contextlib.ExitStack() as stack:
+                    writer: pa.RecordBatchStreamWriter | None = None
+                    for batch in tables:
+                        if writer is None:
+                            writer = stack.enter_context(pa.ipc.new_stream(file, batch.schema))
+                        writer.write_batch(batch)
+                counts = {"kept": tables.kept, "dropped": dict(tables.dropped)}
+                write_json(partial / "steps.json", [{"name": "load", "settings": settings, **counts}])
                 mark_complete(partial)
+            if tables.dropped:
+                reasons = ", ".join(f"{count:,} {reason}" for reason, count in tables.dropped.items())
+                logger.warning("%s: %s pairs kept, dropped: %s", name, f"{tables.kept:,}", reasons)
+            else:
+                logger.info("%s: %s pairs", name, f"{tables.kept:,}")
     return datasets.Dataset.from_file(str(folder / "data.arrow"))
 
 
@@ -217,52 +242,73 @@ def format_of(settings: CorpusSettings) -> str:
     raise AssertionError(path)
 
 
-def _open(settings: CorpusSettings, format_name: str, wanted: Wanted) -> tuple[Corpus, Any]:
-    """The corpus and what identifies its contents."""
+def check_settings(settings: CorpusSettings, format_name: str) -> None:
+    """Refuse settings that change nothing for a corpus of this format, and names of files that are not there."""
     if format_name == "lines":
-        assert settings.source is not None
-        files = [existing_file(name) for name in (settings.source, *settings.targets)]
-        return readers.read_aligned(settings.source, settings.targets), [hash_file(file) for file in files]
-    assert settings.path is not None
-    path = Path(settings.path)
+        for name in (settings.source, *settings.targets):
+            existing_file(str(name))
+        return
     if names := settings.idle(format_name):
         kind = "a saved dataset" if format_name == "arrow" else f"a single {format_name} file"
-        raise ConfigError(f"{names} would change nothing: {path} is {kind}. Take it out.")
-    if format_name in ("arrow", "hub"):
-        return _open_dataset(settings, format_name, wanted)
-    contents = hash_file(existing_file(path))
+        raise ConfigError(f"{names} would change nothing: {Path(str(settings.path))} is {kind}. Take it out.")
+    if format_name == "hub" and settings.split is None:
+        raise ConfigError(f"split is needed for the Hub dataset {settings.path!r}, such as train: set it beside path.")
+    if format_name not in ("arrow", "hub"):
+        existing_file(str(settings.path))
+
+
+def contents_of(settings: CorpusSettings, format_name: str) -> Any:
+    """What identifies the contents of files, wherever they lie: hashes of all their bytes."""
+    if format_name == "lines":
+        return [hash_file(str(name)) for name in (settings.source, *settings.targets)]
+    return (hash_folder if format_name == "arrow" else hash_file)(str(settings.path))
+
+
+def open_corpus(settings: CorpusSettings, format_name: str, wanted: Wanted) -> Corpus:
+    """A corpus of files, to be read once."""
+    if format_name == "lines":
+        assert settings.source is not None
+        return readers.read_aligned(settings.source, settings.targets)
+    path = Path(str(settings.path))
     openers = {
         "tsv": lambda: readers.read_delimited(path, wanted, delimiter="\t"),
         "csv": lambda: readers.read_delimited(path, wanted, delimiter=","),
         "tmx": lambda: readers.read_tmx(path, wanted),
         "jsonl": lambda: readers.read_jsonl(path, wanted),
         "parquet": lambda: readers.read_parquet(path, wanted),
+        "arrow": lambda: _open_saved(settings, wanted),
     }
-    return openers[format_name](), contents
+    return openers[format_name]()
 
 
-def _open_dataset(settings: CorpusSettings, format_name: str, wanted: Wanted) -> tuple[Corpus, Any]:
+@contextlib.contextmanager
+def loading(name: str, what: str) -> Iterator[None]:
+    """Tell what `datasets` raises as a fault of the data."""
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError) as error:
+        raise DataError(f"{name}: this {what}. {type(error).__name__}: {error}") from error
+
+
+NO_HUB_DATASET = (
+    "path is neither a file or folder here nor a dataset that could be loaded from the Hub (is it spelt right, is the "
+    "network there, does it need a subset?)"
+)
+
+
+def _open_hub(settings: CorpusSettings, wanted: Wanted) -> tuple[Corpus, Any]:
+    """A dataset of the Hub, downloaded, and what identifies it."""
+    assert settings.path is not None
+    with loading(settings.path, NO_HUB_DATASET):
+        loaded = datasets.load_dataset(settings.path, settings.subset, split=settings.split)
+    return _rows_of(loaded, settings, wanted), [settings.path, settings.subset, loaded._fingerprint]
+
+
+def _open_saved(settings: CorpusSettings, wanted: Wanted) -> Corpus:
     assert settings.path is not None
     name = settings.path
-    try:
-        if format_name == "hub":
-            if settings.split is None:
-                raise ConfigError(f"split is needed for the Hub dataset {name!r}, such as train: set it beside path.")
-            loaded = datasets.load_dataset(name, settings.subset, split=settings.split)
-        else:
-            loaded = datasets.load_from_disk(name)
-    except (OSError, ValueError, RuntimeError) as error:
-        if isinstance(error, ConfigError):
-            raise
-        what = (
-            "folder was not written by Dataset.save_to_disk"
-            if format_name == "arrow"
-            else (
-                "path is neither a file or folder here nor a dataset that could be loaded from the Hub (is it spelt "
-                "right, is the network there, does it need a subset?)"
-            )
-        )
-        raise DataError(f"{name}: this {what}. {type(error).__name__}: {error}") from error
+    with loading(name, "folder was not written by Dataset.save_to_disk"):
+        loaded = datasets.load_from_disk(name)
     if isinstance(loaded, datasets.DatasetDict):
         names = list(loaded)
         if settings.split is None and len(names) > 1:
@@ -273,20 +319,27 @@ def _open_dataset(settings: CorpusSettings, format_name: str, wanted: Wanted) ->
             hint = f" Did you mean {near!r}?" if near else ""
             raise ConfigError(f"split: {name} holds no split {split!r}, only {', '.join(names)}.{hint}")
         loaded = loaded[split]
-    elif format_name == "arrow" and settings.split is not None:
+    elif settings.split is not None:
         raise ConfigError(f"split would change nothing: {name} holds a single dataset. Take it out.")
-    contents = hash_folder(name) if format_name == "arrow" else [name, settings.subset, loaded._fingerprint]
+    return _rows_of(loaded, settings, wanted)
+
+
+def _rows_of(loaded: datasets.Dataset, settings: CorpusSettings, wanted: Wanted) -> Corpus:
     tables = loaded.with_format("arrow")
-    corpus = readers.read_tables(
-        name if settings.split is None else f"{name} ({settings.split})",
+    return readers.read_tables(
+        title_of(settings),
         loaded.features.arrow_schema,
         (tables[start : start + ROWS_AT_A_TIME] for start in range(0, len(loaded), ROWS_AT_A_TIME)),
         wanted,
     )
-    return corpus, contents
 
 
-def _built_in(settings: CorpusSettings, source_language: str | None, target_language: str | None) -> datasets.Dataset:
+def title_of(settings: CorpusSettings) -> str:
+    """What messages call a dataset."""
+    return str(settings.path) if settings.split is None else f"{settings.path} ({settings.split})"
+
+
+def built_in(settings: CorpusSettings, source_language: str | None, target_language: str | None) -> datasets.Dataset:
     assert settings.path is not None
     size, splits = settings.path.removeprefix(BUILT_IN), ("train", "validation", "test")
     findings = []
@@ -307,112 +360,3 @@ def _built_in(settings: CorpusSettings, source_language: str | None, target_lang
 
     dataset = controlled.build(size, str(settings.split))
     return dataset if settings.max_rows is None else dataset.select(range(min(settings.max_rows, len(dataset))))
-
-
-# Writing
-
-
-def _write(path: Path, corpus: Corpus, settings: CorpusSettings) -> dict[str, Any]:
-    """Stream a corpus into an Arrow file; returns how many pairs were kept and dropped for which reason."""
-    dropped: Counter[str] = Counter()
-    empty_at: list[int] = []
-    kept = 0
-    kept_pairs = _checked(corpus, settings, dropped, empty_at)
-    with pa.OSFile(str(path), "wb") as file:
-        writer: pa.RecordBatchStreamWriter | None = None
-        batch: list[Pair] = []
-        for pair in kept_pairs:
-            if writer is None:
-                schema = _schema(corpus, pair)
-                writer = pa.ipc.new_stream(file, schema)
-            batch.append(pair)
-            kept += 1
-            if len(batch) == ROWS_AT_A_TIME:
-                writer.write_batch(_record_batch(corpus, schema, batch))
-                batch = []
-            if kept == settings.max_rows:
-                break
-        if batch:
-            assert writer is not None
-            writer.write_batch(_record_batch(corpus, schema, batch))
-        if writer is not None:
-            writer.close()
-    if empty_at and settings.empty == "error":
-        listed = ", ".join(map(str, empty_at[:10])) + (", ..." if len(empty_at) > 10 else "")
-        raise DataError(
-            f"{corpus.name}: {len(empty_at):,} pairs have an empty side ({corpus.unit} {listed}). If the corpus is "
-            "aligned, set empty=drop to leave such pairs out."
-        )
-    if not kept:
-        raise DataError(f"{corpus.name}: there is not a single pair with text on both sides.")
-    if dropped:
-        reasons = ", ".join(f"{count:,} {reason}" for reason, count in dropped.items())
-        logger.warning("%s: %s pairs kept, dropped: %s", corpus.name, f"{kept:,}", reasons)
-    else:
-        logger.info("%s: %s pairs", corpus.name, f"{kept:,}")
-    return {"kept": kept, "dropped": dict(dropped)}
-
-
-def _checked(corpus: Corpus, settings: CorpusSettings, dropped: Counter[str], empty_at: list[int]) -> Iterator[Pair]:
-    for pair in corpus.pairs:
-        if pair.source is None or pair.target is None:
-            dropped["language_missing"] += 1
-            continue
-        texts = (pair.source, pair.target) if pair.references is None else (pair.source, *pair.references)
-        if not all(texts) or not all(map(str.strip, texts)):
-            if settings.empty == "error":
-                empty_at.append(pair.number)
-            dropped["empty"] += 1
-            continue
-        if any("\0" in text for text in texts):
-            raise DataError(f"{corpus.at(pair.number)}: there is a NUL character in the text.")
-        yield pair
-
-
-def _schema(corpus: Corpus, first: Pair) -> pa.Schema:
-    text = pa.string()
-    fields = {"source": text, "target": text}
-    if first.references is not None:
-        fields["references"] = pa.list_(text)
-    for name, value in first.other.items():
-        known = (corpus.other or {}).get(name)
-        inferred = pa.array([value]).type
-        fields[name] = known or (text if pa.types.is_null(inferred) else inferred)
-    return pa.schema(list(fields.items()))
-
-
-def _record_batch(corpus: Corpus, schema: pa.Schema, pairs: list[Pair]) -> pa.RecordBatch:
-    rows = []
-    for pair in pairs:
-        row = dict(pair.other, source=pair.source, target=pair.target)
-        if pair.references is not None:
-            row["references"] = pair.references
-        if not row.keys() <= set(schema.names):
-            name = (row.keys() - set(schema.names)).pop()
-            raise DataError(
-                f"{corpus.at(pair.number)}: the column {name!r} is not in the first record. Give every record the "
-                "same columns; null stands for no value."
-            )
-        rows.append(row)
-    try:
-        return pa.RecordBatch.from_pylist(rows, schema=schema)
-    except (pa.ArrowException, TypeError, ValueError) as error:
-        raise _unfit(corpus, schema, pairs, rows) or error from error
-
-
-def _unfit(corpus: Corpus, schema: pa.Schema, pairs: list[Pair], rows: list[dict[str, Any]]) -> DataError | None:
-    """What to say about the first value that does not fit its column."""
-    for pair, row in zip(pairs, rows, strict=True):
-        for column in schema:
-            try:
-                pa.array([row.get(column.name)], type=column.type)
-            except UnicodeEncodeError:
-                return DataError(
-                    f"{corpus.at(pair.number)}: the {column.name} holds half a surrogate pair, which is no character."
-                )
-            except (pa.ArrowException, TypeError, ValueError):
-                return DataError(
-                    f"{corpus.at(pair.number)}: {row[column.name]!r} in the column {column.name!r} is not of type "
-                    f"{column.type} as in the first record."
-                )
-    return None

@@ -264,7 +264,7 @@ def test_every_setting_does_something_for_every_kind_of_corpus_or_is_refused(tmp
     elif f"{setting} would change nothing: " not in changed:
         assert changed != plain
         if setting == "empty":
-            assert "1 pairs have an empty side" in plain and len(changed) == 3
+            assert "1 pair has an empty side" in plain and len(changed) == 3
 
 
 def test_what_changes_nothing_is_told_with_the_reason(tmp_path):

@@ -1,0 +1,157 @@
+"""Parallel text read as it is needed, again and again, for corpora too large to be kept a second time.
+
+`stream_pairs` opens what `load_pairs` opens, and gives the same rows in the same order. Nothing is written, and memory
+holds some thousand rows at a time.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow as pa
+
+from hf_nmt.config import fingerprint
+from hf_nmt.data import readers
+from hf_nmt.data.readers import ROWS_AT_A_TIME, Corpus, Wanted
+from hf_nmt.data.sources import (
+    BUILT_IN,
+    NO_HUB_DATASET,
+    READER_VERSION,
+    CorpusSettings,
+    built_in,
+    cache_folder,
+    check_settings,
+    contents_of,
+    format_of,
+    loading,
+    open_corpus,
+    store,
+    title_of,
+)
+from hf_nmt.data.tables import CorpusTables
+from hf_nmt.data.text_lines import aligned_lines, open_bytes
+
+logger = logging.getLogger(__name__)
+
+_BYTES_AT_A_TIME = 2**20
+
+
+class PairStream:
+    """The rows of a corpus, which can be read any number of times, from any row on.
+
+    Iterating gives dicts with `source` and `target`, `references` where there are several, and further columns.
+
+    Args:
+        settings: where the corpus is.
+        open_corpus: opens it anew.
+        contents: identifies its contents; it may read all of them.
+    """
+
+    def __init__(self, settings: CorpusSettings, open_corpus: Callable[[], Corpus], contents: Callable[[], Any]):
+        self.settings = settings
+        self._open, self._contents = open_corpus, contents
+
+    def tables(self, start: int = 0) -> CorpusTables:
+        """Arrow batches of the rows from number `start` on, counted from 0; what comes before is read, but not given.
+
+        Raises:
+            DataError: when it is met, with file and line: whatever `load_pairs` refuses.
+        """
+        settings = self.settings
+        return CorpusTables(self._open(), empty=settings.empty, max_rows=settings.max_rows, start=start, at_once=True)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for batch in self.tables():
+            yield from batch.to_pylist()
+
+    @functools.cached_property
+    def content_hash(self) -> str:
+        """Of all files, and of how they are read; reads every byte."""
+        return fingerprint(READER_VERSION, self._contents(), self.settings.empty, self.settings.max_rows)
+
+    def head(self, count: int, *, cache_dir: Path | str | None = None) -> datasets.Dataset:
+        """The first rows, kept in the cache as those of `load_pairs` are."""
+        settings = self.settings
+        count = count if settings.max_rows is None else min(count, settings.max_rows)
+        tables = CorpusTables(self._open(), empty=settings.empty, max_rows=count, at_once=True)
+        folder = cache_folder(cache_dir) / f"head-{fingerprint(self.content_hash, count)}"
+        return store(tables, folder, {"empty": settings.empty, "max_rows": count})
+
+
+def stream_pairs(
+    settings: CorpusSettings, *, source_language: str | None = None, target_language: str | None = None
+) -> PairStream:
+    """Open a corpus for reading it again and again.
+
+    Args:
+        settings: where it is.
+        source_language, target_language: as for `load_pairs`.
+
+    Raises:
+        DataError: the input cannot be used, as far as that can be told before reading it; of aligned files, that they
+            differ in their number of lines.
+        ConfigError: the settings do not fit the corpus.
+    """
+    wanted = Wanted((settings.source_column, settings.target_column), (source_language, target_language))
+    if settings.path is not None and settings.path.startswith(BUILT_IN):
+        rows = built_in(settings, source_language, target_language)
+        return PairStream(settings, lambda: _corpus_of(rows, settings, wanted), lambda: rows._fingerprint)
+    format_name = format_of(settings)
+    check_settings(settings, format_name)
+    if format_name == "hub":
+        return _hub_stream(settings, wanted)
+    if format_name == "lines" and settings.max_rows is None:
+        _check_line_counts([str(settings.source), *settings.targets])
+    return PairStream(
+        settings,
+        lambda: open_corpus(settings, format_name, wanted),
+        lambda: [format_name, contents_of(settings, format_name), wanted, settings.split],
+    )
+
+
+def _check_line_counts(paths: list[str]) -> None:
+    """Files that do not match must be told before hours are spent on them, not where the shorter one ends."""
+    if len({_count_lines(Path(path)) for path in paths}) > 1:
+        for _ in aligned_lines(paths):  # raises, with the place where they stop matching
+            pass
+
+
+def _count_lines(path: Path) -> int:
+    count, last = 0, b""
+    with open_bytes(path) as file:
+        while block := file.read(_BYTES_AT_A_TIME):
+            count += block.count(b"\n")
+            last = block
+    return count + (bool(last) and not last.endswith(b"\n"))
+
+
+def _hub_stream(settings: CorpusSettings, wanted: Wanted) -> PairStream:
+    """A dataset of the Hub that is not downloaded, but read over the network each time."""
+    name = str(settings.path)
+    with loading(name, NO_HUB_DATASET):
+        builder = datasets.load_dataset_builder(name, settings.subset)
+        rows = builder.as_streaming_dataset(split=settings.split)
+    return PairStream(
+        settings,
+        lambda: _corpus_of(rows, settings, wanted),
+        # The hash of the builder holds the revision of the repository, or the times of the files of a folder.
+        lambda: [name, settings.subset, settings.split, builder.hash, wanted],
+    )
+
+
+def _corpus_of(rows: datasets.Dataset | datasets.IterableDataset, settings: CorpusSettings, wanted: Wanted) -> Corpus:
+    features = rows.features
+    if features is None:
+        rows = rows._resolve_features()
+        features = rows.features
+
+    def tables() -> Iterator[pa.Table]:
+        with loading(title_of(settings), "dataset could not be read to its end"):
+            yield from rows.with_format("arrow").iter(batch_size=ROWS_AT_A_TIME)
+
+    return readers.read_tables(title_of(settings), features.arrow_schema, tables(), wanted)

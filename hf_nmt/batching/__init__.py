@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hf_nmt.batching.collator import TranslationCollator
 from hf_nmt.batching.encoding import encode_pairs, length_columns
+from hf_nmt.batching.groups import PairGroups, drawn_rows, language_pairs
 from hf_nmt.batching.pair_encoder import LANGUAGE_COLUMNS, EncodedRows, PairEncoder
 from hf_nmt.batching.rows import SampledPairs, training_batches
 from hf_nmt.batching.sampler import TokenBatchSampler
@@ -14,10 +15,13 @@ __all__ = [
     "BatchingSettings",
     "EncodedRows",
     "PairEncoder",
+    "PairGroups",
     "SampledPairs",
     "TokenBatchSampler",
     "TranslationCollator",
+    "drawn_rows",
     "encode_pairs",
+    "language_pairs",
     "length_columns",
     "training_batches",
 ]

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from hf_nmt.batching.encoding import length_columns
+from hf_nmt.batching.groups import PairGroups
 from hf_nmt.batching.sampler import TokenBatchSampler
 from hf_nmt.batching.settings import BatchingSettings
 
@@ -25,8 +26,8 @@ class SubwordSampler(Protocol):
 class SampledPairs(torch.utils.data.Dataset):
     """Rows that are segmented anew in each epoch.
 
-    An index is epoch * N + row, as `TokenBatchSampler(epoch_in_index=True)` gives it. The segmentation depends on
-    (seed, epoch, row) alone: not on workers, processes or where a run was resumed. A sample beyond the limit of length
+    An index is use * N + row, as `TokenBatchSampler(epoch_in_index=True)` gives it: the use-th time that the row is
+    used, which is the epoch where each row is used once in each. The segmentation depends on (seed, use, row) alone: not on workers, processes or where a run was resumed. A sample beyond the limit of length
     gives way to the tokenizer's own segmentation, which is within it. The token budget goes by the latter as well, so
     sampled batches are somewhat larger.
 
@@ -54,8 +55,8 @@ class SampledPairs(torch.utils.data.Dataset):
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, list[int]]]:
         places = [divmod(index, len(self)) for index in indices]
         rows = self._encoded.__getitems__([row for _, row in places])
-        for (epoch, number), row in zip(places, rows, strict=True):
-            generator = np.random.default_rng((self._seed, epoch, number))
+        for (use, number), row in zip(places, rows, strict=True):
+            generator = np.random.default_rng((self._seed, use, number))
             source = self._subword_sampler.sample_source_ids(row.pop("source"), generator)
             target = self._subword_sampler.sample_target_ids(row.pop("target"), generator)
             for name, ids, limit in zip(("input_ids", "labels"), (source, target), self._limits, strict=True):
@@ -72,6 +73,8 @@ def training_batches(
     world_size: int = 1,
     accumulation: int = 1,
     subword_sampler: SubwordSampler | None = None,
+    sampling_temperature: float = 1,
+    languages: tuple[str | None, str | None] = (None, None),
 ) -> tuple[datasets.Dataset | SampledPairs, TokenBatchSampler]:
     """The dataset and the `batch_sampler` of a training `DataLoader`.
 
@@ -82,7 +85,15 @@ def training_batches(
         world_size: number of processes.
         accumulation: batches of a process in one update.
         subword_sampler: segments the text anew in each epoch; None takes the ids as they are.
+        sampling_temperature: of the language pairs, see `groups.drawn_rows`; 1 takes each pair once an epoch.
+        languages: source and target of rows that name none.
+
+    Raises:
+        DataError, ConfigError: as `TokenBatchSampler`; a temperature for a single pair of languages.
     """
+    groups = None
+    if sampling_temperature != 1:
+        groups = PairGroups.of(encoded, sampling_temperature, usual=languages)
     sampler = TokenBatchSampler(
         *length_columns(encoded),
         settings,
@@ -90,6 +101,7 @@ def training_batches(
         world_size=world_size,
         accumulation=accumulation,
         epoch_in_index=subword_sampler is not None,
+        groups=groups,
     )
     if subword_sampler is None:
         return encoded.select_columns(["input_ids", "labels"]), sampler

@@ -12,6 +12,13 @@ cut into one batch for each process and accumulation step. Hence
 - the processes of an update work on batches of nearly the same length.
 
 Memory beside the lengths is 4 bytes a pair, and as much again while an epoch runs.
+
+Pairs of several languages can be drawn unevenly (`PairGroups`). An epoch still has as many pairs as the data, but of
+group g, with n rows, it has a in place of n. Each bucket has its share of them: a group's rows there, k of them, are
+walked through permutation by permutation, and epoch e goes from place floor(e k a / n) to floor((e + 1) k a / n). So
+after e epochs every row of the group was used floor(e a / n) or ceil(e a / n) times, all epochs have the same number
+of updates, and the batches of an epoch depend on nothing that came before it. This takes 1 byte a pair more, and 4
+while an epoch runs.
 """
 
 from __future__ import annotations
@@ -24,6 +31,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hf_nmt.batching.groups import PairGroups
 from hf_nmt.batching.settings import BatchingSettings
 from hf_nmt.errors import ConfigError, DataError
 
@@ -37,7 +45,8 @@ _ROWS_AT_A_TIME = 2**19
 
 @dataclass(frozen=True)
 class _Cells:
-    """Pairs counted by length: cell i holds `counts[i]` pairs of `source[i]` and `target[i]` tokens. Shapes (C,)."""
+    """Pairs of an epoch counted by length: cell i holds `counts[i]` of `source[i]` and `target[i]` tokens, or so many
+    in the mean over epochs. Shapes (C,)."""
 
     source: np.ndarray
     target: np.ndarray
@@ -49,11 +58,15 @@ class _Cells:
 
 @dataclass(frozen=True)
 class _Budget:
-    """How many pairs fit in an update of `parts` batches."""
+    """How many pairs fit in an update of `parts` batches.
+
+    The number of pairs in a bucket may differ by up to `slack` between the epochs and their mean.
+    """
 
     batch_tokens: int
     max_sentences: int | None
     parts: int
+    slack: int = 0
 
     def pairs(self, longest: np.ndarray | int) -> np.ndarray:
         """Most pairs of an update whose longer sides have at most `longest` tokens; a multiple of `parts`."""
@@ -62,15 +75,16 @@ class _Budget:
         most = np.where(rounded > 0, rounded, self.batch_tokens // longest * self.parts)
         return most if self.max_sentences is None else np.minimum(most, self.max_sentences * self.parts)
 
-    def updates(self, pairs: np.ndarray | int, longest: np.ndarray | int) -> np.ndarray:
+    def updates(self, pairs: np.ndarray | float, longest: np.ndarray | int) -> np.ndarray:
+        """Updates that hold the pairs of a bucket."""
         return -(-pairs // self.pairs(longest))
 
     def cost(self, pairs: np.ndarray | int, source: np.ndarray | int, target: np.ndarray | int) -> np.ndarray:
         """Padded tokens, plus the budget of each update: half-empty updates are as bad as padding. Infinite where an
         update would have fewer pairs than parts."""
-        updates = self.updates(pairs, np.maximum(source, target))
+        updates = self.updates(pairs + self.slack, np.maximum(source, target))
         cost = pairs * (source + target) + updates * self.parts * self.batch_tokens
-        return np.where(pairs >= updates * self.parts, cost, np.inf)
+        return np.where(pairs - self.slack >= updates * self.parts, cost, np.inf)
 
 
 def _split(cells: _Cells, budget: _Budget, least_updates: int) -> tuple[np.ndarray, np.ndarray] | None:
@@ -125,7 +139,9 @@ class TokenBatchSampler:
         seed: of the order.
         world_size: number of processes.
         accumulation: batches of a process in one update.
-        epoch_in_index: yield epoch * N + row instead of row, for `SampledPairs`.
+        epoch_in_index: yield use * N + row instead of row, for `SampledPairs`: this is the use-th time, from 0, that
+            the row is used; the epoch, where each row is used once in each.
+        groups: the language pairs of the rows, where they are drawn unevenly.
 
     Raises:
         ConfigError: a pair is longer than the budget, or pairs cannot be dealt so that no batch is empty.
@@ -146,6 +162,7 @@ class TokenBatchSampler:
         world_size: int = 1,
         accumulation: int = 1,
         epoch_in_index: bool = False,
+        groups: PairGroups | None = None,
     ):
         self._source, self._target = np.asarray(source_lengths), np.asarray(target_lengths)
         assert self._source.shape == self._target.shape
@@ -164,17 +181,20 @@ class TokenBatchSampler:
                 f"batch_tokens: {settings.batch_tokens} tokens cannot hold the longest pair, of {longest} tokens. "
                 "Raise it, or lower max_source_length and max_target_length."
             )
-        budget = _Budget(settings.batch_tokens, settings.max_sentences, self._parts)
+        self._groups = None if groups is None or groups.drawn == groups.counts else groups
+        slack = 0 if self._groups is None else len(self._groups.names)
+        budget = _Budget(settings.batch_tokens, settings.max_sentences, self._parts, slack)
         keys, cells = self._count_cells()
         buckets = _buckets(cells, budget, settings.updates_per_bucket)
         bucket_of_cell = np.empty(len(keys), dtype=np.int32)
-        bounds = [0]
-        self._bucket_starts = [0]
+        longest_of_bucket = []
         for number, bucket in enumerate(buckets):
             bucket_of_cell[bucket] = number
-            part = cells[bucket]
-            pairs = int(part.counts.sum())
-            updates = int(budget.updates(pairs, int(max(part.source.max(), part.target.max()))))
+            longest_of_bucket.append(int(max(cells[bucket].source.max(), cells[bucket].target.max())))
+        self._order, self._counts = self._sort(keys, bucket_of_cell, len(buckets))
+        fewest, most = self._pairs_of_epochs()
+        self._updates = [int(budget.updates(*bucket)) for bucket in zip(most, longest_of_bucket, strict=True)]
+        for pairs, updates in zip(fewest, self._updates, strict=True):
             if pairs < updates * self._parts:
                 raise ConfigError(
                     f"batch_tokens: batches of {settings.batch_tokens} tokens"
@@ -182,11 +202,6 @@ class TokenBatchSampler:
                     + f" hold a single long pair, and {pairs} such pairs cannot be dealt to updates of {self._parts} "
                     "batches so that none is empty. Raise the limit, or use fewer accumulation steps."
                 )
-            start = self._bucket_starts[-1]
-            bounds += [start + pairs * update // updates for update in range(1, updates + 1)]
-            self._bucket_starts.append(start + pairs)
-        self._bounds = np.array(bounds)
-        self._order = self._group(keys, bucket_of_cell)
         self._log()
 
     def _keys(self) -> Iterator[tuple[int, np.ndarray]]:
@@ -198,44 +213,84 @@ class TokenBatchSampler:
 
     def _count_cells(self) -> tuple[np.ndarray, _Cells]:
         keys = np.unique(np.concatenate([np.unique(window) for _, window in self._keys()]))
-        counts = np.zeros(len(keys), dtype=np.int64)
-        for _, window in self._keys():
-            counts += np.bincount(np.searchsorted(keys, window), minlength=len(keys))
+        counts = np.zeros(len(keys), dtype=np.int64 if self._groups is None else np.float64)
+        for first_row, window in self._keys():
+            rates = None
+            if self._groups is not None:
+                rates = self._rates()[self._groups.of_row[first_row : first_row + len(window)]]
+            counts += np.bincount(np.searchsorted(keys, window), weights=rates, minlength=len(keys))
         target, source = np.divmod(keys, int(self._source.max()) + 1)
         return keys, _Cells(source, target, counts)
 
-    def _group(self, keys: np.ndarray, bucket_of_cell: np.ndarray) -> np.ndarray:
-        """Row numbers by bucket, ascending inside each: a counting sort in windows of rows."""
+    def _rates(self) -> np.ndarray:
+        """How often an epoch draws a row of each group, in the mean. Shape (G,)."""
+        assert self._groups is not None
+        return np.array(self._groups.drawn) / np.array(self._groups.counts)
+
+    def _sort(self, keys: np.ndarray, bucket_of_cell: np.ndarray, num_buckets: int) -> tuple[np.ndarray, np.ndarray]:
+        """Row numbers by bucket and group, ascending inside each, by a counting sort in windows of rows; and how many
+        rows of each group the buckets hold, shape (buckets, G)."""
+        num_groups = 1 if self._groups is None else len(self._groups.names)
+
+        def places() -> Iterator[tuple[int, np.ndarray]]:
+            for first_row, window in self._keys():
+                buckets = bucket_of_cell[np.searchsorted(keys, window)].astype(np.int64)
+                if self._groups is not None:
+                    buckets = buckets * num_groups + self._groups.of_row[first_row : first_row + len(window)]
+                yield first_row, buckets
+
+        counts = sum(np.bincount(found, minlength=num_buckets * num_groups) for _, found in places())
+        free = np.cumsum(counts) - counts
         order = np.empty(len(self._source), dtype=np.int32)
-        free = np.array(self._bucket_starts[:-1])
-        for first_row, window in self._keys():
-            buckets = bucket_of_cell[np.searchsorted(keys, window)]
-            counts = np.bincount(buckets, minlength=len(free))
-            local = np.argsort(buckets, kind="stable")
-            places = np.repeat(free - (np.cumsum(counts) - counts), counts) + np.arange(len(local))
-            order[places] = first_row + local
-            free += counts
-        return order
+        for first_row, found in places():
+            here = np.bincount(found, minlength=len(free))
+            local = np.argsort(found, kind="stable")
+            order[np.repeat(free - (np.cumsum(here) - here), here) + np.arange(len(local))] = first_row + local
+            free += here
+        return order, counts.reshape(num_buckets, num_groups)
+
+    def _walked(self, epoch: int) -> np.ndarray:
+        """How many rows of each bucket and group the epochs before this one drew, shape (buckets, G)."""
+        if self._groups is None:
+            return epoch * self._counts
+        drawn, counts = (np.array(numbers, dtype=object) for numbers in (self._groups.drawn, self._groups.counts))
+        return (epoch * drawn * self._counts // counts).astype(np.int64)  # as integers of Python, which are exact
+
+    def _pairs_of_epochs(self) -> tuple[list[int], list[int]]:
+        """Least and most pairs that an epoch can have in each bucket."""
+        if self._groups is None:
+            return [self._counts[:, 0].tolist()] * 2
+        drawn, counts = (np.array(numbers, dtype=object) for numbers in (self._groups.drawn, self._groups.counts))
+        least, most = drawn * self._counts // counts, -(-drawn * self._counts // counts)
+        return least.sum(axis=1).tolist(), most.sum(axis=1).tolist()
 
     def _log(self) -> None:
-        updates = len(self._bounds) - 1
+        updates = sum(self._updates)
+        rates = 1 if self._groups is None else self._rates()[self._groups.of_row]
         logger.info(
             "%s pairs in %s length buckets: %s updates an epoch, on average of %.0f pairs and %.0f target tokens",
             f"{len(self._order):,}",
-            f"{len(self._bucket_starts) - 1:,}",
+            f"{len(self._updates):,}",
             f"{updates:,}",
             len(self._order) / updates,
-            self._target.sum(dtype=np.int64) / updates,
+            (self._target * rates).sum(dtype=np.float64) / updates,
         )
 
     @property
     def fingerprint(self) -> str:
-        """16 hex digits of what determines the batches of every epoch: lengths, budget, seed, division."""
+        """16 hex digits of what determines the batches of every epoch: lengths, budget, seed, division, groups."""
         digest = hashlib.sha256(repr((self.seed, self._parts)).encode())
-        for array in (self._bounds, self._bucket_starts):
+        ends = np.cumsum(self._counts.sum(axis=1))
+        bounds = [0]
+        for pairs, end, updates in zip(self._counts.sum(axis=1).tolist(), ends.tolist(), self._updates, strict=True):
+            bounds += [end - pairs + pairs * update // updates for update in range(1, updates + 1)]
+        for array in (bounds, [0, *ends.tolist()]):
             digest.update(np.asarray(array, dtype=np.int64).tobytes())
         for _, window in self._keys():
             digest.update(window.tobytes())
+        if self._groups is not None:
+            digest.update(repr((self._groups.counts, self._groups.drawn)).encode())
+            digest.update(np.ascontiguousarray(self._groups.of_row).tobytes())
         return digest.hexdigest()[:16]
 
     def set_epoch(self, epoch: int) -> None:
@@ -243,19 +298,46 @@ class TokenBatchSampler:
 
     def __len__(self) -> int:
         """Batches of an epoch over all processes: updates * world_size * accumulation, the same for every epoch."""
-        return (len(self._bounds) - 1) * self._parts
+        return sum(self._updates) * self._parts
 
     def __iter__(self) -> Iterator[list[int]]:
         return self._batches(self.epoch)
 
     def _batches(self, epoch: int) -> Iterator[list[int]]:
         generator = np.random.default_rng((self.seed, epoch))
-        order = self._order.copy()
-        for start, end in zip(self._bucket_starts, self._bucket_starts[1:], strict=False):
-            generator.shuffle(order[start:end])
-        offset = epoch * len(order) if self._epoch_in_index else 0
-        for update in generator.permutation(len(self._bounds) - 1):
-            rows = order[self._bounds[update] : self._bounds[update + 1]]
-            rows = rows[np.lexsort((self._source[rows], self._target[rows]))]
-            for part in np.array_split(rows, self._parts):
+        order, sizes = self._drawn(epoch)
+        bounds = [0]
+        for pairs, updates in zip(sizes, self._updates, strict=True):
+            start = bounds[-1]
+            generator.shuffle(order[start : start + pairs])
+            bounds += [start + pairs * update // updates for update in range(1, updates + 1)]
+        offset = epoch * len(self._source) if self._epoch_in_index and self._groups is None else 0
+        for update in generator.permutation(len(bounds) - 1):
+            indices = order[bounds[update] : bounds[update + 1]]
+            rows = indices % len(self._source)
+            indices = indices[np.lexsort((self._source[rows], self._target[rows]))]
+            for part in np.array_split(indices, self._parts):
                 yield (part + offset if offset else part).tolist()
+
+    def _drawn(self, epoch: int) -> tuple[np.ndarray, list[int]]:
+        """Rows of an epoch by bucket, and how many each bucket has. Where groups are drawn unevenly and
+        `epoch_in_index` is set, they are indices that hold the use of each row already."""
+        if self._groups is None:
+            return self._order.copy(), self._counts[:, 0].tolist()
+        before, after = self._walked(epoch), self._walked(epoch + 1)
+        sizes = (after - before).sum(axis=1).tolist()
+        order = np.empty(sum(sizes), dtype=np.int64 if self._epoch_in_index else np.int32)
+        first = filled = 0  # of a group in a bucket; of the epoch
+        for (bucket, group), count in np.ndenumerate(self._counts):
+            place, end = int(before[bucket, group]), int(after[bucket, group])
+            while place < end:
+                cycle, start = divmod(place, int(count))
+                taken = min(int(count) - start, end - place)
+                rows = self._order[first : first + count].copy()
+                np.random.default_rng((self.seed, bucket, group, cycle)).shuffle(rows)
+                order[filled : filled + taken] = rows[start : start + taken]
+                if self._epoch_in_index:
+                    order[filled : filled + taken] += cycle * len(self._source)
+                place, filled = place + taken, filled + taken
+            first += count
+        return order, sizes

@@ -4,9 +4,13 @@
     python recipes/train.py --config de-en_small data.train.source=train.de data.train.target=train.en \\
         data.validation.source=val.de data.validation.target=val.en
     python recipes/train.py resume=runs/<id>
+    python recipes/train.py --from-run-translation args.json [key=value ...]
 
 Given nothing, it trains on the built-in corpus. Every run gets a folder of its own under output_dir, with the model in
 best/, checkpoints, metrics, plots and the log. Prints the path of best/.
+
+A JSON or YAML file of arguments of Transformers' run_translation.py is taken for the settings they are here, and each
+is accounted for in the log. With --dry-run the settings are printed as a file that --config takes.
 """
 
 from __future__ import annotations
@@ -33,6 +37,7 @@ with interrupts_told():  # torch and Transformers take seconds to import
         prepare_tokenizer,
     )
     from hf_nmt.training.recipe import TrainingRecipe
+    from hf_nmt.training.run_translation import command_line
 
 logger = logging.getLogger("hf_nmt.recipes.train")
 
@@ -56,14 +61,16 @@ SETTINGS = TrainRecipe
 
 
 def main(argv: list[str]) -> int:
-    settings = from_command_line(
-        TrainRecipe,
-        argv,
-        recipe="train",
-        doc=__doc__,
-        default_config="default",
-        recorded=lambda folder: runs.resume(folder, "train").record["settings"],
-    )
+    given = command_line(argv)
+    with given.told():
+        settings = from_command_line(
+            TrainRecipe,
+            given.arguments,
+            recipe="train",
+            doc=__doc__,
+            default_config="default",
+            recorded=lambda folder: runs.resume(folder, "train").record["settings"],
+        )
     resumed = runs.resume(settings.resume, "train") if settings.resume is not None else None
     arguments = settings.arguments()
     with arguments.main_process_first(local=False, desc="texts"):

@@ -114,8 +114,14 @@ def load_translator(
             "The file of weights does not belong to this config.json."
         )
     model.eval()
-    languages = {"source_language": source_language, "target_language": target_language}
-    return TorchTranslator(model, tokenizer, device, **languages, with_scores=with_scores)
+    return TorchTranslator(
+        model,
+        tokenizer,
+        device,
+        source_language=source_language,
+        target_language=target_language,
+        with_scores=with_scores,
+    )
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ Shapes: B sequences, S source positions, T target positions, D model width, V vo
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import heapq
 import itertools
@@ -109,6 +110,8 @@ class TorchTranslator:
         source_language, target_language: codes, for models of several languages; a call may name another target.
         with_scores: False leaves `score` NaN and `token_scores` empty where one translation is asked for, and saves a
             pass of the decoder: a third of the time of greedy search, a tenth with 5 beams.
+        share: (rank, world_size): of the processes that translate the same texts together. Each decodes every
+            `world_size`-th batch, and all get all translations. Needs a process group of torch.distributed.
 
     Attributes:
         statistics: what it has done so far.
@@ -128,12 +131,14 @@ class TorchTranslator:
         source_language: str | None = None,
         target_language: str | None = None,
         with_scores: bool = True,
+        share: tuple[int, int] = (0, 1),
     ):
         self.model = model if device is None else model.to(device)
         self.tokenizer = tokenizer
         self.source_language = source_language
         self.target_language = target_language
         self.with_scores = with_scores
+        self.share = share
         self.statistics = Statistics()
         self.on_progress: Callable[[float], None] | None = None
         self._languages = Languages.of(model.config, tokenizer)
@@ -235,16 +240,29 @@ class TorchTranslator:
             for ids, prompt in zip(sources, prompts, strict=True)
         ]
         n_best: list[list[Translation]] = [[]] * len(jobs)
+        mine: list[int] = []
         num_done, num_tokens = 0, sum(map(len, sources))
         kwargs = settings.generate_kwargs() | ({} if forced is None else {"forced_bos_token_id": forced})
         for batch in decode(
-            self.model, sources, limits, batch_tokens=settings.batch_tokens, prompts=prompts, **kwargs
+            self.model,
+            sources,
+            limits,
+            batch_tokens=settings.batch_tokens,
+            prompts=prompts,
+            share=self.share,
+            **kwargs,
         ):
+            mine += batch.indices
             for index, hypotheses in zip(batch.indices, self._hypotheses(batch, settings, forced), strict=True):
                 n_best[index] = hypotheses
                 num_done += len(sources[index])
             if self.on_progress is not None:
                 self.on_progress(first + len(window) * num_done / num_tokens)
+
+        if self.share[1] > 1:
+            shares: list[dict[int, list[Translation]]] = [{}] * self.share[1]
+            torch.distributed.all_gather_object(shares, {index: n_best[index] for index in mine})
+            n_best = [hypotheses for _, hypotheses in sorted(collections.ChainMap(*shares).items())]
 
         self.statistics.sentences += sum(map(len, needed))
         self.statistics.decoded_sentences += len(jobs)

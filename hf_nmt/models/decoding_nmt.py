@@ -54,6 +54,7 @@ def decode(
     *,
     batch_tokens: int,
     prompts: Sequence[Sequence[int]] | None = None,
+    share: tuple[int, int] = (0, 1),
     **generate_kwargs: Any,
 ) -> Iterator[DecodedBatch]:
     """Translate encoded sources in batches of like length, longest first.
@@ -63,6 +64,7 @@ def decode(
         limits: longest translation of each source, in tokens.
         batch_tokens: source positions of a batch, padding and beams counted; one source is always taken.
         prompts: decoder ids to continue from, start symbol included; None for the start symbol alone.
+        share: (rank, world_size): of all batches, the same whatever the share, only every `world_size`-th from `rank`.
         generate_kwargs: for `model.generate`.
     """
     num_rows = max(
@@ -77,17 +79,18 @@ def decode(
         return _generate(model, sources, limits, prompts, batch, generate_kwargs)
 
     order = sorted(range(len(sources)), key=lambda i: (-len(prompts[i]), -len(sources[i])))
-    batch: list[int] = []
+    batches: list[list[int]] = []
     for index in order:
-        longest = len(sources[batch[0]]) if batch else 0
-        longest = max(longest, len(sources[index]))
+        batch = batches[-1] if batches else []
+        longest = max(len(sources[i]) for i in (*batch[:1], index))
         if batch and (
-            len(prompts[index]) != len(prompts[batch[0]]) or longest * (len(batch) + 1) * num_rows > batch_tokens
+            len(prompts[index]) == len(prompts[batch[0]]) and longest * (len(batch) + 1) * num_rows <= batch_tokens
         ):
-            yield from halved(decoded, batch)
-            batch = []
-        batch.append(index)
-    if batch:
+            batch.append(index)
+        else:
+            batches.append([index])
+    rank, world_size = share
+    for batch in batches[rank::world_size]:
         yield from halved(decoded, batch)
 
 

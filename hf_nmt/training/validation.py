@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from accelerate.utils import gather_object, reduce
+from accelerate.utils import broadcast_object_list, reduce
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -32,7 +32,7 @@ class ValidationResult:
             "seconds".
         scores: the records of the scores.
         samples: source, reference and translation of a few sentences.
-        translations: of all validation sentences, in order; empty on processes other than the first.
+        translations: of all validation sentences, in order.
     """
 
     metrics: dict[str, float]
@@ -44,7 +44,8 @@ class ValidationResult:
 class Validation:
     """Validation texts and how they are translated and scored.
 
-    Every process of a distributed run calls `run`; each translates its share.
+    Every process of a distributed run calls `run`. Batches are shared out whole, the first process computes the
+    scores, and all get the same result: that of one process alone, but where translations are sampled.
 
     Args:
         texts: columns source, target and, where there are several references, references.
@@ -105,7 +106,7 @@ class Validation:
                 translations = self._translate(model, num_beams, rank, world_size)
         finally:
             model.train(was_training)
-        scores = compute_scores(translations, self.references, self.metrics, self.target_language)
+        scores = self._scores(translations, rank, world_size)
         values = {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}
         values |= {name: score.value for name, score in zip(self.metrics.names, scores, strict=True)}
         values["seconds"] = time.perf_counter() - began
@@ -125,17 +126,20 @@ class Validation:
         loss, tokens = (reduce(total, "sum") if world_size > 1 else total).tolist()
         return loss / tokens
 
+    def _scores(self, translations: list[str], rank: int, world_size: int) -> list[Score]:
+        """Computed by the first process: all must agree on the best checkpoint and on when to stop."""
+        scores: list[Any] = [None] * len(self.metrics.names)
+        if rank == 0:
+            scores = compute_scores(translations, self.references, self.metrics, self.target_language)
+        if world_size > 1:
+            broadcast_object_list(scores)
+        return scores
+
     def _translate(self, model: PreTrainedModel, num_beams: int | None, rank: int, world_size: int) -> list[str]:
         settings = self.decoding if num_beams is None else with_beams(self.decoding, num_beams)
-        translator = TorchTranslator(model, self.tokenizer, with_scores=False)
-        mine = list(range(rank, len(self.sources), world_size))
-        results = translator.translate(
-            (self.sources[index] for index in mine), settings, target_language=self.target_language
-        )
-        found: list[Any] = [(index, best[0].text) for index, best in zip(mine, results, strict=True)]
-        if world_size > 1:
-            found = gather_object(found)
-        return [text for _, text in sorted(found)]
+        translator = TorchTranslator(model, self.tokenizer, with_scores=False, share=(rank, world_size))
+        results = translator.translate(self.sources, settings, target_language=self.target_language)
+        return [best[0].text for best in results]
 
 
 def search_text(settings: DecodingSettings, num_beams: int | None = None) -> str:

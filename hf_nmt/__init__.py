@@ -107,6 +107,8 @@ class _ImportWatch(threading.local):
 
 
 def __getattr__(name: str) -> Any:
+    if name == "push_to_hub":
+        return importlib.import_module("hf_nmt.sharing").push_to_hub
     if name != "__version__":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     metadata = importlib.import_module("importlib.metadata")  # slow enough to be worth waiting until asked for

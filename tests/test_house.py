@@ -39,7 +39,7 @@ FLOORS = [
     {"metrics"},
     {"generation", "ort"},
     {"translators", "evaluation"},
-    {"training", "serving", "cards"},
+    {"training", "serving", "cards", "sharing"},
 ]
 SAME_FLOOR = {
     "config": {"errors", "config_help", "config_keys", "config_yaml"},
@@ -53,6 +53,7 @@ SAME_FLOOR = {
     "tokenizer_training": {"subwords"},
     "ort": {"generation"},
     "evaluation": {"translators"},
+    "sharing": {"cards"},
 }
 SETUP = configparser.ConfigParser()
 SETUP.read(ROOT / "setup.cfg")

@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from hf_nmt.models.configuration_nmt import CUSTOM_PIPELINES
+
 _LANGUAGE_TASK = re.compile(r"translation_.+_to_.+")
 
 
@@ -35,6 +37,26 @@ class _TaskWithoutDefault(dict):
         raise KeyError(key)
 
 
+def _configurations(auto_config: Any) -> type:
+    """`AutoConfig` for `pipeline()` alone: our pipeline, where a model brings it, stands for the installed one.
+
+    Otherwise a model of another family that was pushed with our pipeline could not be loaded here without trust in the
+    code beside it, which is not needed.
+    """
+
+    class Configurations(auto_config):
+        @classmethod
+        def from_pretrained(cls, *args: Any, trust_remote_code: bool | None = None, **kwargs: Any) -> Any:
+            config = auto_config.from_pretrained(*args, trust_remote_code=trust_remote_code, **kwargs)
+            brought = getattr(config, "custom_pipelines", None) or {}
+            ours = brought.get("translation", {}).get("impl") == CUSTOM_PIPELINES["translation"]["impl"]
+            if ours and not trust_remote_code:
+                config.custom_pipelines = {task: brought[task] for task in brought if task != "translation"}
+            return config
+
+    return Configurations
+
+
 def install() -> None:
     """Make `pipeline("translation")` and `pipeline("translation_de_to_en")` known to Transformers.
 
@@ -42,10 +64,11 @@ def install() -> None:
     left in place.
     """
     import transformers.pipelines
-    from transformers import AutoModelForSeq2SeqLM
+    from transformers import AutoConfig, AutoModelForSeq2SeqLM
 
     from hf_nmt.models.pipeline_nmt import TranslationPipeline
 
+    transformers.pipelines.AutoConfig = _configurations(AutoConfig)
     registry = transformers.pipelines.PIPELINE_REGISTRY
     # A task that is still refused cannot be anybody's.
     refused = transformers.pipelines.REMOVED_TASKS.pop("translation", None) is not None

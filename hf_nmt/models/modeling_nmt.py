@@ -7,7 +7,7 @@ Shapes: B sequences, S source positions, T target positions, N real tokens, D mo
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -43,6 +43,15 @@ class NmtPreTrainedModel(PreTrainedModel):
     _supports_sdpa = True
     _supports_flash_attn = True
     _no_split_modules = ["EncoderLayer", "DecoderLayer"]
+
+    def save_pretrained(self, save_directory, *args, push_to_hub: bool = False, **kwargs):
+        """As in Transformers, but for `push_to_hub=True`, which would push weights without their tokenizer."""
+        if push_to_hub:
+            raise ValueError(
+                "save_pretrained(push_to_hub=True) would push weights without their tokenizer. Write "
+                'model.push_to_hub("owner/name").'
+            )
+        super().save_pretrained(save_directory, *args, **kwargs)
 
     @torch.no_grad()
     def _init_weights(self, module):
@@ -409,6 +418,37 @@ class NmtForConditionalGeneration(NmtPreTrainedModel, GenerationMixin):
         shifted = labels.new_full(labels.shape, self.config.decoder_start_token_id)
         shifted[:, 1:] = labels[:, :-1]
         return shifted.masked_fill(shifted == -100, self.config.pad_token_id)
+
+    def push_to_hub(self, repo_id: str, *, tokenizer: Any = None, **options: Any) -> Any:
+        """Push the model as it is now to the Hub, ready for use: with tokenizer, generation settings, code, pipeline
+        and card, in one commit.
+
+        Args:
+            repo_id: `owner/name`, or a name alone for a repository of your own.
+            tokenizer: None takes that of the folder or repository that the model was loaded from.
+            options: private, token, revision, create_pr, exist_ok, commit_message, card, max_shard_size; see
+                `sharing_nmt.push_model`.
+
+        Returns:
+            The commit, with `oid` and `commit_url`.
+
+        Raises:
+            ValueError: there is no tokenizer.
+            PushError: it was not pushed, and nothing of it is in the repository.
+        """
+        from .sharing_nmt import push_model
+        from .tokenization_nmt import NmtTokenizer
+
+        if tokenizer is None:
+            try:
+                tokenizer = NmtTokenizer.from_pretrained(self.name_or_path)
+            except (OSError, ValueError) as error:
+                origin = self.name_or_path or "memory alone"
+                raise ValueError(
+                    f"A model is pushed with its tokenizer, and this one comes from {origin}, where there is none. "
+                    "Write model.push_to_hub(repo_id, tokenizer=tokenizer)."
+                ) from error
+        return push_model(self, tokenizer, repo_id, **options)
 
 
 def _up_to_last_label(labels: torch.LongTensor) -> torch.Tensor:

@@ -16,6 +16,7 @@ from transformers import GenerationConfig, Pipeline
 from transformers.dynamic_module_utils import custom_object_save
 
 from .decoding_nmt import decode
+from .sharing_nmt import push_model
 from .sources_nmt import (
     BATCH_TOKENS,
     MAX_LENGTH_EXTRA,
@@ -105,6 +106,10 @@ class TranslationPipeline(Pipeline):
         """Save model, tokenizer and the code of this pipeline, so that the folder can be used without hf_nmt."""
         super().save_pretrained(save_directory, **kwargs)
         custom_object_save(self, save_directory)  # the base class does so only where the pipeline was registered
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> Any:
+        """Push model, tokenizer, code, pipeline and card in one commit; see `sharing_nmt.push_model`."""
+        return push_model(self.model, self.tokenizer, repo_id, **options)
 
     def _sanitize_parameters(
         self,

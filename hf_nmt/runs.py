@@ -4,7 +4,7 @@
     metrics.jsonl            one measured value a line: step, epoch, tokens, seconds, name, value
     validation_history.json  every validation with its scores and sample translations
     log.txt                  the log, in files of at most 5 MB
-    tokenizer/  checkpoints/step-<n>/  best/  plots/  summary.json
+    tokenizer/  checkpoints/step-<n>/  best/  adapter/  plots/  summary.json
 
 A run is `running` until it ends, `finished`, `interrupted` or `failed` after that. One that was killed stays
 `running`: no process holds its lock any more. `resume` continues all but a finished one.
@@ -63,6 +63,10 @@ class Run:
     @property
     def best(self) -> Path:
         return self.folder / "best"
+
+    @property
+    def adapter(self) -> Path:
+        return self.folder / "adapter"
 
     @property
     def tokenizer(self) -> Path:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_nmt import artifacts
 from hf_nmt.errors import NmtError
-from hf_nmt.generation import hub
+from hf_nmt.generation import adapters, hub
 
 if TYPE_CHECKING:
     from hf_nmt.generation.translator import TorchTranslator
@@ -41,12 +41,16 @@ def model_folder(path: str | Path) -> Path:
                 f"still goes on. Continue it with: recipes/train.py resume={path}"
             )
         path = path / "best"
+    if (path / artifacts.COMPLETE).is_file() and not artifacts.is_complete(path):
+        raise NmtError("\n".join([f"{path} is not whole. Copy or write it again.", *artifacts.verify(path)]))
+    if adapters.is_adapter(path):
+        if not (path / adapters.ADAPTER_WEIGHTS).is_file():
+            raise NmtError(f"{path} is an adapter without weights: {adapters.ADAPTER_WEIGHTS} is missing.")
+        return path
     if not (path / "config.json").is_file():
         inside = sorted(str(file.parent) for file in path.glob("*/config.json"))
         hint = f" There is a model in {', '.join(inside[:5])}." if inside else ""
         raise NmtError(f"{path} holds no model: config.json is missing.{hint}")
-    if (path / artifacts.COMPLETE).is_file() and not artifacts.is_complete(path):
-        raise NmtError("\n".join([f"{path} is not whole. Copy or write it again.", *artifacts.verify(path)]))
     if not any((path / name).is_file() for name in _WEIGHTS):
         raise NmtError(f"{path} holds no weights: none of {', '.join(_WEIGHTS)} is there. Was it written to the end?")
     return path
@@ -68,15 +72,17 @@ def load_translator(
     path: str | Path,
     device: str | None = None,
     *,
+    base: str | Path | None = None,
     source_language: str | None = None,
     target_language: str | None = None,
     with_scores: bool = True,
 ) -> TorchTranslator:
-    """Open a saved model: of hf_nmt, or any that `AutoModelForSeq2SeqLM` opens.
+    """Open a saved model: of hf_nmt, any that `AutoModelForSeq2SeqLM` opens, or an adapter of one.
 
     Args:
-        path: folder of a model, a run folder (its best model is taken) or a model id on the Hub.
+        path: folder of a model or of an adapter, a run folder (its best model is taken) or a model id on the Hub.
         device: such as `cpu` or `cuda:0`; None takes a GPU where there is one.
+        base: see `load_model`.
         source_language, target_language: codes, for models of several languages.
         with_scores: see `TorchTranslator`.
 
@@ -84,20 +90,82 @@ def load_translator(
         NmtError: there is no such model, or it is not whole or of another kind.
         ConfigError: the model does not have the language.
     """
-    folder = find_model(path)
-    options = hub.look_up(folder) if artifacts.may_be_hub_id(folder) else {}
-
     import torch
-    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
     from hf_nmt.generation.translator import TorchTranslator
 
+    folder = find_model(path)
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         torch.device(device)
     except RuntimeError as error:
         raise NmtError(f"device is {device!r}; write cpu, cuda or cuda:<number>.") from error
+    model, tokenizer = load_model(folder, base=base)
+    return TorchTranslator(
+        model,
+        tokenizer,
+        device,
+        source_language=source_language,
+        target_language=target_language,
+        with_scores=with_scores,
+    )
+
+
+def load_model(path: str | Path, *, base: str | Path | None = None, merge: bool = True) -> tuple[Any, Any]:
+    """Open a saved model (see `load_translator`) as it is.
+
+    Args:
+        path: of the model, or of an adapter, which is put on the model it names.
+        base: where the model of an adapter is; None takes what the adapter says.
+        merge: an adapter is merged into the weights, which is as fast as the model alone; False leaves it beside them.
+
+    Returns:
+        The model, for evaluation, and its tokenizer.
+
+    Raises:
+        NmtError: there is no such model, or it is not whole or of another kind.
+    """
+    folder = find_model(path)
+    if not adapters.is_adapter(folder):
+        return _load(folder)
+    model, tokenizer = _load_base(folder, base)
+    with _told(folder), _no_progress_bars():
+        adapters.apply_adapter(model, folder)
+        if Path(folder, "generation_config.json").is_file():
+            model.generation_config = type(model.generation_config).from_pretrained(folder)
+        if Path(folder, "tokenizer_config.json").is_file():
+            tokenizer = type(tokenizer).from_pretrained(folder)
+        if merge:
+            adapters.merge_adapter(model)
+    return model.eval(), tokenizer
+
+
+def _load_base(adapter: str, base: str | Path | None) -> tuple[Any, Any]:
+    """The model that an adapter belongs to, and its tokenizer."""
+    config = adapters.read_config(adapter)
+    named = config.base_model_name_or_path if base is None else str(base)
+    if not named:
+        raise NmtError(
+            f"{adapter} is an adapter and does not say of which model: write its folder or id into "
+            f"base_model_name_or_path of {adapters.ADAPTER_CONFIG}."
+        )
+    try:
+        return _load(find_model(named), revision=config.revision if base is None else None)
+    except NmtError as error:
+        raise NmtError(
+            f"{adapter} is an adapter of {named}, which cannot be opened: {error}\nWhere the model lies elsewhere, "
+            f"write its folder or id into base_model_name_or_path of {adapters.ADAPTER_CONFIG}, or take the merged "
+            "model, best/ of the run."
+        ) from error
+
+
+def _load(folder: str, *, revision: str | None = None) -> tuple[Any, Any]:
+    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+    options = hub.look_up(folder) if artifacts.may_be_hub_id(folder) else {}
+    if revision is not None and artifacts.may_be_hub_id(folder):
+        options = options | {"revision": revision}
     with _told(folder), _no_progress_bars():
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **options)
         model, report = AutoModelForSeq2SeqLM.from_pretrained(
@@ -113,15 +181,7 @@ def load_translator(
             f"{folder}: the weights of {len(missing)} tensors are missing and would be random, such as {missing[0]}. "
             "The file of weights does not belong to this config.json."
         )
-    model.eval()
-    return TorchTranslator(
-        model,
-        tokenizer,
-        device,
-        source_language=source_language,
-        target_language=target_language,
-        with_scores=with_scores,
-    )
+    return model.eval(), tokenizer
 
 
 @contextlib.contextmanager

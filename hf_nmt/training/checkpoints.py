@@ -1,7 +1,8 @@
 """Checkpoints on disk: written beside and renamed, hashed, found again, thinned out, averaged.
 
-A checkpoint is `checkpoints/step-<n>/`: a model folder that `from_pretrained` opens, the Trainer's own state, and
-`run_state.json` with what the Trainer does not keep. COMPLETE, with the hashes of all files, is written last.
+A checkpoint is `checkpoints/step-<n>/`: a model folder that `from_pretrained` opens, or the adapter alone where only
+that is trained, the Trainer's own state, and `run_state.json` with what the Trainer does not keep. COMPLETE, with the
+hashes of all files, is written last.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from transformers.utils import logging as transformers_logging
 
 from hf_nmt.artifacts import atomic_folder, mark_complete, verify
 from hf_nmt.errors import NmtError
+from hf_nmt.generation.adapters import ADAPTER_WEIGHTS, is_adapter
 from hf_nmt.training.saved import WEIGHTS
 
 RUN_STATE = "run_state.json"
@@ -122,13 +124,16 @@ def remove_after(checkpoints: Path, step: int | None) -> None:
 def average_weights(folders: list[Path]) -> dict[str, torch.Tensor]:
     """The mean of the weights of several checkpoints, summed in float64 and given back in their own types.
 
+    Of adapters it is the mean of A and that of B, whose product is close to the mean of the products where the
+    checkpoints are close to each other.
+
     Raises:
         NmtError: the checkpoints do not hold the same weights.
     """
     total: dict[str, torch.Tensor] = {}
     types: dict[str, torch.dtype] = {}
     for folder in folders:
-        with safe_open(folder / WEIGHTS, framework="pt") as weights:
+        with safe_open(folder / (ADAPTER_WEIGHTS if is_adapter(folder) else WEIGHTS), framework="pt") as weights:
             names = set(weights.keys())
             if total and names != set(total):
                 raise NmtError(f"{folder} does not hold the same weights as {folders[0]}; they cannot be averaged.")

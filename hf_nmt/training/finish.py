@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_nmt.artifacts import atomic_folder, hash_folder, write_json
 from hf_nmt.config import fingerprint
+from hf_nmt.generation import adapters
 from hf_nmt.generation.decoding import DecodingSettings
 from hf_nmt.metrics import ScoredData, ScoredSystem, dump_scores
 from hf_nmt.models.sources_nmt import source_limit
 from hf_nmt.training import checkpoints
-from hf_nmt.training.saved import check_saved
+from hf_nmt.training.saved import check_checkpoint, check_saved
 from hf_nmt.training.trainer import TranslationTrainer
 from hf_nmt.training.validation import ValidationResult, search_text
 
@@ -61,7 +63,7 @@ def choose_model(trainer: TranslationTrainer) -> tuple[Candidate, list[Candidate
         logger.warning("No average was made: there are fewer than two whole checkpoints. Lower training.save_steps.")
     held = {}
     if "last" in candidates:
-        held = {name: tensor.detach().clone() for name, tensor in trainer.model.state_dict().items()}
+        held = trainer.trained_weights()
     if trainer.validation is None:
         chosen = candidates.get("average") or candidates["last"]
         logger.warning("There are no validation texts: best/ is %s.", _described(chosen))
@@ -114,13 +116,49 @@ def _described(candidate: Candidate) -> str:
 def _load(trainer: TranslationTrainer, candidate: Candidate, held: dict[str, torch.Tensor]) -> None:
     folders = [checkpoints.folder_of(trainer.run.checkpoints, step) for step in candidate.steps]
     if candidate.kind == "last":
-        trainer.model.load_state_dict(held)
+        trainer.load_weights(held)
     elif candidate.kind == "single":
         trainer._load_from_checkpoint(str(folders[0]))
     else:
-        weights = checkpoints.average_weights(folders)
-        trainer._issue_warnings_after_load(trainer.model.load_state_dict(weights, strict=False))
-        trainer.model.tie_weights()
+        trainer.load_weights(checkpoints.average_weights(folders))
+
+
+def merge_adapter(
+    trainer: TranslationTrainer,
+    tokenizer: PreTrainedTokenizerBase,
+    decoding: DecodingSettings,
+    chosen: Candidate,
+    full_precision: Callable[[], PreTrainedModel],
+) -> Candidate:
+    """Write `adapter/`, the adapter alone, and merge it: the trainer's model is then whole and needs peft no more.
+
+    Every process calls this.
+
+    Args:
+        chosen: what the trainer's model holds.
+        full_precision: makes the model with a new adapter, not quantized. An adapter that was trained over quantized
+            weights is merged into these, which gives other translations, and so it is validated once more.
+
+    Returns:
+        The candidate, with the validation of the merged model.
+    """
+    if trainer.is_world_process_zero():
+        save_adapter(trainer.model, tokenizer, trainer.run.adapter, decoding)
+    if not getattr(trainer.model, "is_quantized", False):
+        adapters.merge_adapter(trainer.model)
+        return chosen
+    model = full_precision().to(trainer.args.device)
+    adapters.load_adapter_weights(model, trainer.trained_weights())
+    trainer.model = adapters.merge_adapter(model)
+    if trainer.validation is None:
+        return chosen
+    merged = dataclasses.replace(chosen, result=trainer.validate())
+    before, after = (
+        "  ".join([f"loss {result.metrics['loss']:.4f}", *(f"{one.name} {one.value:.2f}" for one in result.scores)])
+        for result in (chosen.result, merged.result)
+    )
+    logger.info("over quantized weights: %s; merged into the full ones, as in best/: %s", before, after)
+    return merged
 
 
 def save_model(
@@ -138,16 +176,38 @@ def save_model(
         NmtError: it could not be written, or what was loaded differs from what was saved.
     """
     with checkpoints.quiet_files(), atomic_folder(folder, replace=True) as partial:
-        # What belongs to beams or sampling alone is taken out where it has no use: Transformers would not save it.
-        every = DecodingSettings(num_beams=2, do_sample=True).generate_kwargs()
-        model.generation_config.update(**(dict.fromkeys(every) | decoding.generate_kwargs()))
-        # Otherwise a plain `generate` would stop after 20 tokens. One position is the start symbol's.
-        limit = source_limit(model, tokenizer)
-        if limit is not None:
-            model.generation_config.max_length = min(limit, (decoding.max_target_length or limit) + 1)
+        _set_generation(model, tokenizer, decoding)
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
         check_saved(model, tokenizer, partial)
+
+
+def _set_generation(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, decoding: DecodingSettings) -> None:
+    # What belongs to beams or sampling alone is taken out where it has no use: Transformers would not save it.
+    every = DecodingSettings(num_beams=2, do_sample=True).generate_kwargs()
+    model.generation_config.update(**(dict.fromkeys(every) | decoding.generate_kwargs()))
+    # Otherwise a plain `generate` would stop after 20 tokens. One position is the start symbol's.
+    limit = source_limit(model, tokenizer)
+    if limit is not None:
+        model.generation_config.max_length = min(limit, (decoding.max_target_length or limit) + 1)
+
+
+def save_adapter(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, decoding: DecodingSettings
+) -> None:
+    """Write the adapter in a model into a folder of its own, then read it and compare; see `save_model`."""
+    with atomic_folder(folder, replace=True) as partial:
+        _set_generation(model, tokenizer, decoding)
+        adapters.write_adapter(model, partial)
+        tokenizer.save_pretrained(partial)
+        check_checkpoint(model, tokenizer, partial)
+    base = adapters.adapter_config(model).base_model_name_or_path
+    if base and Path(base).is_dir():
+        logger.info(
+            "%s belongs to the model in %s, a folder of this machine. Elsewhere it is of use only beside a copy, "
+            "named in base_model_name_or_path of %s; best/ is whole.",
+            folder, base, adapters.ADAPTER_CONFIG,
+        )  # fmt: skip
 
 
 def write_summary(trainer: TranslationTrainer, chosen: Candidate, candidates: list[Candidate]) -> dict[str, Any]:

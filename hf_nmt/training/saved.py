@@ -11,6 +11,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, 
 
 from hf_nmt.config import differences
 from hf_nmt.errors import NmtError
+from hf_nmt.generation import adapters
 from hf_nmt.models.sources_nmt import source_limit
 
 WEIGHTS = "model.safetensors"
@@ -22,11 +23,37 @@ _OF_THE_FILE = ("_name_or_path", "transformers_version")
 def check_checkpoint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Read a checkpoint and compare it with the model: every weight bit for bit, configuration, tokenizer.
 
-    Reads the files without building a model, so that it can be done at every checkpoint.
+    Of a model with an adapter the checkpoint is the adapter alone. Reads the files without building a model, so that
+    it can be done at every checkpoint.
 
     Raises:
         NmtError: they differ.
     """
+    if adapters.has_adapter(model):
+        _check_adapter(model, folder)
+    else:
+        _check_model(model, folder)
+    _check_tokenizer(tokenizer, type(tokenizer).from_pretrained(folder), folder)
+
+
+def _check_adapter(model: PreTrainedModel, folder: Path) -> None:
+    weights, read = adapters.adapter_weights(model), adapters.read_weights(folder)[0]
+    if {*weights} != {*read}:
+        raise _different(folder, f"the weight {min({*weights} ^ {*read})} is missing, or too many")
+    for name, tensor in weights.items():
+        if not _same_bits(tensor, read[name]):
+            raise _different(folder, f"the weight {name} came back different")
+    before, after = (_plain(config) for config in (adapters.adapter_config(model), adapters.read_config(folder)))
+    for name, ours, theirs in differences(before, after):
+        raise _different(folder, f"{name} of its configuration is {theirs} instead of {ours}")
+
+
+def _plain(config: Any) -> dict[str, Any]:
+    values = config.to_dict() | {"inference_mode": True}  # it is always written as true
+    return {name: sorted(value) if isinstance(value, set | list) else value for name, value in values.items()}
+
+
+def _check_model(model: PreTrainedModel, folder: Path) -> None:
     weights = {name: tensor.detach() for name, tensor in model.state_dict().items()}
     with safe_open(folder / WEIGHTS, framework="pt") as file:
         names = set(file.keys())
@@ -44,7 +71,6 @@ def check_checkpoint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
     for name, ours, theirs in differences(before.to_dict(), after.to_dict()):
         if name not in _OF_THE_FILE:
             raise _different(folder, f"{name} of its configuration is {theirs} instead of {ours}")
-    _check_tokenizer(tokenizer, type(tokenizer).from_pretrained(folder), folder)
 
 
 def _same_bits(ours: torch.Tensor, theirs: torch.Tensor) -> bool:

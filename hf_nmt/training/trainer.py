@@ -29,10 +29,12 @@ from transformers.trainer_callback import ExportableState, TrainerState
 
 from hf_nmt.artifacts import write_json
 from hf_nmt.errors import ConfigError, NmtError
+from hf_nmt.generation.adapters import adapter_weights, has_adapter, load_adapter_weights, write_adapter
 from hf_nmt.models.loss_nmt import smoothed_cross_entropy_from_logits
 from hf_nmt.models.modeling_nmt import NmtForConditionalGeneration
 from hf_nmt.runs import Run
 from hf_nmt.training import checkpoints
+from hf_nmt.training.adapters import load_checkpoint
 from hf_nmt.training.callbacks import EarlyStopping, ProgressBar, RunRecorder, Stopwatch, check_finite
 from hf_nmt.training.saved import check_checkpoint
 from hf_nmt.training.settings import TrainingSettings
@@ -306,8 +308,28 @@ class TranslationTrainer(Seq2SeqTrainer):
         self.stopwatch.start()
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None) -> None:
+        if has_adapter(self.model):
+            load_checkpoint(self.model, Path(resume_from_checkpoint))
+            return
         super()._load_from_checkpoint(str(resume_from_checkpoint), model)
         (model or self.model).tie_weights()
+
+    def trained_weights(self) -> dict[str, torch.Tensor]:
+        """A copy of what a checkpoint holds: all weights, or those of the adapter."""
+        weights = adapter_weights(self.model) if has_adapter(self.model) else self.model.state_dict()
+        return {name: tensor.detach().clone() for name, tensor in weights.items()}
+
+    def load_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Take what checkpoints hold, or a mean of it.
+
+        Raises:
+            NmtError: it does not fit the model.
+        """
+        if has_adapter(self.model):
+            load_adapter_weights(self.model, weights)
+        else:
+            self._issue_warnings_after_load(self.model.load_state_dict(weights, strict=False))
+            self.model.tie_weights()
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
         """Tied weights are saved once, and some are made anew; any other difference is an error."""
@@ -378,11 +400,15 @@ class TranslationTrainer(Seq2SeqTrainer):
         return dict(gather_object(mine) if self.args.world_size > 1 else mine)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        """Model and tokenizer; not the arguments, which the Trainer would pickle."""
+        """Model, or its adapter alone, and tokenizer; not the arguments, which the Trainer would pickle."""
         if not self.args.should_save:
             return
         folder = output_dir or self.args.output_dir
-        self.accelerator.unwrap_model(self.model).save_pretrained(folder, state_dict=state_dict)
+        model = self.accelerator.unwrap_model(self.model)
+        if has_adapter(model):
+            write_adapter(model, folder)
+        else:
+            model.save_pretrained(folder, state_dict=state_dict)
         self.processing_class.save_pretrained(folder)
 
 

@@ -1,0 +1,206 @@
+"""Adapters of peft (LoRA, DoRA) on a model: small matrices beside its frozen weights, in a folder of their own.
+
+The adapter layers are put into the model itself, which so stays of its class: whatever takes a model takes it. An
+adapter folder is laid out as peft does it: `adapter_config.json` (its kind and size, the model it belongs to) and
+`adapter_model.safetensors`, whose header holds the hash of that model's weights besides. Our own also hold the
+tokenizer and the generation settings, so that languages and search come with them.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hf_nmt.artifacts import hash_file
+from hf_nmt.errors import NmtError, need
+from hf_nmt.generation import hub
+
+if TYPE_CHECKING:
+    import torch
+
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+_NAME = "default"  # peft's, for the only adapter of a model
+_PREFIX = "base_model.model."  # what peft puts in front of every name in the file
+_BASE_HASH = "base_weights_sha256"
+_BASE_WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+
+
+def is_adapter(folder: str | Path) -> bool:
+    """Whether a folder holds an adapter alone, without the model it belongs to."""
+    return Path(folder, ADAPTER_CONFIG).is_file() and not Path(folder, "config.json").is_file()
+
+
+def has_adapter(model: Any) -> bool:
+    """Whether adapter layers are in a model."""
+    return bool(getattr(model, "_hf_peft_config_loaded", False))
+
+
+def put_on(model: Any, config: Any) -> None:
+    """Put a fresh adapter into a model; from then on nothing else of it is trained.
+
+    A fresh adapter changes nothing: its output is zero until it is trained.
+
+    Args:
+        model: changed in place.
+        config: a `peft.PeftConfig`; the model's name and revision are written into it.
+    """
+    need("peft", "peft")
+    model.add_adapter(config)
+    base = str(model.name_or_path or "")
+    if Path(base).is_dir():
+        # What reads the adapter may stand in another folder.
+        config.base_model_name_or_path = str(Path(base).absolute())
+    elif base:
+        config.revision = hub.revision(base)
+    model.adapter_base_hash = base_hash(base)
+
+
+def base_hash(base: str) -> str | None:
+    """SHA-256 over the hashes of the weight files of a model folder; None for an id of the Hub, whose revision tells
+    as much."""
+    files = sorted(file for pattern in _BASE_WEIGHTS for file in Path(base).glob(pattern)) if base else []
+    if not files:
+        return None
+    hashes = (_file_hash(file, file.stat().st_size, file.stat().st_mtime_ns) for file in files)
+    return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+
+
+@functools.cache
+def _file_hash(file: Path, num_bytes: int, changed: int) -> str:
+    return hash_file(file)
+
+
+def adapter_config(model: Any) -> Any:
+    """The `peft.PeftConfig` of the adapter in a model."""
+    return model.peft_config[_NAME]
+
+
+def adapter_weights(model: Any) -> dict[str, torch.Tensor]:
+    """The weights of the adapter in a model, by their names in its file; they share their memory with the model's."""
+    # Left to itself it asks the Hub, at every checkpoint, whether the vocabulary has grown.
+    weights = need("peft", "peft").get_peft_model_state_dict(model, adapter_name=_NAME, save_embedding_layers=False)
+    return {f"{_PREFIX}{name}": tensor for name, tensor in weights.items()}
+
+
+def load_adapter_weights(model: Any, weights: Mapping[str, torch.Tensor], name: str | Path = "The adapter") -> None:
+    """Give the adapter in a model other weights.
+
+    Args:
+        weights: all of them, by their names in the file.
+        name: where they come from, for errors.
+
+    Raises:
+        NmtError: they are not of this adapter; nothing was changed.
+    """
+    own = adapter_weights(model)
+    shapes = [{key: tuple(tensor.shape) for key, tensor in tensors.items()} for tensors in (own, weights)]
+    if wrong := sorted(shapes[0].items() ^ shapes[1].items()):
+        key = wrong[0][0]
+        raise NmtError(
+            f"{name} does not fit the model: {key} is {shapes[0].get(key, 'not there')} in the model and "
+            f"{shapes[1].get(key, 'not there')} in the adapter. It belongs to a model of another shape, or its "
+            f"{ADAPTER_CONFIG} was changed."
+        )
+    for key, tensor in own.items():
+        tensor.detach().copy_(weights[key])
+
+
+def write_adapter(model: Any, folder: str | Path) -> None:
+    """Write the adapter in a model, and its generation settings, into a folder."""
+    from safetensors.torch import save_file
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    config = copy.copy(adapter_config(model))
+    config.inference_mode = True
+    if isinstance(config.target_modules, set):  # of no order, which would be another one in each process
+        config.target_modules = sorted(config.target_modules)
+    config.save_pretrained(str(folder))
+    found = getattr(model, "adapter_base_hash", None)
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in adapter_weights(model).items()}
+    save_file(weights, folder / ADAPTER_WEIGHTS, {"format": "pt"} | ({} if found is None else {_BASE_HASH: found}))
+    model.generation_config.save_pretrained(folder)
+
+
+def read_weights(folder: str | Path) -> tuple[dict[str, torch.Tensor], str | None]:
+    """The weights of an adapter folder, and the hash of the weights it was trained on where it is known."""
+    from safetensors import safe_open
+
+    with safe_open(Path(folder, ADAPTER_WEIGHTS), framework="pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, (file.metadata() or {}).get(_BASE_HASH)
+
+
+def read_config(folder: str | Path) -> Any:
+    """The `peft.PeftConfig` of an adapter folder.
+
+    Raises:
+        NmtError: peft is not installed, or does not know the adapter.
+    """
+    peft = need("peft", "peft")
+    try:
+        return peft.PeftConfig.from_pretrained(str(folder))
+    except (ValueError, KeyError, TypeError) as error:
+        raise NmtError(f"{folder}: peft cannot read {ADAPTER_CONFIG}: {error}") from error
+
+
+def apply_adapter(model: Any, folder: str | Path) -> None:
+    """Put a saved adapter into the model it belongs to.
+
+    Raises:
+        NmtError: it belongs to other weights.
+    """
+    config = read_config(folder)
+    weights, trained_on = read_weights(folder)
+    put_on(model, config)
+    if trained_on is not None and model.adapter_base_hash not in (None, trained_on):
+        raise NmtError(
+            f"{folder} is an adapter of other weights than those in {model.name_or_path}: the model was trained "
+            "further, or is another one. Give the model that the adapter was trained on."
+        )
+    load_adapter_weights(model, weights, folder)
+
+
+def merge_adapter(model: Any) -> Any:
+    """Add what the adapter in a model has learnt to its weights: W + (alpha / rank) B A, for DoRA with its column
+    norms. The adapter layers are taken out.
+
+    Weights that were tied stay so; all stay frozen, as the adapter left them.
+
+    Args:
+        model: of full precision; it is changed in place and returned.
+
+    Raises:
+        NmtError: the model is quantized, the sum is not finite, or tied weights came apart.
+    """
+    adapter_layer = need("peft.tuners.tuners_utils", "peft").BaseTunerLayer
+    if getattr(model, "is_quantized", False):
+        raise NmtError("An adapter is merged into weights of full precision, and these are quantized.")
+    for name, layer in list(model.named_modules()):
+        if not isinstance(layer, adapter_layer):
+            continue
+        try:
+            layer.merge(safe_merge=True)
+        except ValueError as error:
+            raise NmtError(f"The adapter cannot be merged: {name}: {error}") from error
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, layer.get_base_layer())
+    del model.peft_config
+    model._hf_peft_config_loaded = False
+    check_tied(model)
+    return model
+
+
+def check_tied(model: Any) -> None:
+    """Whether all weights that the model's class ties share their memory.
+
+    Raises:
+        NmtError: some do not.
+    """
+    for name, source in (model.all_tied_weights_keys or {}).items():
+        if model.get_parameter(name).data_ptr() != model.get_parameter(source).data_ptr():
+            raise NmtError(f"The weights {name} and {source} should be one and came apart.")

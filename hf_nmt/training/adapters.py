@@ -1,0 +1,114 @@
+"""Fine-tuning with adapters: LoRA, DoRA and, over quantized weights, QLoRA."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+from torch import nn
+from transformers import PreTrainedModel
+
+from hf_nmt.config import Settings
+from hf_nmt.errors import ConfigError, need
+from hf_nmt.generation.adapters import load_adapter_weights, put_on, read_weights
+
+ALL_LINEAR = "all-linear"  # peft's word for what null means here
+
+logger = logging.getLogger(__name__)
+
+
+class AdapterSettings(Settings):
+    """Small matrices that are trained in place of the weights: W x becomes W x + (alpha / rank) B A x, where A has
+    `rank` rows and B as many columns (LoRA, Hu et al. 2021, eq. 3)."""
+
+    type: Literal["lora", "dora"] = Field(
+        "lora",
+        description="dora also learns the length of every row of the sum (Liu et al. 2024, eq. 5): often a little "
+        "better at low ranks, and slower.",
+    )
+    rank: int = Field(
+        16, ge=1, description="Rows of A: what the adapter can learn, and its size. 4 to 64; a new domain wants less."
+    )
+    alpha: float = Field(
+        32.0, gt=0, description="The adapter's output is multiplied by alpha / rank. Twice the rank is common."
+    )
+    dropout: float = Field(
+        0.0, ge=0, lt=1, description="Share of an adapter's inputs dropped. 0.05 to 0.1 where the corpus is small."
+    )
+    target_modules: list[str] | None = Field(
+        None,
+        min_length=1,
+        description="Names of the layers that get an adapter, such as [q_proj, v_proj]. null, or all-linear: every "
+        "attention and feed-forward projection, which serves better than a higher rank on few.",
+    )
+
+    @field_validator("target_modules", mode="before")
+    @classmethod
+    def _all_linear(cls, value: Any) -> Any:
+        return None if value in (ALL_LINEAR, [ALL_LINEAR]) else value
+
+
+def projections(model: PreTrainedModel) -> list[str]:
+    """Names of the projections in a model's layers, without the layer: `q_proj`, `fc1`, ...; sorted.
+
+    They are the linear modules inside a numbered layer. The output projection is none, as its weights are those of
+    the embeddings.
+    """
+    return sorted({name.rpartition(".")[2] for name in _projections(model)})
+
+
+def _projections(model: PreTrainedModel) -> dict[str, nn.Linear]:
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and any(part.isdecimal() for part in name.split("."))
+    }
+
+
+def add_adapter(model: PreTrainedModel, settings: AdapterSettings) -> None:
+    """Put a new adapter into a pretrained model; all else of the model is frozen. Draws from torch's generator.
+
+    Raises:
+        ConfigError: the model has no layer of such a name.
+        NmtError: peft is not installed.
+    """
+    peft = need("peft", "peft")
+    known = projections(model)
+    targets = settings.target_modules or known
+    if unknown := sorted({*targets} - {*known}):
+        raise ConfigError(
+            f"model.adapter.target_modules: given {', '.join(unknown)}; the layers of this model have "
+            f"{', '.join(known)}."
+        )
+    config = peft.LoraConfig(
+        task_type=peft.TaskType.SEQ_2_SEQ_LM,
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=targets,
+        use_dora=settings.type == "dora",
+    )
+    put_on(model, config)
+    trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+    logger.info(
+        "adapter: %s of rank %d on %s; %s of %s weights are trained",
+        settings.type, settings.rank, ", ".join(targets), f"{trained:,}", f"{model.num_parameters():,}",
+    )  # fmt: skip
+
+
+def load_checkpoint(model: PreTrainedModel, folder: Path) -> None:
+    """Give the adapter in a model the weights of a checkpoint.
+
+    Raises:
+        ConfigError: the checkpoint was trained on other weights of the model.
+        NmtError: it does not fit the model.
+    """
+    weights, trained_on = read_weights(folder)
+    if trained_on != model.adapter_base_hash:
+        raise ConfigError(
+            f"resume: the weights in {model.name_or_path} are not those that the adapter in {folder} was trained on. "
+            "Put the model back as it was."
+        )
+    load_adapter_weights(model, weights, folder)

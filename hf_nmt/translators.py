@@ -5,14 +5,18 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_nmt import artifacts
-from hf_nmt.errors import NmtError
+from hf_nmt.config import fingerprint
+from hf_nmt.errors import NmtError, need
 from hf_nmt.generation import adapters, hub
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
     from hf_nmt.generation.translator import TorchTranslator
 
 _WEIGHTS = (
@@ -66,6 +70,101 @@ def find_model(path: str | Path) -> str:
         return str(model_folder(path))
     hub.look_up(str(path))
     return str(path)
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """A model that `AutoModelForSeq2SeqLM` opens, to be read part by part. No code that it carries is run.
+
+    Attributes:
+        path: its folder, or an id of the Hub.
+        revision: branch, tag or commit on the Hub; None takes the newest.
+    """
+
+    path: str
+    revision: str | None = None
+
+    @classmethod
+    def find(cls, path: str | Path, revision: str | None = None) -> SavedModel:
+        """A model folder, a run folder (its best model is taken) or an id of the Hub.
+
+        Raises:
+            NmtError: there is no such model, or it is an adapter.
+        """
+        folder = find_model(path)
+        if adapters.is_adapter(folder):
+            raise NmtError(f"{folder} is an adapter, not a whole model. Give the merged model, best/ of its run.")
+        return cls(folder, revision if artifacts.may_be_hub_id(path) else None)
+
+    def config(self) -> PreTrainedConfig:
+        """
+        Raises:
+            NmtError: it cannot be read, or is not that of an encoder-decoder.
+        """
+        from transformers import AutoConfig, AutoModelForSeq2SeqLM
+
+        with _told(self.path):
+            config = AutoConfig.from_pretrained(self.path, **self._options())
+        if type(config) not in AutoModelForSeq2SeqLM._model_mapping:
+            raise NmtError(
+                f"{self.path} is no encoder-decoder (model_type {config.model_type!r}). Give a model that translates, "
+                "such as one of Marian, M2M100, NLLB, mBART, T5 or of hf_nmt."
+            )
+        return config
+
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """
+        Raises:
+            NmtError: it cannot be read, or needs a package that is not installed.
+        """
+        from transformers import AutoTokenizer
+
+        with _told(self.path):
+            try:
+                return AutoTokenizer.from_pretrained(self.path, **self._options())
+            except ImportError:
+                need("sentencepiece", "sentencepiece")
+                raise
+
+    def model(self, **options: Any) -> PreTrainedModel:
+        """Its weights.
+
+        Args:
+            options: for `from_pretrained`.
+
+        Raises:
+            NmtError: they cannot be read, or some are missing.
+        """
+        from transformers import AutoModelForSeq2SeqLM
+
+        with _told(self.path), _no_progress_bars():
+            model, report = AutoModelForSeq2SeqLM.from_pretrained(
+                self.path,
+                output_loading_info=True,
+                adapter_kwargs=self._found(),  # where peft is installed, an adapter is looked for on the Hub
+                **self._options(),
+                **options,
+            )
+        if report["missing_keys"]:
+            missing = sorted(report["missing_keys"])
+            raise NmtError(
+                f"{self.path}: the weights of {len(missing)} tensors are missing and would be random, such as "
+                f"{missing[0]}. The file of weights does not belong to this config.json."
+            )
+        return model.eval()
+
+    def record(self) -> dict[str, Any]:
+        """What tells this model from another: its commit on the Hub, or the hash of the folder."""
+        if not artifacts.may_be_hub_id(self.path):
+            return {"path": self.path, "hash": fingerprint(artifacts.hash_folder(self.path))}
+        return {"path": self.path, "revision": hub.revision(self.path) if self.revision is None else self.revision}
+
+    def _found(self) -> dict[str, Any]:
+        return hub.look_up(self.path) if artifacts.may_be_hub_id(self.path) else {}
+
+    def _options(self) -> dict[str, Any]:
+        revision = {} if self.revision is None else {"revision": self.revision}
+        return {"trust_remote_code": False, **self._found(), **revision}
 
 
 def load_translator(
@@ -161,27 +260,9 @@ def _load_base(adapter: str, base: str | Path | None) -> tuple[Any, Any]:
 
 
 def _load(folder: str, *, revision: str | None = None) -> tuple[Any, Any]:
-    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
-
-    options = hub.look_up(folder) if artifacts.may_be_hub_id(folder) else {}
-    if revision is not None and artifacts.may_be_hub_id(folder):
-        options = options | {"revision": revision}
-    with _told(folder), _no_progress_bars():
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **options)
-        model, report = AutoModelForSeq2SeqLM.from_pretrained(
-            folder,
-            trust_remote_code=False,
-            output_loading_info=True,
-            adapter_kwargs=options,  # where peft is installed an adapter is looked for, which asks the Hub once more
-            **options,
-        )
-    if report["missing_keys"]:
-        missing = sorted(report["missing_keys"])
-        raise NmtError(
-            f"{folder}: the weights of {len(missing)} tensors are missing and would be random, such as {missing[0]}. "
-            "The file of weights does not belong to this config.json."
-        )
-    return model.eval(), tokenizer
+    saved = SavedModel(folder, revision if artifacts.may_be_hub_id(folder) else None)
+    tokenizer = saved.tokenizer()
+    return saved.model(), tokenizer
 
 
 @contextlib.contextmanager

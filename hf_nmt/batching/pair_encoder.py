@@ -116,7 +116,7 @@ class PairEncoder:
         """Set the tokenizer to a pair of languages; returns what opens each source."""
         assert self.languages is not None
         try:
-            return self.languages.select(source, target)[1]
+            return self.languages.select(source, target).prefix
         except ValueError as error:
             raise ConfigError(str(error)) from error
 

@@ -26,6 +26,7 @@ from hf_nmt.models.sources_nmt import (
     EncodedText,
     Languages,
     LongTextError,
+    Selection,
     encode_texts,
     source_limit,
     target_limit,
@@ -178,11 +179,12 @@ class TorchTranslator:
         Raises:
             SourceError: a source or a target over the model's limit.
         """
-        language, prefix, forced = self._select(None)
+        selected = self._select(None)
+        forced = selected.forced_bos_token_id
         settings, done = DecodingSettings(), 0
         for window in windows(zip(sources, targets, strict=True), settings.window_size):
             texts = [source for source, _ in window]
-            encoded = self._encode(texts, done, settings, language, prefix, split_sentences=False)
+            encoded = self._encode(texts, done, settings, selected, split_sentences=False)
             ids = [text.sentences[0] if text.sentences else [self._ends[0]] for text in encoded]
             labels = [[*self._forced(forced), *self._target_ids(target), self._ends[0]] for _, target in window]
             limit = target_limit(0, self.model, 0, 10**9)
@@ -191,16 +193,22 @@ class TorchTranslator:
                     raise SourceError(f"a target of {len(label)} tokens; the model takes {limit}.", done + index)
             scores: list[list[float]] = [[]] * len(window)
             with self._evaluating():
-                for index, row in self._forced_scores(ids, labels, settings.batch_tokens):
+                for index, row in self._forced_scores(ids, labels, self._start(selected), settings.batch_tokens):
                     scores[index] = row if forced is None else row[1:]
             yield from scores
             done += len(window)
 
-    def _select(self, target_language: str | None) -> tuple[str | None, str, int | None]:
+    def _select(self, target_language: str | None) -> Selection:
         try:
             return self._languages.select(self.source_language, target_language or self.target_language)
         except ValueError as error:
             raise ConfigError(str(error)) from error
+
+    def _start(self, selected: Selection) -> int:
+        """The id that the decoder starts from."""
+        own = self.model.generation_config
+        ids = selected.decoder_start_token_id, own.decoder_start_token_id, own.bos_token_id
+        return next(one for one in ids if one is not None)
 
     def _translate(self, pairs, settings, selected, target_language) -> Iterator[list[Translation]]:
         done = 0
@@ -208,19 +216,18 @@ class TorchTranslator:
             started = time.perf_counter()
             self._select(target_language)  # another call may have changed the tokenizer's languages between windows
             with self._evaluating(), self._seeded(settings):
-                translations = self._window(window, done, settings, *selected)
+                translations = self._window(window, done, settings, selected)
             self.statistics.texts += len(window)
             self.statistics.seconds += time.perf_counter() - started
             done += len(window)
             yield from translations
 
     def _window(
-        self, window: list[tuple[str, str]], first: int, settings: DecodingSettings, language, prefix, forced
+        self, window: list[tuple[str, str]], first: int, settings: DecodingSettings, selected: Selection
     ) -> list[list[Translation]]:
         texts = [text for text, _ in window]
-        encoded = self._encode(texts, first, settings, language, prefix, split_sentences=settings.split_sentences)
-        start = self.model.generation_config.decoder_start_token_id
-        start = [self.model.generation_config.bos_token_id if start is None else start]
+        encoded = self._encode(texts, first, settings, selected, split_sentences=settings.split_sentences)
+        start, forced = [self._start(selected)], selected.forced_bos_token_id
 
         # Which decoding each sentence takes its translations from.
         jobs: dict[Any, int] = {}
@@ -273,7 +280,7 @@ class TorchTranslator:
             for index, (text, row) in enumerate(zip(encoded, needed, strict=True))
         ]
 
-    def _encode(self, texts, first, settings, language, prefix, split_sentences) -> list[EncodedText]:
+    def _encode(self, texts, first, settings, selected: Selection, split_sentences) -> list[EncodedText]:
         for index, text in enumerate(texts):
             if not isinstance(text, str):
                 raise SourceError(f"a source must be a string, not {type(text).__name__}.", first + index)
@@ -283,8 +290,8 @@ class TorchTranslator:
             encoded = encode_texts(
                 texts,
                 self.tokenizer,
-                language=language,
-                prefix=prefix,
+                language=selected.source_language,
+                prefix=selected.prefix,
                 split_sentences=split_sentences,
                 limit=limit,
                 truncate=settings.truncate,
@@ -305,11 +312,10 @@ class TorchTranslator:
 
     @torch.inference_mode()
     def _forced_scores(
-        self, sources: list[list[int]], labels: list[list[int]], batch_tokens: int
+        self, sources: list[list[int]], labels: list[list[int]], start: int, batch_tokens: int
     ) -> list[tuple[int, list[float]]]:
         """Log-probabilities of `labels`, in batches of like length, with the position of each."""
         config = self.model.generation_config
-        start = config.bos_token_id if config.decoder_start_token_id is None else config.decoder_start_token_id
         lengths = [max(len(source), len(label)) for source, label in zip(sources, labels, strict=True)]
         order = sorted(range(len(sources)), key=lambda index: -lengths[index])
         results: list[tuple[int, list[float]]] = []

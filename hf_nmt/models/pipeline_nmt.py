@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import re
 from typing import Any
 
 import torch
@@ -22,6 +21,7 @@ from .sources_nmt import (
     MAX_LENGTH_EXTRA,
     MAX_LENGTH_RATIO,
     NUM_BEAMS,
+    TASK_LANGUAGES,
     EncodedText,
     Languages,
     encode_texts,
@@ -33,8 +33,6 @@ logger = logging.getLogger(__name__)
 
 # Whole numbers from 1 that are often given; `generate` would stumble over anything else somewhere inside.
 _COUNTS = ("num_beams", "num_return_sequences", "max_new_tokens", "max_length", "max_source_length")
-
-_TASK_LANGUAGES = re.compile(r"translation_(.+)_to_(.+)")
 
 
 def _check_counts(given: dict[str, Any]) -> None:
@@ -125,7 +123,7 @@ class TranslationPipeline(Pipeline):
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         if self._languages is None:  # called by the constructor
             self._languages = Languages.of(self.model.config, self.tokenizer)
-            if names := _TASK_LANGUAGES.fullmatch(self.task or ""):
+            if names := TASK_LANGUAGES.fullmatch(self.task or ""):
                 src_lang, tgt_lang = src_lang or names[1], tgt_lang or names[2]
         if src_lang is not None or tgt_lang is not None:
             self._check_languages(src_lang, tgt_lang)
@@ -154,7 +152,7 @@ class TranslationPipeline(Pipeline):
         """Refuse a wrong language when it is named, not when the first text comes."""
         kept = getattr(self.tokenizer, "src_lang", None), getattr(self.tokenizer, "tgt_lang", None)
         self._languages.select(src_lang, tgt_lang)
-        if self._languages.kind in ("forced", "tag"):
+        if hasattr(self.tokenizer, "src_lang"):
             self.tokenizer.src_lang, self.tokenizer.tgt_lang = kept
 
     def preprocess(
@@ -171,15 +169,15 @@ class TranslationPipeline(Pipeline):
                 f"A text to translate must be a string, not {type(text).__name__}: {str(text)[:80]!r}. For a dataset "
                 'with several columns pass KeyDataset(dataset, "<column>") or dataset["<column>"].'
             )
-        language, prefix, _ = self._languages.select(src_lang, tgt_lang)
+        selected = self._languages.select(src_lang, tgt_lang)
         limits = [
             limit for limit in (source_limit(self.model, self.tokenizer), max_source_length) if limit is not None
         ]
         (encoded,) = encode_texts(
             [text],
             self.tokenizer,
-            language=language,
-            prefix=self._prefix + prefix,
+            language=selected.source_language,
+            prefix=selected.prefix or self._prefix,
             split_sentences=split_sentences,
             limit=min(limits, default=None),
             truncate=truncation in (True, "longest_first", "only_first"),
@@ -192,8 +190,9 @@ class TranslationPipeline(Pipeline):
     def _forward(self, inputs: dict[str, Any], src_lang: str | None = None, tgt_lang: str | None = None, **given: Any):
         texts = inputs["texts"] if isinstance(inputs["texts"], list) else [inputs["texts"]]
         sources = [sentence for text in texts for sentence in text.sentences]
-        _, _, forced = self._languages.select(src_lang, tgt_lang)
-        overrides = {} if forced is None else {"forced_bos_token_id": forced}
+        selected = self._languages.select(src_lang, tgt_lang)
+        tokens = {name: getattr(selected, name) for name in ("forced_bos_token_id", "decoder_start_token_id")}
+        overrides = {name: token for name, token in tokens.items() if token is not None}
         kwargs = self._prepare_generate_kwargs(given, **overrides)
         if (config := kwargs.pop("generation_config", None)) is not None:
             kwargs = config.to_diff_dict() | kwargs

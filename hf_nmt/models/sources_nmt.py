@@ -8,9 +8,12 @@ from __future__ import annotations
 import difflib
 import functools
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from transformers import MBartTokenizer
 
 from .sentences_nmt import INSTALL_SPLITTER, SplitText, has_splitter, split_text
 
@@ -21,58 +24,112 @@ MAX_LENGTH_EXTRA = 20
 BATCH_TOKENS = 8192
 
 
+class Selection(NamedTuple):
+    """What a pair of languages asks of a translation.
+
+    Attributes:
+        source_language: code of the sources where it is known.
+        prefix: text in front of each source.
+        forced_bos_token_id: token that each translation must open with; None where there is none.
+        decoder_start_token_id: token that the decoder starts from; None where it is the model's own.
+    """
+
+    source_language: str | None
+    prefix: str = ""
+    forced_bos_token_id: int | None = None
+    decoder_start_token_id: int | None = None
+
+
 @dataclass(frozen=True)
 class Languages:
-    """The languages of a model, by the conventions of its tokenizer.
+    """The languages of a model, by the conventions of its configuration and tokenizer.
 
     Attributes:
         sources, targets: codes the model has; empty where it does not tell.
+        kind: how a target language is chosen:
+            "forced": as the first token of the translation (NLLB, M2M100, mBART-50);
+            "start": as the token that the decoder starts from (mBART);
+            "tag": by the tokenizer (ours); "text": as a code in front of the source (Marian);
+            "prefix": as an instruction in front of the source (T5);
+            "fixed": not at all.
+        prefixes: the instructions, by (source, target).
+        usual: the pair that is meant where none is named; for "prefix".
     """
 
     tokenizer: Any
     sources: tuple[str, ...]
     targets: tuple[str, ...]
-    # How a target language is chosen: "forced" first token (NLLB, mBART, M2M100), "tag" by the tokenizer (ours),
-    # "text" in front of the source (Marian), or "fixed".
     kind: str
+    prefixes: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    usual: tuple[str | None, str | None] = (None, None)
 
     @classmethod
     def of(cls, config: Any, tokenizer: Any) -> Languages:
         """Read the languages of a loaded model and its tokenizer."""
         if hasattr(tokenizer, "_build_translation_inputs"):
             codes = getattr(tokenizer, "lang_code_to_id", None) or getattr(tokenizer, "extra_special_tokens", ())
-            return cls(tokenizer, tuple(codes), tuple(codes), "forced")
+            kind = "start" if isinstance(tokenizer, MBartTokenizer) else "forced"
+            return cls(tokenizer, tuple(codes), tuple(codes), kind)
         if getattr(tokenizer, "language_tags", False):
             return cls(tokenizer, tuple(tokenizer.source_languages), tuple(tokenizer.target_languages), "tag")
         source = getattr(config, "source_language", None) or getattr(tokenizer, "source_lang", None)
         if codes := getattr(tokenizer, "supported_language_codes", None):
             return cls(tokenizer, (source,) if source else (), tuple(code.strip("<>") for code in codes), "text")
+        if prefixes := _prefixes(config):
+            sources, targets = (tuple(dict.fromkeys(codes)) for codes in zip(*prefixes, strict=True))
+            usual = source, getattr(config, "target_language", None)
+            return cls(tokenizer, sources, targets, "prefix", prefixes, usual)
         target = getattr(config, "target_language", None) or getattr(tokenizer, "target_lang", None)
         return cls(tokenizer, (source,) if source else (), (target,) if target else (), "fixed")
 
-    def select(self, source: str | None, target: str | None) -> tuple[str | None, str, int | None]:
+    def select(self, source: str | None, target: str | None) -> Selection:
         """Set the tokenizer to a language pair.
-
-        Returns:
-            The source language where known, the text to put in front of each source, the token that each translation
-            must open with.
 
         Raises:
             ValueError: the model does not have the language, or needs one and none was given.
         """
-        source = _chosen(source, self.sources, "source")
-        target = _chosen(target, self.targets, "target")
-        if self.kind in ("forced", "tag"):
+        source = _chosen(source, self.sources, "source") or self.usual[0]
+        target = _chosen(target, self.targets, "target") or self.usual[1]
+        if self.kind in ("forced", "start", "tag"):
             source = source or self.tokenizer.src_lang
             target = target or getattr(self.tokenizer, "tgt_lang", None)
             if target is None:
                 raise ValueError(f"This model has several target languages; choose one of {_listed(self.targets)}.")
             self.tokenizer.src_lang, self.tokenizer.tgt_lang = source, target
-        if self.kind == "forced":
+        if self.kind in ("forced", "start"):
             ids = getattr(self.tokenizer, "lang_code_to_id", None) or {}
-            return source, "", ids.get(target, self.tokenizer.convert_tokens_to_ids(target))
+            token = ids.get(target, self.tokenizer.convert_tokens_to_ids(target))
+            return Selection(source, "", **{_TOKENS[self.kind]: token})
         source = source or (self.sources[0] if len(self.sources) == 1 else None)
-        return source, f">>{target}<< " if self.kind == "text" and target is not None else "", None
+        if self.kind == "text":
+            return Selection(source, f">>{target}<< " if target is not None else "")
+        if self.kind == "prefix":
+            return Selection(source, self._instruction(source, target))
+        return Selection(source)
+
+    def _instruction(self, source: str | None, target: str | None) -> str:
+        if source is None or target is None:
+            return ""  # the instruction may stand in the text already
+        if (source, target) not in self.prefixes:
+            pairs = _listed(f"{one}-{other}" for one, other in self.prefixes)
+            raise ValueError(f"{source}-{target} was asked for; this model has {pairs}.")
+        return self.prefixes[source, target]
+
+
+_TOKENS = {"forced": "forced_bos_token_id", "start": "decoder_start_token_id"}
+# As T5 names its tasks: translation_en_to_de.
+TASK_LANGUAGES = re.compile(r"translation_(.+)_to_(.+)")
+
+
+def _prefixes(config: Any) -> dict[tuple[str, str], str]:
+    """The instruction of each pair of languages, where the configuration has such."""
+    tasks = getattr(config, "task_specific_params", None) or {}
+    found = {task: TASK_LANGUAGES.fullmatch(task) for task in tasks}
+    return {
+        (names[1], names[2]): tasks[task]["prefix"]
+        for task, names in found.items()
+        if names is not None and "prefix" in tasks[task]
+    }
 
 
 def _chosen(given: str | None, known: Sequence[str], side: str) -> str | None:
@@ -90,7 +147,7 @@ def _chosen(given: str | None, known: Sequence[str], side: str) -> str | None:
     raise ValueError(f"The {side} language {given!r} was asked for; this model has {_listed(known)}.{hint}")
 
 
-def _listed(codes: Sequence[str]) -> str:
+def _listed(codes: Iterable[str]) -> str:
     return ", ".join(sorted(codes))
 
 

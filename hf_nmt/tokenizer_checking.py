@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
 from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerBase
 
 from hf_nmt.errors import DataError
 from hf_nmt.models.tokenization_nmt import SPECIAL_TOKENS, NmtTokenizer
 from hf_nmt.tokenizer_training import BYTES, CHUNK, SPACE, chosen_texts
+
+logger = logging.getLogger(__name__)
 
 
 def check_tokenizer(
@@ -62,6 +67,78 @@ def check_tokenizer(
                 f"{found['unknown_rate']:.2%} of the tokens are <unk>. Train it with byte_fallback: true, or on text "
                 "of these languages."
             )
+    return report
+
+
+def measure_tokenizer(
+    tokenizer: PreTrainedTokenizerBase,
+    sources: Iterable[str],
+    targets: Iterable[str],
+    *,
+    max_sentences: int = 100_000,
+    max_unknown: float = 0.01,
+) -> dict[str, Any]:
+    """Report on the tokenizer of a pretrained model, of whatever kind; what it loses is told in the log.
+
+    A model brings its tokenizer, so there is no other to be had and nothing is refused. A round trip fails where
+    decoding gives back another text, in normal form NFKC and with single spaces between words.
+
+    Args:
+        max_sentences: pairs looked at, drawn at random where there are more.
+        max_unknown: share of unknown tokens on either side that is not worth a warning.
+
+    Returns:
+        A dict for JSON, with names as in `check_tokenizer`.
+    """
+    sides = [list(texts) for texts in chosen_texts(sources, targets, max_sentences)]
+    report: dict[str, Any] = {"sentences": len(sides[0]), "tokenizer_class": type(tokenizer).__name__}
+    for name, argument, texts in zip(("source", "target"), ("text", "text_target"), sides, strict=True):
+        found = report[name] = _measure_side(tokenizer, argument, texts)
+        if found["unknown_rate"] > max_unknown:
+            logger.warning(
+                "The tokenizer of the pretrained model does not know %.1f%% of the %s tokens: they are %s to the "
+                "model, which cannot %s them.",
+                100 * found["unknown_rate"], name, tokenizer.unk_token, "read" if name == "source" else "write",
+            )  # fmt: skip
+    return report
+
+
+def _measure_side(tokenizer: PreTrainedTokenizerBase, argument: str, texts: list[str]) -> dict[str, Any]:
+    tokens = unknown = words = longest = 0
+    failures: list[dict[str, str]] = []
+    used: set[int] = set()
+    for start in range(0, len(texts), CHUNK):
+        chunk = texts[start : start + CHUNK]
+        rows = tokenizer(**{argument: chunk}, add_special_tokens=False, return_attention_mask=False, verbose=False)[
+            "input_ids"
+        ]
+        for text, ids in zip(chunk, rows, strict=True):
+            tokens, longest, words = tokens + len(ids), max(longest, len(ids)), words + len(text.split())
+            unknown += ids.count(tokenizer.unk_token_id)
+            used.update(ids)
+            # Two spellings of one text: spaces and compatibility characters are the tokenizer's to choose.
+            plain, decoded = (
+                " ".join(unicodedata.normalize("NFKC", one).split()) for one in (text, tokenizer.decode(ids))
+            )
+            if argument == "text_target" and decoded != plain:
+                failures.append({"text": text, "decoded": decoded})
+    report: dict[str, Any] = {
+        "sentences": len(texts),
+        "words": words,
+        "tokens": tokens,
+        "tokens_per_sentence": _ratio(tokens, len(texts)),
+        "tokens_per_word": _ratio(tokens, words),
+        "longest_sentence": longest,
+        "vocabulary": len(tokenizer),
+        "vocabulary_used": len(used),
+        "unknown_rate": _ratio(unknown, tokens),
+    }
+    if argument == "text_target":  # `decode` is for targets: the sources of some families have pieces of their own
+        report["round_trip"] = {
+            "failures": len(failures),
+            "failure_rate": _ratio(len(failures), len(texts)),
+            "examples": failures[:5],
+        }
     return report
 
 

@@ -119,12 +119,7 @@ class TokenizerSettings(Settings):
     def _settings_fit(self) -> TokenizerSettings:
         findings = []
         if self.path is not None:
-            findings = [
-                f"{name}: {getattr(self, name)!r} was given, but the tokenizer saved in path settles it. Leave {name} "
-                "out, or set path to null."
-                for name, field in type(self).model_fields.items()
-                if name not in ("path", "dropout") and getattr(self, name) != field.default
-            ]
+            findings = self.settled("the tokenizer saved in path", "set path to null", beside=("path", "dropout"))
         elif self.algorithm == "unigram" and self.dropout > 0:
             findings = [dropout_needs_bpe(self.dropout)]
         reserved = len(SPECIAL_TOKENS) + (len(BYTES) if self.byte_fallback else 0)
@@ -137,6 +132,20 @@ class TokenizerSettings(Settings):
         if findings:
             raise ConfigError(findings)
         return self
+
+    def settled(self, by: str, otherwise: str, *, beside: Sequence[str]) -> list[str]:
+        """A finding for each key that was changed in vain, as a saved tokenizer settles it.
+
+        Args:
+            by: what settles it.
+            otherwise: what to do where the key is wanted.
+            beside: keys that still mean something.
+        """
+        return [
+            f"{name}: {getattr(self, name)!r} was given, but {by} settles it. Leave {name} out, or {otherwise}."
+            for name, field in type(self).model_fields.items()
+            if name not in beside and getattr(self, name) != field.default
+        ]
 
 
 # Training

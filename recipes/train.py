@@ -29,13 +29,14 @@ with interrupts_told():  # torch and Transformers take seconds to import
     from hf_nmt.errors import ConfigError
     from hf_nmt.reporting import plot_run
     from hf_nmt.training.finish import choose_model, save_model, summary_lines, write_summary
-    from hf_nmt.training.model_building import ModelSettings, build_model
+    from hf_nmt.training.model_building import ModelSettings, build_model, names_saved_model
     from hf_nmt.training.preparation import (
         latest_checkpoint,
         make_trainer,
         open_run,
         prepare_tokenizer,
     )
+    from hf_nmt.training.pretrained import open_pretrained
     from hf_nmt.training.recipe import TrainingRecipe
     from hf_nmt.training.run_translation import command_line
 
@@ -43,10 +44,15 @@ logger = logging.getLogger("hf_nmt.recipes.train")
 
 
 class TrainRecipe(TrainingRecipe):
-    model: ModelSettings = Field(ModelSettings(), description="Shape of the transformer.")
+    model: ModelSettings = Field(ModelSettings(), description="The model to train further, or the shape of a new one.")
 
     @pydantic.model_validator(mode="after")
-    def _lengths_fit(self) -> TrainRecipe:
+    def _model_fits(self) -> TrainRecipe:
+        if self.model.pretrained is not None:
+            own = "the tokenizer of model.pretrained", "set model.pretrained to null"
+            if findings := self.tokenizer.settled(*own, beside=("dropout",)):
+                raise ConfigError([f"tokenizer.{finding}" for finding in findings])
+            return self
         longest = max(self.batching.max_source_length, self.batching.max_target_length)
         if longest > self.model.max_position_embeddings:
             raise ConfigError(
@@ -68,21 +74,32 @@ def main(argv: list[str]) -> int:
             given.arguments,
             recipe="train",
             doc=__doc__,
-            default_config="default",
+            default_config="finetune" if names_saved_model(given.arguments) else "default",
             recorded=lambda folder: runs.resume(folder, "train").record["settings"],
         )
     resumed = runs.resume(settings.resume, "train") if settings.resume is not None else None
     arguments = settings.arguments()
+    pretrained = open_pretrained(settings) if resumed is None else None
     with arguments.main_process_first(local=False, desc="texts"):
         texts = settings.data.load()
 
     with open_run("train", settings, arguments, texts, resumed=resumed) as run:
         logger.info("run folder: %s", run.folder)
-        tokenizer = prepare_tokenizer(run, settings, arguments, texts.train)
+        checkpoint = None
+        if resumed is not None:
+            checkpoint = latest_checkpoint(run, arguments)
+            pretrained = open_pretrained(settings, run, checkpoint)
+        elif pretrained is not None:
+            pretrained.note(run)
+        tokenizer = prepare_tokenizer(
+            run, settings, arguments, texts.train, None if pretrained is None else pretrained.tokenizer
+        )
         set_seed(settings.seed)
-        model = build_model(settings.model, tokenizer, **settings.data.languages)
+        if pretrained is None:
+            model = build_model(settings.model, tokenizer, **settings.data.languages)
+        else:
+            model = pretrained.load(settings.model, **settings.data.languages)
         trainer = make_trainer(run, settings, arguments, texts, tokenizer, model)
-        checkpoint = latest_checkpoint(run, arguments) if resumed is not None else None
         trainer.train(resume_from_checkpoint=checkpoint)
 
         chosen, candidates = choose_model(trainer)

@@ -1,12 +1,14 @@
-"""Settings of the model, and a fresh model of them."""
+"""Settings of the model, and a new model of them."""
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
 
 import pydantic
 import torch
 from pydantic import Field
+from transformers import PreTrainedModel
 
 from hf_nmt.config import Settings
 from hf_nmt.errors import ConfigError
@@ -14,19 +16,46 @@ from hf_nmt.models.configuration_nmt import NmtConfig
 from hf_nmt.models.modeling_nmt import NmtForConditionalGeneration
 from hf_nmt.models.tokenization_nmt import NmtTokenizer
 
-FROM_NEW_WEIGHTS = (
-    "training starts from new weights; a saved model cannot be trained further (fine-tuned) yet. A run that was "
-    "stopped goes on with resume=runs/<id>."
+FROM_SAVED_WEIGHTS = (
+    "to train a saved model further (to fine-tune it) write model.pretrained=MODEL: its folder, a run folder or an id "
+    "of the Hub. A run that was stopped goes on with resume=runs/<id>."
 )
-_PATHS = ("path", "name_or_path", "model_name_or_path", "init_from", "from_pretrained", "pretrained", "checkpoint")
+_PATHS = ("path", "name_or_path", "model_name_or_path", "init_from", "from_pretrained", "checkpoint")
+# What may be set of a saved model; the rest is its shape.
+_OF_SAVED = (
+    "pretrained", "revision", "source_prefix", "dropout", "attention_dropout", "activation_dropout",
+    "attn_implementation",
+)  # fmt: skip
+
+
+def names_saved_model(argv: Sequence[str]) -> bool:
+    """Whether a command line names a model to train further, so that the settings of a new one are not wanted."""
+    keys = [argument.removeprefix("--").partition("=")[0] for argument in argv]
+    return "model.pretrained" in keys
 
 
 class ModelSettings(Settings):
-    """Shape of the transformer; names and defaults are those of `NmtConfig`, the base model of Vaswani et al. 2017."""
+    """A saved model to train further, or the shape of a new transformer; names and defaults of a shape are those of
+    `NmtConfig`, the base model of Vaswani et al. 2017."""
 
-    renamed_keys: ClassVar[dict[str, str]] = dict.fromkeys(_PATHS, FROM_NEW_WEIGHTS)
-    no_section: ClassVar[str] = f"{FROM_NEW_WEIGHTS[0].upper()}{FROM_NEW_WEIGHTS[1:]}"
+    renamed_keys: ClassVar[dict[str, str]] = dict.fromkeys(_PATHS, FROM_SAVED_WEIGHTS)
+    no_section: ClassVar[str] = f"{FROM_SAVED_WEIGHTS[0].upper()}{FROM_SAVED_WEIGHTS[1:]}"
 
+    pretrained: str | None = Field(
+        None,
+        min_length=1,
+        description="Model to train further: its folder, a run folder (its best model is taken) or an id of the Hub, "
+        "of any family that AutoModelForSeq2SeqLM opens. It brings its shape and its tokenizer. null starts from new "
+        "weights.",
+    )
+    revision: str | None = Field(
+        None, description="Branch, tag or commit of `pretrained` on the Hub; null takes the newest commit."
+    )
+    source_prefix: str | None = Field(
+        None,
+        description="Text in front of each source, saved with the model, for pretrained models that are told what to "
+        "do in words, such as 'translate English to German: ' for T5. null keeps what the model has.",
+    )
     d_model: int = Field(NmtConfig.d_model, ge=2, description="Width of the residual stream.")
     encoder_layers: int = Field(NmtConfig.encoder_layers, ge=1, description="Layers of the encoder.")
     decoder_layers: int = Field(
@@ -69,7 +98,8 @@ class ModelSettings(Settings):
         NmtConfig.dropout,
         ge=0,
         lt=1,
-        description="Share of activations dropped on embeddings and at the end of each block. Small corpora want 0.3.",
+        description="Share of activations dropped on embeddings and at the end of each block. Small corpora want 0.3. "
+        "Of a pretrained model, as of the next two, its own unless given.",
     )
     attention_dropout: float = Field(
         NmtConfig.attention_dropout, ge=0, lt=1, description="Share of attention probabilities dropped."
@@ -90,11 +120,38 @@ class ModelSettings(Settings):
 
     @pydantic.model_validator(mode="after")
     def _check(self) -> ModelSettings:
-        try:
-            NmtConfig(**self.model_dump(exclude={"attn_implementation"}))
-        except ValueError as error:
-            raise ConfigError(str(error)) from error
+        if self.pretrained is None:
+            findings = [
+                f"{name}: it is for a saved model, and pretrained names none."
+                for name in ("revision", "source_prefix")
+                if getattr(self, name) is not None
+            ]
+            try:
+                NmtConfig(**self.shape())
+            except ValueError as error:
+                findings.append(str(error))
+        else:
+            findings = [
+                f"{name}: the model {self.pretrained} has a shape of its own. Leave {name} out; --config finetune "
+                "is a settings file without a shape."
+                for name in type(self).model_fields
+                if name in self.model_fields_set and name not in _OF_SAVED
+            ]
+        if findings:
+            raise ConfigError(findings)
         return self
+
+    @pydantic.model_serializer(mode="wrap")
+    def _what_holds(self, serialize: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without what a pretrained model has of its own."""
+        plain = serialize(self)
+        if self.pretrained is None:
+            return plain
+        return {name: value for name, value in plain.items() if name in {*self.model_fields_set, "pretrained"}}
+
+    def shape(self) -> dict[str, Any]:
+        """Arguments of `NmtConfig`."""
+        return self.model_dump(exclude={"pretrained", "revision", "source_prefix", "attn_implementation"})
 
     def attention(self) -> str:
         """The attention implementation on this machine."""
@@ -116,17 +173,26 @@ def build_model(
         ConfigError: the attention implementation is not to be had on this machine.
     """
     config = NmtConfig(
-        **settings.model_dump(exclude={"attn_implementation"}),
+        **settings.shape(),
         vocab_size=tokenizer.target_vocab_size,
         source_vocab_size=tokenizer.source_vocab_size if tokenizer.separate_vocabularies else None,
         source_language=source_language,
         target_language=target_language,
     )
     model = NmtForConditionalGeneration(config)
-    try:
-        model.set_attn_implementation(settings.attention())
-    except (ImportError, ValueError) as error:
-        raise ConfigError(
-            f"model.attn_implementation: {settings.attention()!r} cannot be used here: {error}"
-        ) from error
+    set_attention(model, settings)
     return model
+
+
+def set_attention(model: PreTrainedModel, settings: ModelSettings) -> None:
+    """
+    Raises:
+        ConfigError: the attention implementation is not to be had on this machine, or not with this model.
+    """
+    wanted = settings.attention()
+    if settings.attn_implementation == "auto" and wanted == "sdpa" and not model._supports_sdpa:
+        wanted = "eager"
+    try:
+        model.set_attn_implementation(wanted)
+    except (ImportError, ValueError) as error:
+        raise ConfigError(f"model.attn_implementation: {wanted!r} cannot be used here: {error}") from error

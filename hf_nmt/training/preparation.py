@@ -23,7 +23,7 @@ from hf_nmt.models.sources_nmt import Languages
 from hf_nmt.models.tokenization_nmt import NmtTokenizer
 from hf_nmt.runs import Run
 from hf_nmt.subwords import BpeDropout
-from hf_nmt.tokenizer_checking import check_tokenizer
+from hf_nmt.tokenizer_checking import check_tokenizer, measure_tokenizer
 from hf_nmt.tokenizer_training import load_tokenizer, train_tokenizer
 from hf_nmt.training import checkpoints
 from hf_nmt.training.recipe import TrainingRecipe
@@ -98,9 +98,17 @@ def describe_device(arguments: Seq2SeqTrainingArguments) -> dict[str, Any]:
 
 
 def prepare_tokenizer(
-    run: Run, settings: TrainingRecipe, arguments: Seq2SeqTrainingArguments, train: Dataset
+    run: Run,
+    settings: TrainingRecipe,
+    arguments: Seq2SeqTrainingArguments,
+    train: Dataset,
+    pretrained: PreTrainedTokenizerBase | None = None,
 ) -> PreTrainedTokenizerBase:
-    """The tokenizer of the run: kept in its folder, else loaded or trained, and checked against the training text."""
+    """The tokenizer of the run: kept in its folder, else loaded or trained, and checked against the training text.
+
+    Args:
+        pretrained: the tokenizer of a saved model, in the languages of the run.
+    """
     source_language, target_language = settings.data.languages.values()
 
     def opened(folder: Path) -> NmtTokenizer:
@@ -110,7 +118,9 @@ def prepare_tokenizer(
 
     with arguments.main_process_first(local=False, desc="tokenizer"):
         if not (run.tokenizer / "tokenizer_config.json").is_file():
-            if settings.tokenizer.path is not None:
+            if pretrained is not None:
+                tokenizer = pretrained
+            elif settings.tokenizer.path is not None:
                 tokenizer = opened(settings.tokenizer.path)
             else:
                 logger.info("training a tokenizer on %s pairs", f"{len(train):,}")
@@ -120,11 +130,12 @@ def prepare_tokenizer(
                     settings.tokenizer,
                     **settings.data.languages,
                 )
-            report = check_tokenizer(tokenizer, train["source"], train["target"])
+            check = check_tokenizer if isinstance(tokenizer, NmtTokenizer) else measure_tokenizer
+            report = check(tokenizer, train["source"], train["target"])
             write_json(run.folder / "tokenizer_report.json", report)
             with atomic_folder(run.tokenizer, replace=True) as partial:
                 tokenizer.save_pretrained(partial)
-    return opened(run.tokenizer)
+    return pretrained if pretrained is not None else opened(run.tokenizer)
 
 
 def make_trainer(

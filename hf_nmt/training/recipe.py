@@ -19,7 +19,7 @@ from hf_nmt.metrics import MetricSettings
 from hf_nmt.models.tokenization_nmt import NmtTokenizer
 from hf_nmt.tokenizer_training import TokenizerSettings, load_tokenizer
 from hf_nmt.training import languages
-from hf_nmt.training.model_building import FROM_NEW_WEIGHTS
+from hf_nmt.training.model_building import FROM_SAVED_WEIGHTS
 from hf_nmt.training.settings import TrainingSettings
 from hf_nmt.training.texts import TrainingData
 
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 _EXAMPLES = {"source_language": "de", "target_language": "en"}
 
 
-# Names under which users look for what is not there yet.
+# Names under which other toolkits take a saved model.
 _PRETRAINED = (
     "init_from", "from_pretrained", "pretrained", "pretrained_model", "model_path", "model_name", "model_name_or_path",
     "finetune", "fine_tune", "finetune_from", "finetune_from_model", "restore_file", "train_from", "warm_start",
@@ -40,7 +40,7 @@ _PRETRAINED = (
 class TrainingRecipe(Settings):
     """What every recipe that trains a translation model is told."""
 
-    renamed_keys: ClassVar[dict[str, str]] = dict.fromkeys(_PRETRAINED, FROM_NEW_WEIGHTS)
+    renamed_keys: ClassVar[dict[str, str]] = dict.fromkeys(_PRETRAINED, FROM_SAVED_WEIGHTS)
 
     seed: int = Field(42, ge=0, description="Of the first weights, of dropout and of the order of the batches.")
     name: str | None = Field(

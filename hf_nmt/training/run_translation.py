@@ -20,7 +20,6 @@ import yaml
 
 from hf_nmt.config_keys import nearest, shown
 from hf_nmt.errors import ConfigError
-from hf_nmt.training.model_building import FROM_NEW_WEIGHTS
 from hf_nmt.training.settings import REFUSED, RENAMED, TrainingSettings
 
 logger = logging.getLogger(__name__)
@@ -146,12 +145,12 @@ _SHAPE = "the shape of a new model is in the `model` section; a trained one brin
 
 ARGUMENTS: dict[str, str | Converted | NoCounterpart] = {
     # ModelArguments
-    "model_name_or_path": NoCounterpart(FROM_NEW_WEIGHTS),
+    "model_name_or_path": "model.pretrained",
     "config_name": NoCounterpart(_SHAPE),
     "tokenizer_name": NoCounterpart("a trained model brings its tokenizer, and a new one gets one of `tokenizer`"),
     "cache_dir": NoCounterpart("set HF_HOME in the environment"),
     "use_fast_tokenizer": NoCounterpart("each family has one tokenizer in Transformers 5"),
-    "model_revision": NoCounterpart("download the revision (`hf download ID --revision R`) and name its folder"),
+    "model_revision": "model.revision",
     "token": NoCounterpart(_LOGIN),
     "use_auth_token": NoCounterpart(_LOGIN),
     "trust_remote_code": NoCounterpart(
@@ -187,7 +186,7 @@ ARGUMENTS: dict[str, str | Converted | NoCounterpart] = {
     "max_predict_samples": NoCounterpart(f"{_TESTS} data.test.max_rows=N"),
     "num_beams": "decoding.num_beams",
     "ignore_pad_token_for_loss": NoCounterpart("padding never counts in the loss"),
-    "source_prefix": NoCounterpart(FROM_NEW_WEIGHTS),
+    "source_prefix": "model.source_prefix",
     "forced_bos_token": Converted(
         lambda value, given: {"data.target_language": value},
         "translations open with the token of the target language, in training and in the saved model",

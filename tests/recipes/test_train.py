@@ -133,10 +133,18 @@ def test_a_dry_run_prints_settings_that_load(finished, capsys, tmp_path):
             ["data.source_language=german"],
             "given 'german', which is no code of a language. Write two or three letters",
         ),
-        (["model=runs/x/best"], "model: given 'runs/x/best', but this is a section. Training starts from new weights"),
-        (["model.path=x"], "model.path: training starts from new weights; a saved model cannot be trained further"),
-        (["init_from=x"], "init_from: training starts from new weights"),
-        (["training.from_pretrained=x"], "unknown key. from_pretrained: training starts from new weights"),
+        (
+            ["model=runs/x/best"],
+            "but this is a section. To train a saved model further (to fine-tune it) write",
+        ),
+        (
+            ["model.path=x"],
+            "model.path: to train a saved model further (to fine-tune it) write model.pretrained=",
+        ),
+        (["init_from=x"], "init_from: to train a saved model further"),
+        (["training.from_pretrained=x"], "unknown key. from_pretrained: to train a saved model further"),
+        (["model.pretrained=x"], "model.d_model: the model x has a shape of its own. Leave d_model out"),
+        (["model.revision=x"], "model.revision: it is for a saved model, and pretrained names none."),
         (["resume=nowhere"], "resume: nowhere is not a run folder"),
     ],
 )

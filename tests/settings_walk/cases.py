@@ -107,6 +107,7 @@ def metric_cases(sees: str) -> dict[str, Case]:
 
 VALIDATED = ("data.validation.source=inputs/val.de", "data.validation.target=inputs/val.en")
 EACH_STEP = ("training.eval_steps=1", "training.save_steps=1", "decoding.max_length_extra=1", "decoding.num_beams=1")
+SAVED_MODEL = ("model.pretrained=inputs/model",)
 
 TRAIN = {
     "seed": Case("7", "weights", stage="updates"),
@@ -155,6 +156,10 @@ TRAIN = {
         },
         stage="updates",
     ),
+    "model.pretrained": Case("inputs/other_model", "weights", SAVED_MODEL, "updates"),
+    # Of a folder there is one.
+    "model.revision": Case("main", "refusal", SAVED_MODEL, "run"),
+    "model.source_prefix": Case("'translate: '", "batches", SAVED_MODEL, "batches"),
     "model.attn_implementation": Case("sdpa", "attention", ("model.attn_implementation=eager",), "batches"),
     **_below(
         "batching",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import random
+import re
 import textwrap
 from collections.abc import Iterable
 from pathlib import Path
@@ -68,6 +69,8 @@ SETTINGS = {
         decoding: {num_beams: 3, max_length_ratio: 0.5, max_length_extra: 6}
     """,
 }
+
+SETTINGS["train_saved"] = re.sub(r"(?m)^ +model:\n( {10}.*\n)+", "", SETTINGS["train"])
 
 
 def pairs(count: int, seed: int) -> list[tuple[str, str]]:

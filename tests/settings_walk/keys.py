@@ -57,10 +57,16 @@ class Recipe:
 
     def value(self, arguments: tuple[str, ...], key: str) -> Any:
         """What the arguments make of a key; None also where its section is null."""
-        found: Any = load(self.settings, self.config, arguments)
+        found: Any = load(self.settings, settings_file(self.config, arguments), arguments)
         for step in key.split("."):
             found = None if found is None else getattr(found, step)
         return found
+
+
+def settings_file(config: Path, arguments: tuple[str, ...]) -> Path:
+    """The settings file that goes with the arguments: one without a shape where they name a saved model."""
+    names_model = any(argument.startswith("model.pretrained=") for argument in arguments)
+    return config.with_name(f"{config.stem}_saved.yaml") if names_model else config
 
 
 def settings_of(recipe: str) -> type[pydantic.BaseModel]:

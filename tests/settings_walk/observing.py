@@ -26,7 +26,7 @@ from hf_nmt.evaluation import suite
 from hf_nmt.models.modeling_nmt import NmtForConditionalGeneration
 from hf_nmt.training.trainer import TranslationTrainer
 from settings_walk import inputs
-from settings_walk.keys import recipe_module
+from settings_walk.keys import recipe_module, settings_file
 
 REPEATS_SETTINGS = {"settings", "decoding", "inputs", "command", "fingerprint", "recipe_hash"}
 REPEATS_SETTINGS_ONLY = {"run.json", "settings.yaml", "record.json", "COMPLETE"}
@@ -171,7 +171,8 @@ class Workplace:
         output = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
         with contextlib.redirect_stdout(output):
             try:
-                module.main(["--config", f"inputs/{module.__name__.removeprefix('_walked_')}.yaml", *arguments])
+                config = Path("inputs", f"{module.__name__.removeprefix('_walked_')}.yaml")
+                module.main(["--config", str(settings_file(config, arguments)), *arguments])
             except Reached:
                 pass
             except NmtError as error:

@@ -30,12 +30,12 @@ NEEDED = {"source_lang": "de", "target_lang": "en", "train_file": "pairs.json", 
 
 # Argument -> (value, what it must make of our settings, further arguments); or what the answer must say.
 CASES = {
-    "model_name_or_path": "new weights",
+    "model_name_or_path": ("runs/de-en", {"model.pretrained": "runs/de-en"}),
     "config_name": "`model` section",
     "tokenizer_name": "brings its tokenizer",
     "cache_dir": "HF_HOME",
     "use_fast_tokenizer": "one tokenizer",
-    "model_revision": "name its folder",
+    "model_revision": ("v2", {"model.revision": "v2"}, {"model_name_or_path": "me/model"}),
     "token": "HF_TOKEN",
     "use_auth_token": "HF_TOKEN",
     "trust_remote_code": "no code of others",
@@ -61,7 +61,7 @@ CASES = {
     "max_predict_samples": "data.test.max_rows=N",
     "num_beams": (3, {"decoding.num_beams": 3}),
     "ignore_pad_token_for_loss": "never counts",
-    "source_prefix": "new weights",
+    "source_prefix": ("translate: ", {"model.source_prefix": "translate: "}, {"model_name_or_path": "t5-small"}),
     "forced_bos_token": ("de_DE", {"data.target_language": "de_DE"}),
     "output_dir": ("elsewhere", {"output_dir": Path("elsewhere")}),
     "run_name": ("mine", {"name": "mine"}),

@@ -1,0 +1,96 @@
+"""Models of every family are trained further, and go on in the languages of the run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import families
+import pytest
+from settings_walk.keys import recipe_module
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+from hf_nmt.errors import ConfigError
+from hf_nmt.generation.decoding import DecodingSettings
+from hf_nmt.translators import load_translator
+
+
+def arguments(name: str, folder: Path, *more: str) -> list[str]:
+    """A few updates of a family's model on generated text."""
+    family = families.FAMILIES[name]
+    text, validation = families.write_pairs(folder), families.write_pairs(folder, 8, seed=5, name="validation")
+    return [
+        f"model.pretrained={folder / 'model'}", f"output_dir={folder / 'runs'}", "model.attn_implementation=eager",
+        f"data.source_language={family.source}", f"data.target_language={family.target}",
+        *(f"data.train.{side}={path}" for side, path in text.items()),
+        *(f"data.validation.{side}={path}" for side, path in validation.items()),
+        "batching.batch_tokens=256", "batching.max_source_length=60", "batching.max_target_length=60",
+        "training.max_steps=4", "training.save_steps=2", "training.eval_steps=4", "training.warmup_steps=1",
+        "training.logging_steps=1", "training.use_cpu=true", "training.disable_tqdm=true",
+        "decoding.num_beams=2", "decoding.max_target_length=20", *more,
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def train(tmp_path, monkeypatch):
+    """Family and arguments -> the run folder."""
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    module = recipe_module("train")
+    monkeypatch.setattr(module, "plot_run", lambda folder: None)
+
+    def run(name: str, *more: str) -> Path:
+        if not (tmp_path / "model").is_dir():
+            families.make(name, tmp_path / "model")
+        before = set((tmp_path / "runs").glob("*"))
+        assert module.main(arguments(name, tmp_path, *more)) == 0
+        (folder,) = set((tmp_path / "runs").glob("*")) - before
+        return folder
+
+    return run
+
+
+@pytest.mark.parametrize("name", families.FAMILIES)
+def test_every_family_is_trained_and_translates(name, train):
+    run = train(name)
+    record = json.loads((run / "run.json").read_text())
+    assert record["status"] == "finished" and record["pretrained"].keys() == {"path", "hash"}
+    report = json.loads((run / "tokenizer_report.json").read_text())
+    assert report["target"]["unknown_rate"] == 0 and report["target"]["round_trip"]["failures"] == 0
+    model, tokenizer = AutoModelForSeq2SeqLM.from_pretrained(run / "best"), AutoTokenizer.from_pretrained(run / "best")
+    translator = load_translator(run / "best", "cpu")
+    sources, _ = families.pairs(4, seed=9)
+    settings = DecodingSettings(num_beams=1, max_target_length=9, split_sentences=False)
+    ours = [n_best[0].text for n_best in translator.translate(sources, settings)]
+    assert model.generation_config.num_beams == 2 and len(ours) == 4
+    assert tokenizer(sources)["input_ids"] == translator.tokenizer(sources)["input_ids"]
+
+
+REFUSED = {
+    "a shape": ("nmt", ["model.d_model=64"], "model.d_model: the model "),
+    "a vocabulary": ("nmt", ["tokenizer.vocab_size=300"], "tokenizer.vocab_size: 300 was given, but the tokenizer of"),
+    "BPE-dropout of others": ("nllb", ["tokenizer.dropout=0.1"], "tokenizer.dropout: it is for the BPE tokenizers of"),
+    "a rate it lacks": (
+        "t5",
+        ["model.attention_dropout=0.1"],
+        "model.attention_dropout: models of the kind t5 have no",
+    ),
+    "a length": ("marian", ["batching.max_source_length=65"], "batching.max_source_length: the model takes 64 tokens"),
+    "a language": ("nllb", ["data.target_language=tlh"], "data: The target language 'tlh' was asked for; this model"),
+    "an unknown instruction": ("t5", ["data.target_language=cs"], "data: The target language 'cs' was asked for"),
+    "a useless instruction": ("m2m_100", ["model.source_prefix=x"], "model.source_prefix is for models whose"),
+    "a revision": ("nmt", ["model.revision=main"], "model.pretrained: .* is a folder, which has no revisions"),
+    "no model": ("nmt", ["model.pretrained=nowhere/at/all"], "model.pretrained: nowhere/at/all: there is no such"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_does_not_go_with_the_model_is_refused_before_a_text_is_read(what, train, monkeypatch):
+    name, more, message = REFUSED[what]
+    monkeypatch.setattr("hf_nmt.training.texts.load_pairs", lambda *given, **options: pytest.fail("texts were read"))
+    with pytest.raises(ConfigError, match=message):
+        train(name, *more)
+
+
+def test_rates_of_dropout_have_the_names_of_the_family(train):
+    run = train("t5", "model.dropout=0.25")
+    assert AutoModelForSeq2SeqLM.from_pretrained(run / "best").config.dropout_rate == 0.25

@@ -2,8 +2,8 @@
 
 The adapter layers are put into the model itself, which so stays of its class: whatever takes a model takes it. An
 adapter folder is laid out as peft does it: `adapter_config.json` (its kind and size, the model it belongs to) and
-`adapter_model.safetensors`, whose header holds the hash of that model's weights besides. Our own also hold the
-tokenizer and the generation settings, so that languages and search come with them.
+`adapter_model.safetensors`, whose header holds the hash of that model's weights besides. Our own also hold what was
+set for the run: the model's configuration (`model_config.json`), generation settings and tokenizer, for the languages.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_nmt.artifacts import hash_file
+from hf_nmt.artifacts import hash_file, write_json
 from hf_nmt.errors import NmtError, need
 from hf_nmt.generation import hub
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
+MODEL_CONFIG = "model_config.json"  # config.json would make Transformers take the folder for a whole model
 _NAME = "default"  # peft's, for the only adapter of a model
 _PREFIX = "base_model.model."  # what peft puts in front of every name in the file
 _BASE_HASH = "base_weights_sha256"
@@ -38,6 +39,11 @@ def is_adapter(folder: str | Path) -> bool:
 def has_adapter(model: Any) -> bool:
     """Whether adapter layers are in a model."""
     return bool(getattr(model, "_hf_peft_config_loaded", False))
+
+
+def is_quantized(model: Any) -> bool:
+    """Whether the weights of a model are in 8 or 4 bits."""
+    return bool(getattr(model, "is_quantized", False))
 
 
 def put_on(model: Any, config: Any) -> None:
@@ -111,7 +117,7 @@ def load_adapter_weights(model: Any, weights: Mapping[str, torch.Tensor], name: 
 
 
 def write_adapter(model: Any, folder: str | Path) -> None:
-    """Write the adapter in a model, and its generation settings, into a folder."""
+    """Write the adapter in a model, its configuration and its generation settings into a folder."""
     from safetensors.torch import save_file
 
     folder = Path(folder)
@@ -124,6 +130,9 @@ def write_adapter(model: Any, folder: str | Path) -> None:
     found = getattr(model, "adapter_base_hash", None)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in adapter_weights(model).items()}
     save_file(weights, folder / ADAPTER_WEIGHTS, {"format": "pt"} | ({} if found is None else {_BASE_HASH: found}))
+    plain = model.config.to_dict() | {"dtype": "float32" if is_quantized(model) else str(model.dtype).split(".")[1]}
+    plain.pop("quantization_config", None)  # an adapter is merged into full weights
+    write_json(folder / MODEL_CONFIG, plain)
     model.generation_config.save_pretrained(folder)
 
 
@@ -178,7 +187,7 @@ def merge_adapter(model: Any) -> Any:
         NmtError: the model is quantized, the sum is not finite, or tied weights came apart.
     """
     adapter_layer = need("peft.tuners.tuners_utils", "peft").BaseTunerLayer
-    if getattr(model, "is_quantized", False):
+    if is_quantized(model):
         raise NmtError("An adapter is merged into weights of full precision, and these are quantized.")
     for name, layer in list(model.named_modules()):
         if not isinstance(layer, adapter_layer):

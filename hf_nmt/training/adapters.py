@@ -6,14 +6,21 @@ import logging
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from pydantic import Field, field_validator
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import AutoModelForSeq2SeqLM, BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
 
+from hf_nmt.artifacts import atomic_folder
 from hf_nmt.config import Settings
-from hf_nmt.errors import ConfigError, need
-from hf_nmt.generation.adapters import load_adapter_weights, put_on, read_weights
+from hf_nmt.errors import ConfigError, NmtError, need
+from hf_nmt.generation.adapters import load_adapter_weights, merge_adapter, put_on, read_weights
+from hf_nmt.training.checkpoints import quiet_files
+from hf_nmt.training.saved import check_saved, probe_logits
+from hf_nmt.translators import load_model
 
+Quantization = Literal["int8", "nf4"]
+_NF4_BLOCK = 64  # bitsandbytes' own; it fails in the first batch where a row does not fill its blocks
 ALL_LINEAR = "all-linear"  # peft's word for what null means here
 
 logger = logging.getLogger(__name__)
@@ -96,6 +103,71 @@ def add_adapter(model: PreTrainedModel, settings: AdapterSettings) -> None:
         "adapter: %s of rank %d on %s; %s of %s weights are trained",
         settings.type, settings.rank, ", ".join(targets), f"{trained:,}", f"{model.num_parameters():,}",
     )  # fmt: skip
+
+
+def quantization_config(kind: Quantization) -> BitsAndBytesConfig:
+    """How `from_pretrained` is to quantize a model.
+
+    Raises:
+        NmtError: bitsandbytes is not installed.
+    """
+    need("bitsandbytes", "qlora")
+    # On a CPU it says for every layer of every batch that it rounds to float16 in between.
+    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+    if kind == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    # Double quantization: Dettmers et al. (2023), section 3. Products are computed in the type of the input.
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True)
+
+
+def quantization_findings(config: PreTrainedConfig, kind: Quantization) -> list[str]:
+    """Why a model of this configuration cannot be quantized; its weights are not read."""
+    if kind == "int8":
+        return []
+    with torch.device("meta"):
+        model = AutoModelForSeq2SeqLM.from_config(config)
+    odd = {
+        f"{name.rpartition('.')[2]} ({layer.in_features} to {layer.out_features})"
+        for name, layer in _projections(model).items()
+        if layer.in_features % _NF4_BLOCK or layer.out_features % _NF4_BLOCK
+    }
+    if not odd:
+        return []
+    return [
+        f"model.quantization: nf4 packs {_NF4_BLOCK} weights into a block, and these layers are no multiple of that "
+        f"wide: {', '.join(sorted(odd))}. Write int8."
+    ]
+
+
+def merge_folder(folder: Path, output: Path, *, base: str | None = None) -> float:
+    """Merge a saved adapter into its model and write that into a folder, which takes the place of an older one.
+
+    Args:
+        base: where the model is; None takes what the adapter says.
+
+    Returns:
+        The largest difference of any logit of the probes, merged to not merged.
+
+    Raises:
+        NmtError: adapter or model cannot be opened, the merged model computes something else, or could not be written.
+    """
+    model, tokenizer = load_model(folder, base=base, merge=False)
+    before = probe_logits(model, tokenizer)
+    merge_adapter(model)
+    after = probe_logits(model, tokenizer)
+    difference = max((one - other).abs().max().item() for one, other in zip(before, after, strict=True))
+    largest = max(logits.abs().max().item() for logits in before)
+    # Sums in another order, in float32: some 1e-6 of the largest.
+    if not difference <= 1e-4 * max(largest, 1.0):
+        raise NmtError(
+            f"The merged model differs from {folder} on its model by {difference:.2g} in a logit, where the largest "
+            f"is {largest:.2g}. Nothing was written."
+        )
+    with quiet_files(), atomic_folder(output, replace=True) as partial:
+        model.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+        check_saved(model, tokenizer, partial)
+    return difference
 
 
 def load_checkpoint(model: PreTrainedModel, folder: Path) -> None:

@@ -144,7 +144,7 @@ def merge_adapter(
     """
     if trainer.is_world_process_zero():
         save_adapter(trainer.model, tokenizer, trainer.run.adapter, decoding)
-    if not getattr(trainer.model, "is_quantized", False):
+    if not adapters.is_quantized(trainer.model):
         adapters.merge_adapter(trainer.model)
         return chosen
     model = full_precision().to(trainer.args.device)

@@ -101,11 +101,9 @@ def check_saved(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fold
     for name, tensor in model.state_dict().items():
         if name not in weights or not _same_bits(tensor, weights[name]):
             raise _different(folder, f"the weight {name} came back different")
-    source_ids, target_ids = _check_tokenizer(tokenizer, AutoTokenizer.from_pretrained(folder), folder)
-    longest = source_limit(model, tokenizer)
-    pairs = [(source[:longest], target[:longest]) for source, target in zip(source_ids, target_ids, strict=True)]
+    _check_tokenizer(tokenizer, AutoTokenizer.from_pretrained(folder), folder)
     was_training = model.training
-    probes = [_probe_logits(network, pairs) for network in (model.eval(), loaded.eval())]
+    probes = [probe_logits(network, tokenizer) for network in (model.eval(), loaded.eval())]
     model.train(was_training)
     for ours, theirs in zip(*probes, strict=True):
         if not torch.equal(ours, theirs):
@@ -113,12 +111,9 @@ def check_saved(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fold
             raise _different(folder, f"its logits differ by up to {worst:.3g}")
 
 
-def _check_tokenizer(tokenizer: PreTrainedTokenizerBase, loaded: Any, folder: Path) -> tuple[list, list]:
-    """Compare two tokenizers; returns source ids and target ids of the probes."""
-    source_ids, target_ids, text = _probe_ids(tokenizer)
-    if _pieces(tokenizer) != _pieces(loaded) or (source_ids, target_ids, text) != _probe_ids(loaded):
+def _check_tokenizer(tokenizer: PreTrainedTokenizerBase, loaded: Any, folder: Path) -> None:
+    if _pieces(tokenizer) != _pieces(loaded) or _probe_ids(tokenizer) != _probe_ids(loaded):
         raise _different(folder, "its tokenizer gives other ids or other text")
-    return source_ids, target_ids
 
 
 def _pieces(tokenizer: Any) -> list[dict[str, int]]:
@@ -137,8 +132,13 @@ def _probe_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[list[list[int]], lis
     return sources, targets, [tokenizer.decode(ids, skip_special_tokens=True) for ids in targets]
 
 
-def _probe_logits(model: PreTrainedModel, pairs: list[tuple[list[int], list[int]]]) -> list[torch.Tensor]:
+@torch.no_grad()
+def probe_logits(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[torch.Tensor]:
+    """Logits of a few fixed pairs, to compare models by."""
     start = model.config.decoder_start_token_id
+    longest = source_limit(model, tokenizer)
+    source_ids, target_ids, _ = _probe_ids(tokenizer)
+    pairs = [(source[:longest], target[:longest]) for source, target in zip(source_ids, target_ids, strict=True)]
     logits = []
     for source, target in pairs:
         inputs = torch.tensor([source], device=model.device)

@@ -244,4 +244,11 @@ TRANSLATE = {
     "overwrite": Case("true", "files/old.en", ("output=old.en",)),
 }
 
-CASES = {"train": TRAIN, "validate": VALIDATE, "translate": TRANSLATE}
+MERGE = {
+    "adapter": Case("inputs/other_adapter", "files/merged", ("adapter=inputs/adapter",)),
+    "output": Case("elsewhere", "files/elsewhere"),
+    "base": Case("inputs/other_model", "refusal"),
+    "overwrite": Case("true", "files/old", ("output=old",)),
+}
+
+CASES = {"merge_adapter": MERGE, "train": TRAIN, "validate": VALIDATE, "translate": TRANSLATE}

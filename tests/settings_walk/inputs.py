@@ -13,9 +13,13 @@ from pathlib import Path
 import torch
 from datasets import Dataset, DatasetDict
 
+from hf_nmt.generation import adapters
+from hf_nmt.generation.adapters import adapter_weights, load_adapter_weights
 from hf_nmt.models.configuration_nmt import NmtConfig
 from hf_nmt.models.modeling_nmt import NmtForConditionalGeneration
 from hf_nmt.tokenizer_training import TokenizerSettings, train_tokenizer
+from hf_nmt.training.adapters import AdapterSettings, add_adapter
+from hf_nmt.translators import load_model
 
 SUBJECTS = {"der Hund": "the dog", "die Katze": "the cat", "ein Kind": "a child", "Anna Weiß": "Anna Weiß"}
 VERBS = {"sieht": "sees", "malt": "paints", "findet": "finds", "trägt": "carries"}
@@ -63,6 +67,10 @@ SETTINGS = {
           target_language: en
           test: {source: inputs/test.de, target: inputs/test.en}
         metrics: {num_bootstrap_samples: 50}
+    """,
+    "merge_adapter": """
+        adapter: inputs/adapter
+        output: merged
     """,
     "translate": """
         model: inputs/model
@@ -178,6 +186,16 @@ def write_model(folder: Path, *, seed: int, several_languages: bool = False) -> 
     make_varied(model)
     model.generation_config.num_beams = 3
     model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def write_adapter(folder: Path, model: Path, *, seed: int) -> None:
+    """A random adapter of a model."""
+    adapted, tokenizer = load_model(model)
+    torch.manual_seed(seed)
+    add_adapter(adapted, AdapterSettings(rank=2))
+    load_adapter_weights(adapted, {name: torch.randn_like(old) for name, old in adapter_weights(adapted).items()})
+    adapters.write_adapter(adapted, folder)
     tokenizer.save_pretrained(folder)
 
 

@@ -51,6 +51,8 @@ class Workplace:
         inputs.write_model(self.inputs / "model", seed=1)
         inputs.write_model(self.inputs / "other_model", seed=2)
         inputs.write_model(self.inputs / "many", seed=1, several_languages=True)
+        inputs.write_adapter(self.inputs / "adapter", self.inputs / "model", seed=1)
+        inputs.write_adapter(self.inputs / "other_adapter", self.inputs / "model", seed=2)
         self._leave_a_run_unfinished()
 
     # Recipes
@@ -120,6 +122,13 @@ class Workplace:
             with open("inputs/test.de", encoding="utf-8") as lines:
                 patch.setattr("sys.stdin", lines)
                 self._run(recipe_module("translate"), arguments, seen)
+        return seen
+
+    def merge_adapter(self, arguments: tuple[str, ...], stage: str) -> dict[str, Any]:
+        """It has one stage. The model `old` is there already."""
+        with self._watching(arguments) as (seen, _):
+            shutil.copytree("inputs/model", "old")
+            self._run(recipe_module("merge_adapter"), arguments, seen)
         return seen
 
     def _leave_a_run_unfinished(self) -> None:

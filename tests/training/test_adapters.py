@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from hf_nmt.errors import ConfigError, NmtError
 from hf_nmt.generation import adapters
 from hf_nmt.generation.decoding import DecodingSettings
 from hf_nmt.training import checkpoints
-from hf_nmt.training.adapters import AdapterSettings, add_adapter
+from hf_nmt.training.adapters import AdapterSettings, add_adapter, quantization_config, quantization_findings
 from hf_nmt.training.finish import Candidate, choose_model, merge_adapter, save_model
 from hf_nmt.training.saved import check_checkpoint
 from hf_nmt.translators import load_model
@@ -210,3 +211,55 @@ def test_layers_that_are_not_there(nmt_base):
     some = adapters.adapter_weights(adapted(nmt_base, target_modules=["q_proj", "v_proj"]))
     assert len(some) == 2 * 2 * (2 + 4)
     assert AdapterSettings(target_modules="all-linear") == AdapterSettings()
+
+
+@pytest.mark.parametrize(("kind", "near"), [("int8", 0.01), ("nf4", 0.2)])
+def test_training_over_quantized_weights_ends_in_full_ones(tmp_path, kind, near, caplog):
+    pytest.importorskip("bitsandbytes")
+    caplog.set_level(logging.INFO, "hf_nmt")
+    base = tmp_path / "base"
+    make_model(d_model=64, encoder_ffn_dim=128, decoder_ffn_dim=64, dropout=0.0).save_pretrained(base)
+    make_tokenizer().save_pretrained(base)
+    model = AutoModelForSeq2SeqLM.from_pretrained(base, quantization_config=quantization_config(kind))
+    add_adapter(model, AdapterSettings(**SETTINGS))
+    packed = {name: tensor.clone() for name, tensor in model.state_dict().items() if ".base_layer.weight" in name}
+    assert {tensor.dtype for name, tensor in packed.items() if name.endswith("base_layer.weight")} <= {
+        torch.int8, torch.uint8
+    }  # fmt: skip
+    run = make_run(tmp_path / "runs")
+    with run:
+        trainer = make_trainer(run, model=model, learning_rate=0.01)
+        trainer.train()
+    assert losses(trainer)[-1] < losses(trainer)[0] - 0.1
+    assert all(torch.equal(trainer.model.state_dict()[name], tensor) for name, tensor in packed.items())
+    with pytest.raises(NmtError, match="An adapter is merged into weights of full precision, and these are quantized"):
+        adapters.merge_adapter(trainer.model)
+    ids = torch.tensor([[5, 6, 7, 3]])
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "decoder_input_ids": ids}
+    with torch.no_grad():
+        quantized = trainer.model.eval()(**inputs).logits
+    trained_weights = trainer.trained_weights()
+    merge_adapter(trainer, make_tokenizer(), DECODING, Candidate("last", [20]), lambda: adapted(base))
+    save_model(trainer.model, make_tokenizer(), run.best, DECODING)
+    best, alone = (load_model(folder)[0] for folder in (run.best, run.adapter))
+    assert same(best.state_dict(), alone.state_dict())
+    by_hand = adapted(base).eval()
+    adapters.load_adapter_weights(by_hand, trained_weights)
+    torch.testing.assert_close(best(**inputs).logits, by_hand(**inputs).logits, atol=1e-5, rtol=0)
+    gap = (best(**inputs).logits - quantized).abs().max()
+    assert 0 < gap < near
+
+
+def test_layers_that_nf4_cannot_pack(monkeypatch):
+    config = make_model(d_model=64, encoder_ffn_dim=96, decoder_ffn_dim=128).config
+    assert quantization_findings(config, "int8") == []
+    assert quantization_findings(config, "nf4") == [
+        "model.quantization: nf4 packs 64 weights into a block, and these layers are no multiple of that wide: "
+        "fc1 (64 to 96), fc2 (96 to 64). Write int8."
+    ]
+    assert quantization_findings(make_model(d_model=64, encoder_ffn_dim=64, decoder_ffn_dim=64).config, "nf4") == []
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    with pytest.raises(
+        NmtError, match=r'The package \'bitsandbytes\' is needed here .* pip install "hf_nmt\[qlora\]"'
+    ):
+        quantization_config("nf4")

@@ -35,6 +35,7 @@ FLOORS = [
         "runs",
         "registry",
         "data",
+        "marian",
     },
     {"metrics"},
     {"generation", "ort"},

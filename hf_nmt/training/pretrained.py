@@ -11,6 +11,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from hf_nmt.config import differences
 from hf_nmt.errors import ConfigError, NmtError
+from hf_nmt.marian.weights import keep_positions
 from hf_nmt.models.sources_nmt import Languages, Selection
 from hf_nmt.models.tokenization_nmt import NmtTokenizer
 from hf_nmt.runs import Run
@@ -57,6 +58,7 @@ class Pretrained(NamedTuple):
             ConfigError: the attention implementation is not to be had on this machine.
         """
         model = self.saved.model(config=self.config, dtype=torch.float32)
+        keep_positions(model)
         set_attention(model, settings)
         write_language(model, self.languages.select(source_language, target_language))
         return model
@@ -136,9 +138,7 @@ def _lengths_findings(config: PreTrainedConfig, settings: TrainingRecipe) -> lis
 def _dropout_findings(tokenizer: PreTrainedTokenizerBase, probability: float) -> list[str]:
     if not isinstance(tokenizer, NmtTokenizer):
         kind = type(tokenizer).__name__
-        return [
-            f"tokenizer.dropout: it is for the BPE tokenizers of hf_nmt, and this is a {kind}. Set it to 0."
-        ]
+        return [f"tokenizer.dropout: it is for the BPE tokenizers of hf_nmt, and this is a {kind}. Set it to 0."]
     try:
         BpeDropout(tokenizer, probability)
     except ConfigError as error:

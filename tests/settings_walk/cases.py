@@ -251,4 +251,26 @@ MERGE = {
     "overwrite": Case("true", "files/old", ("output=old",)),
 }
 
-CASES = {"merge_adapter": MERGE, "train": TRAIN, "validate": VALIDATE, "translate": TRANSLATE}
+SEARCH = "files/imported/generation_config.json"
+PIECES = ("vocabularies=inputs/marian/vocab.yml",)
+
+IMPORT_MARIAN = {
+    "model": Case("inputs/marian/other.npz", "files/imported/model.safetensors"),
+    "vocabularies": Case("inputs/marian/twin.spm", "files/imported/vocab.json"),
+    "splitters": Case(
+        "inputs/marian/twin.spm", "files/imported/source.spm", (*PIECES, "splitters=inputs/marian/vocab.spm")
+    ),
+    "decoder": Case("inputs/marian/decoder.yml", SEARCH, ("vocabularies=inputs/marian/vocab.spm",)),
+    "output": Case("elsewhere", "files/elsewhere"),
+    "overwrite": Case("true", "files/old", ("output=old",)),
+    "source_language": Case("de", "files/imported/tokenizer_config.json"),
+    "target_language": Case("en", "files/imported/tokenizer_config.json"),
+}
+
+CASES = {
+    "import_marian": IMPORT_MARIAN,
+    "merge_adapter": MERGE,
+    "train": TRAIN,
+    "validate": VALIDATE,
+    "translate": TRANSLATE,
+}

@@ -10,8 +10,10 @@ import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 
+import marian_files
 import torch
 from datasets import Dataset, DatasetDict
+from sentencepiece import SentencePieceProcessor
 
 from hf_nmt.generation import adapters
 from hf_nmt.generation.adapters import adapter_weights, load_adapter_weights
@@ -75,6 +77,10 @@ SETTINGS = {
     "translate": """
         model: inputs/model
         decoding: {num_beams: 3, max_length_ratio: 0.5, max_length_extra: 6}
+    """,
+    "import_marian": """
+        model: inputs/marian/model.npz
+        output: imported
     """,
 }
 
@@ -208,3 +214,15 @@ def make_varied(model: NmtForConditionalGeneration) -> None:
     for embeddings in (model.get_input_embeddings(), model.get_output_embeddings()):
         embeddings.weight[model.config.pad_token_id] = 0
     model.get_output_embeddings().weight[model.config.eos_token_id] *= 3
+
+
+def write_marian(folder: Path) -> None:
+    """A Marian model and another of its shape; a second vocabulary of its size, and one that lists pieces."""
+    folder.mkdir()
+    for seed, name in ((1, "other"), (0, "model")):
+        marian_files.write_model(folder, seed=seed, name=name)
+    marian_files.write_spm(folder / "twin.spm", sentences=[text[::-1] for text in marian_files.SENTENCES])
+    pieces = SentencePieceProcessor(model_file=str(folder / "vocab.spm"))
+    lines = [f"{json.dumps(pieces.id_to_piece(number))}: {number}\n" for number in range(pieces.vocab_size())]
+    (folder / "vocab.yml").write_text("".join(lines), encoding="utf-8")
+    (folder / "decoder.yml").write_text("beam-size: 7\n")

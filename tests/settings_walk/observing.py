@@ -53,6 +53,7 @@ class Workplace:
         inputs.write_model(self.inputs / "many", seed=1, several_languages=True)
         inputs.write_adapter(self.inputs / "adapter", self.inputs / "model", seed=1)
         inputs.write_adapter(self.inputs / "other_adapter", self.inputs / "model", seed=2)
+        inputs.write_marian(self.inputs / "marian")
         self._leave_a_run_unfinished()
 
     # Recipes
@@ -129,6 +130,13 @@ class Workplace:
         with self._watching(arguments) as (seen, _):
             shutil.copytree("inputs/model", "old")
             self._run(recipe_module("merge_adapter"), arguments, seen)
+
+    def import_marian(self, arguments: tuple[str, ...], stage: str) -> dict[str, Any]:
+        """It has one stage. A folder `old` is there already."""
+        with self._watching(arguments) as (seen, _):
+            Path("old").mkdir()
+            Path("old/file").write_text("old\n", encoding="utf-8")
+            self._run(recipe_module("import_marian"), arguments, seen)
         return seen
 
     def _leave_a_run_unfinished(self) -> None:
@@ -238,7 +246,7 @@ def _files(folder: Path) -> Iterator[tuple[str, Any]]:
                 content = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
             elif path.suffix in (".txt", ".en") and path.name != "log.txt":
                 content = path.read_text(encoding="utf-8")
-            elif path.suffix == ".safetensors":
+            elif path.suffix in (".safetensors", ".spm"):
                 content = hashlib.sha256(path.read_bytes()).hexdigest()
         yield TIME.sub("TIME", name.as_posix()), content
 

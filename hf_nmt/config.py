@@ -11,22 +11,21 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import logging
 import os
 import re
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import pydantic
 
 from hf_nmt.config_help import Call, help_text
 from hf_nmt.config_keys import Check, keys_of, models_of, nearest, shown, with_origins
 from hf_nmt.config_yaml import Plain, is_null, parse_yaml, write_yaml
-from hf_nmt.errors import ConfigError, NmtError, why_not_written
+from hf_nmt.errors import ConfigError
+from hf_nmt.launching import interrupts_told as interrupts_told
+from hf_nmt.launching import launch as launch
 
 
 class Settings(pydantic.BaseModel):
@@ -421,80 +420,3 @@ def _config_file(name: str | None, folder: Path) -> Path | None:
     near = nearest(name, names)
     hint = f" Did you mean {near}?" if near else ""
     raise ConfigError(f"--config {name}: no file of this name. Available: {', '.join(names) or 'none'}.{hint}")
-
-
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM, which ends a recipe as Ctrl-C does."""
-
-
-@contextlib.contextmanager
-def interrupts_told() -> Iterator[None]:
-    """Leave with a word and status 130 where the user interrupts what is inside, 143 where it is terminated.
-
-    `launch` holds the work of a recipe in it; a recipe whose imports take seconds puts them into it as well.
-    """
-    try:
-        yield
-    except KeyboardInterrupt as error:
-        sys.stderr.write("Interrupted.\n")
-        sys.exit(143 if isinstance(error, _Terminated) else 130)
-
-
-def launch(main: Callable[[list[str]], int | None]) -> NoReturn:
-    """Run a recipe and leave with its exit status: 0 done, 1 a gate failed, 2 the user must change something.
-
-    An `NmtError` becomes a message without a stack trace. The log of hf_nmt goes to stderr.
-    """
-    _log_to_stderr()
-    _hear_sigterm()
-    with interrupts_told():
-        status = _status_of(main)
-    sys.exit(status)
-
-
-def _hear_sigterm() -> None:
-    """Let the recipe clean up on SIGTERM; not where a launcher started several processes and waits for each."""
-    process = os.getpid()
-
-    def terminate(number: int, frame: Any) -> None:
-        if os.getpid() == process:
-            raise _Terminated
-        signal.signal(number, signal.SIG_DFL)  # a worker process, which inherited this
-        os.kill(os.getpid(), number)
-
-    if threading.current_thread() is threading.main_thread() and os.environ.get("WORLD_SIZE", "1") == "1":
-        if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
-            signal.signal(signal.SIGTERM, terminate)
-
-
-def _status_of(main: Callable[[list[str]], int | None]) -> int:
-    try:
-        status = main(sys.argv[1:]) or 0
-        sys.stdout.flush()
-        return status
-    except NmtError as error:
-        findings = getattr(error, "findings", [str(error)])
-        heading = "Error: " if len(findings) == 1 else f"{len(findings)} settings cannot be used:\n  "
-        sys.stderr.write(heading + "\n  ".join(findings) + "\n")
-        return error.exit_status
-    except BrokenPipeError:
-        # Whoever read our output has left (`| head`). Python would complain again when it flushes stdout at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + 13  # as a program ended by SIGPIPE
-    except Exception as error:
-        if (no_room := why_not_written(error)) is None:
-            raise
-        reason, advice = no_room
-        name = getattr(error, "filename", None)
-        sys.stderr.write(f"Error: {f'{name} could not be written: ' if name else ''}{reason}. {advice}\n")
-        return 2
-
-
-def _log_to_stderr() -> None:
-    """Show the log of hf_nmt on stderr, from the first process of several only."""
-    logger = logging.getLogger("hf_nmt")
-    if not logger.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        logger.addHandler(handler)
-        logger.setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from contextlib import redirect_stdout
 
 from hf_nmt.config import from_command_line, interrupts_told, launch
 
@@ -78,12 +79,13 @@ def main(argv: list[str]) -> int:
             recorded=lambda folder: runs.resume(folder, "train").record["settings"],
         )
     resumed = runs.resume(settings.resume, "train") if settings.resume is not None else None
-    arguments = settings.arguments()
-    pretrained = open_pretrained(settings) if resumed is None else None
-    with arguments.main_process_first(local=False, desc="texts"):
-        texts = settings.data.load()
+    with redirect_stdout(sys.stderr):  # some libraries print when they are first used, as DeepSpeed does
+        arguments = settings.arguments()
+        pretrained = open_pretrained(settings) if resumed is None else None
+        with arguments.main_process_first(local=True, desc="texts"):
+            texts = settings.data.load()
 
-    with open_run("train", settings, arguments, texts, resumed=resumed) as run:
+    with open_run("train", settings, arguments, texts, resumed=resumed) as run, redirect_stdout(sys.stderr):
         logger.info("run folder: %s", run.folder)
         checkpoint = None
         if resumed is not None:
@@ -108,7 +110,8 @@ def main(argv: list[str]) -> int:
             summary = write_summary(trainer, chosen, candidates)
             plot_run(run.folder)
             logger.info("\n%s", "\n".join(summary_lines(trainer, summary)))
-            sys.stdout.write(f"{run.best}\n")
+    if trainer.is_world_process_zero():
+        sys.stdout.write(f"{run.best}\n")
     return 0
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -52,7 +54,7 @@ def open_run(
         ConfigError: the texts are not those that the run to be continued was trained on.
     """
     if arguments.process_index > 0:
-        return runs.load(_from_first(arguments, None))
+        return _run_of_first(_from_first(arguments, None))
     manifest = settings.data.describe(texts)
     data = {split: content.content_hash for split, content in manifest.splits.items()}
     device = describe_device(arguments)
@@ -71,6 +73,17 @@ def open_run(
         manifest.write(run.folder / MANIFEST)
     _from_first(arguments, run.folder)
     return run
+
+
+def _run_of_first(folder: Path) -> Run:
+    """The run folder that the first process has made, to read."""
+    if not (folder / "run.json").is_file():
+        raise ConfigError(
+            f"output_dir: the first process made the run folder {folder}, and process {os.environ.get('RANK')}, on "
+            f"{socket.gethostname()}, does not see it. With several machines let output_dir be on storage that all of "
+            "them share."
+        )
+    return runs.load(folder)
 
 
 def _from_first(arguments: Seq2SeqTrainingArguments, value: Any) -> Any:
@@ -117,7 +130,7 @@ def prepare_tokenizer(
         return tokenizer
 
     with arguments.main_process_first(local=False, desc="tokenizer"):
-        if not (run.tokenizer / "tokenizer_config.json").is_file():
+        if arguments.process_index == 0 and not (run.tokenizer / "tokenizer_config.json").is_file():
             if pretrained is not None:
                 tokenizer = pretrained
             elif settings.tokenizer.path is not None:
@@ -158,7 +171,8 @@ def make_trainer(
         )
     languages = Languages.of(model.config, tokenizer)
     encoder = PairEncoder(tokenizer, batching, languages=languages, **settings.data.languages)
-    with arguments.main_process_first(local=False, desc="encoding"):
+    # The first process of each machine, as each may have a cache of its own.
+    with arguments.main_process_first(local=True, desc="encoding"):
         encoded = {"train": encode_pairs(texts.train, encoder, keep_text=dropout is not None)}
         if texts.validation is not None:
             encoded["validation"] = encode_pairs(texts.validation, encoder)

@@ -287,6 +287,7 @@ class TrainingSettings(_Base):
             ConfigError: a setting cannot be honoured on this machine, or the launcher started another number of
                 processes than num_processes.
         """
+        _check_sharding()
         values = {name: getattr(self, name) for name in _trainer_fields()}
         values["use_cpu"] = self.use_cpu or not _has_accelerator()
         values["dataloader_pin_memory"] = self.dataloader_pin_memory and not values["use_cpu"]
@@ -339,6 +340,18 @@ def _check_precision(arguments: Seq2SeqTrainingArguments) -> None:
             f"training.{launched}: the launcher asks for {launched}, the settings for "
             f"{'fp32' if wanted == 'no' else wanted}. Launch with --mixed_precision no, or write "
             f"training.{launched}=true."
+        )
+
+
+def _check_sharding() -> None:
+    """A launch file may ask for what the settings refuse."""
+    kinds = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
+    kinds["ACCELERATE_USE_MEGATRON_LM"] = "Megatron-LM"
+    asked = [name for variable, name in kinds.items() if os.environ.get(variable, "").lower() in ("true", "1")]
+    if asked:
+        raise ConfigError(
+            f"training: the launcher asks for {asked[0]}, which divides weights or the state of the optimizer among "
+            f"the processes; {_SHARDED}. Launch with recipes/launch/multi_gpu.yaml."
         )
 
 

@@ -224,3 +224,11 @@ def test_another_number_of_processes_names_the_launch_line(monkeypatch):
     assert "training.num_processes: given 2, but 1 process runs" in message
     assert "accelerate launch --multi_gpu --num_processes 2 recipes/train.py ... training.use_cpu=true" in message
     assert arguments(num_processes=1).world_size == 1
+
+
+@pytest.mark.parametrize(("variable", "name"), [("FSDP", "FSDP"), ("DEEPSPEED", "DeepSpeed")])
+def test_a_launcher_that_divides_the_weights_is_refused(monkeypatch, variable, name):
+    monkeypatch.setenv(f"ACCELERATE_USE_{variable}", "true")
+    with pytest.raises(ConfigError, match=f"the launcher asks for {name}") as error:
+        arguments()
+    assert "recipes/launch/multi_gpu.yaml" in str(error.value)

@@ -247,6 +247,11 @@ def hash_folder(path: Path | str) -> dict[str, str]:
     return {name: hash_file(file) for name, file in _files(Path(path)).items()}
 
 
+def hash_model(path: Path | str) -> dict[str, str]:
+    """`hash_folder` without the card, README.md: a model stays the same whatever is written about it."""
+    return {name: digest for name, digest in hash_folder(path).items() if name != "README.md"}
+
+
 def _files(folder: Path) -> dict[str, Path]:
     files = {file.relative_to(folder).as_posix(): file for file in folder.rglob("*") if file.is_file()}
     return {name: files[name] for name in sorted(files) if name != COMPLETE}

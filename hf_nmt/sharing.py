@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+import logging
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from hf_nmt import artifacts
-from hf_nmt.errors import NmtError
+from hf_nmt.cards import CARD, CardChoices, is_ours, make_card, run_of
+from hf_nmt.errors import ConfigError, NmtError
 from hf_nmt.translators import model_folder
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo
 
-CARD = "README.md"
+logger = logging.getLogger(__name__)
+
+CardSource = Literal["auto", "keep", "write"]
+
 _ADAPTER = "adapter_config.json"
 _TOKENIZERS = ("tokenizer.json", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "source.spm")
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Contents:
     """What would be pushed of a folder.
 
@@ -40,11 +46,12 @@ class Contents:
         return [f"{size_text(size):>10}  {name}" for size, name in sizes]
 
 
-def contents_of(folder: Path | str) -> Contents:
+def contents_of(folder: Path | str, *, base_model: str | None = None) -> Contents:
     """What is to be pushed of a folder, once it is certain that it is whole and may be pushed; asks no network.
 
     Args:
         folder: of a saved model, of an adapter, or of a run, whose best model is taken.
+        base_model: for an adapter: id of the model that it belongs to; None where its configuration names it.
 
     Raises:
         NmtError: there is no model, a file is missing or damaged, a file is no part of a model that may be pushed.
@@ -59,13 +66,30 @@ def contents_of(folder: Path | str) -> Contents:
     found = files_of(path)
     found.pop(artifacts.COMPLETE, None)
     problems = [*unfit(found), *_damages(path, found)]
-    if not any(name in found for name in _TOKENIZERS) and not is_adapter:
+    if is_adapter:
+        problems = problems or _name_base(found, base_model)
+    elif not any(name in found for name in _TOKENIZERS):
         problems.append("there is no tokenizer in it. Save it there: tokenizer.save_pretrained(folder).")
     if problems:
         raise NmtError("\n".join([f"{path} is not pushed:", *problems]))
     if not is_adapter:
         add_pipeline(found)
     return Contents(path, found)
+
+
+def _name_base(found: dict[str, Path | bytes], base_model: str | None) -> list[str]:
+    """Put the id of the adapter's model into its configuration; returns what is wrong with it."""
+    config = json.loads(Path(str(found[_ADAPTER])).read_text(encoding="utf-8"))
+    named = base_model or config.get("base_model_name_or_path") or ""
+    if not artifacts.may_be_hub_id(named) and (not named or "/" in named or Path(named).exists()):
+        return [
+            f"the adapter belongs to {named or 'a model without a name'}, which nobody else has. Push that model "
+            "first, and give its id: base_model=owner/name."
+        ]
+    if named != config.get("base_model_name_or_path"):
+        config["base_model_name_or_path"] = named
+        found[_ADAPTER] = (json.dumps(config, indent=2, sort_keys=True) + "\n").encode()
+    return []
 
 
 def _model_folder(path: Path) -> Path:
@@ -101,6 +125,55 @@ def _damages(path: Path, found: Mapping[str, Path | bytes]) -> list[str]:
     return problems
 
 
+def check_card(card: str, choices: CardChoices) -> None:
+    """Refuse what cannot go together.
+
+    Raises:
+        ConfigError: card is unknown, or choices are given that a kept card does not take.
+    """
+    if card not in get_args(CardSource):
+        raise ConfigError(f"card: {card!r} is not one of {', '.join(get_args(CardSource))}.")
+    if card == "keep" and (given := _given(choices)):
+        raise ConfigError(f"{given}: a card that is kept does not take it. Leave it out, or write card=write.")
+
+
+def _given(choices: CardChoices) -> str:
+    names = ("license", "num_samples", "scores")
+    return ", ".join(name for name in names if getattr(choices, name))
+
+
+def card_text(contents: Contents, card: str, choices: CardChoices, on_the_hub: str | None = None) -> str | None:
+    """The card to push; None where there is none, and nothing is recorded to write one from.
+
+    Args:
+        card: see `push_to_hub`.
+        on_the_hub: the card that is there already.
+
+    Raises:
+        NmtError: there is no card to keep, or the choices cannot go into the one that is kept.
+    """
+    path = contents.files.get(CARD)
+    here = path.read_text(encoding="utf-8") if isinstance(path, Path) else None
+    has_text = bool(on_the_hub and re.sub(r"^---\n.*?\n---(\n|$)", "", on_the_hub, flags=re.DOTALL).strip())
+    theirs = on_the_hub if has_text else None
+    if card == "keep":
+        if here is None and theirs is None:
+            raise NmtError(f"card=keep: there is no {CARD} in {contents.folder}, nor on the Hub. Write card=auto.")
+        return here if here is not None else theirs
+    kept = None
+    if card == "auto":
+        kept = here if here is not None and not is_ours(here) else None
+        if kept is None and theirs is not None and not is_ours(theirs):
+            kept = theirs
+            logger.warning("The card on the Hub was written or changed by a person and stays; card=write replaces it.")
+    if kept is None and run_of(contents.folder) is not None:
+        return make_card(contents.folder, choices)
+    if given := _given(choices):
+        why = "was written or changed by a person" if kept else "cannot be written, as the folder lies in no run"
+        raise NmtError(f"{given}: the card {why}. Leave it out, and change {CARD} by hand.")
+    return kept if kept is not None else here
+
+
 def push_to_hub(
     folder: Path | str,
     repo_id: str,
@@ -111,6 +184,11 @@ def push_to_hub(
     create_pr: bool = False,
     exist_ok: bool | None = None,
     commit_message: str | None = None,
+    card: CardSource = "auto",
+    license: str | None = None,
+    base_model: str | None = None,
+    num_samples: int = 0,
+    scores: Sequence[Path | str] = (),
 ) -> CommitInfo:
     """Push a saved model or adapter to the Hub, ready for use: weights, configuration, tokenizer, generation settings,
     code, pipeline and card, in one commit.
@@ -125,6 +203,12 @@ def push_to_hub(
         exist_ok: whether the repository may be there already. None: if it is empty or holds a model of this kind and
             these languages, which is replaced.
         commit_message: None for one that says what is pushed.
+        card: auto writes one from the records of the run, unless a person has changed it, here or on the Hub; keep
+            takes the one that is there; write takes no notice of changes.
+        license: of the model, for the card: an id of the Hub's list, such as "cc-by-4.0".
+        base_model: id of the model that was trained further; needed for an adapter of a model in a folder.
+        num_samples: sample translations of the last validation in the card: sentences of your text, public then.
+        scores: folders that recipes/validate.py wrote for this model; their scores go into the card.
 
     Returns:
         The commit, with `oid` and `commit_url`.
@@ -135,12 +219,15 @@ def push_to_hub(
     from hf_nmt.models.hub_nmt import PushError, find_repository, push_files
     from hf_nmt.models.sharing_nmt import card_without_facts
 
-    contents = contents_of(folder)
+    choices = CardChoices(repo_id, license, base_model, num_samples, scores)
+    check_card(card, choices)
+    contents = contents_of(folder, base_model=base_model)
     files: dict[str, Any] = dict(contents.files)
     try:
         repository = find_repository(repo_id, token=token, revision=revision)
-        if CARD not in files:
-            files[CARD] = (repository.texts.get(CARD) or card_without_facts(files, repository.id)).encode()
+        choices = dataclasses.replace(choices, repo_id=repository.id)
+        text = card_text(contents, card, choices, repository.texts.get(CARD))
+        files[CARD] = (text or card_without_facts(files, repository.id, base_model)).encode()
         return push_files(
             files, repository, token=token, revision=revision, private=private, create_pr=create_pr,
             exist_ok=exist_ok, commit_message=commit_message,

@@ -121,7 +121,7 @@ def to_named_file(load: Callable[[], Any], source: Path | None, settings: Transl
     from hf_nmt.generation import files, hub
 
     keys = {"source_language", "target_language", "output_format", "decoding"}
-    model = fingerprint(artifacts.hash_folder(folder)) if Path(folder).is_dir() else folder
+    model = fingerprint(artifacts.hash_model(folder)) if Path(folder).is_dir() else folder
     facts = {"model": model, "input": files.describe(source), **settings.model_dump(include=keys, mode="json")}
     output, num_lines = Path(settings.output), None if source is None else facts["input"]["lines"]
     try:

@@ -299,7 +299,7 @@ def run_model(
         corpus,
         resolved,
         name=str(path),
-        model_hash=fingerprint(artifacts.hash_folder(path)) if Path(path).is_dir() else None,
+        model_hash=fingerprint(artifacts.hash_model(path)) if Path(path).is_dir() else None,
         target_language=target_language,
     )
 

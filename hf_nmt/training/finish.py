@@ -12,7 +12,7 @@ import torch
 from accelerate.utils import broadcast_object_list
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hf_nmt.artifacts import atomic_folder, hash_folder, write_json
+from hf_nmt.artifacts import atomic_folder, hash_model, write_json
 from hf_nmt.config import fingerprint
 from hf_nmt.generation import adapters
 from hf_nmt.generation.decoding import DecodingSettings
@@ -250,7 +250,7 @@ def _score_records(trainer: TranslationTrainer, chosen: Candidate) -> list[dict[
     facts = {
         "data": ScoredData(hash=trainer.run.record["data"].get("validation"), split="validation"),
         "system": ScoredSystem(
-            hash=fingerprint(hash_folder(trainer.run.best)),
+            hash=fingerprint(hash_model(trainer.run.best)),
             decoding=trainer.validation.decoding.model_dump(mode="json"),
         ),
     }

@@ -125,6 +125,17 @@ def _damages(path: Path, found: Mapping[str, Path | bytes]) -> list[str]:
     return problems
 
 
+def name_problem(repo_id: str) -> str | None:
+    """Why a text cannot name a repository of the Hub."""
+    from hf_nmt.models.hub_nmt import PushError, check_name
+
+    try:
+        check_name(repo_id)
+    except PushError as error:
+        return str(error)
+    return None
+
+
 def check_card(card: str, choices: CardChoices) -> None:
     """Refuse what cannot go together.
 

@@ -27,6 +27,7 @@ with interrupts_told():  # torch and Transformers take seconds to import
     from transformers import set_seed
 
     from hf_nmt import runs
+    from hf_nmt.cards import write_card
     from hf_nmt.errors import ConfigError
     from hf_nmt.reporting import plot_run
     from hf_nmt.training.finish import choose_model, save_model, summary_lines, write_summary
@@ -109,6 +110,7 @@ def main(argv: list[str]) -> int:
             save_model(trainer.model, tokenizer, run.best, settings.decoding)
             summary = write_summary(trainer, chosen, candidates)
             plot_run(run.folder)
+            write_card(run.best)
             logger.info("\n%s", "\n".join(summary_lines(trainer, summary)))
     if trainer.is_world_process_zero():
         sys.stdout.write(f"{run.best}\n")

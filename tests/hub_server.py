@@ -365,7 +365,7 @@ def card_problems(text: str) -> list[str]:
     for key in ("license", "library_name", "pipeline_tag"):
         if key in data and not (isinstance(data[key], str) and re.fullmatch("[a-z0-9._-]+", data[key])):
             problems.append(f'"{key}" must be an id')
-    if data.get("license", "other") not in LICENSES:
+    if str(data.get("license", "other")) not in LICENSES:
         problems.append(f'"license" must be one of {", ".join(sorted(LICENSES))}')
     if "model-index" in data:
         try:

@@ -87,8 +87,7 @@ def make_card(folder: Path | str, choices: CardChoices) -> str:
     record = facts.read_run(run_folder)
     config = _json_of(folder / "config.json") or {}
     adapter = _json_of(folder / "adapter_config.json")
-    own = [] if adapter and (run_folder / "best").is_dir() else record.summary.get("scores", [])
-    scores = [*map(_on_validation, own), *_given_scores(folder, choices.scores)]
+    scores = [*map(_on_validation, record.summary.get("scores", [])), *_given_scores(folder, choices.scores)]
     pairs = facts.language_pairs(record, config)
     base = choices.base_model or facts.base_model(record)
     title = choices.repo_id.rpartition("/")[2] if choices.repo_id else record.run["name"]
@@ -98,6 +97,7 @@ def make_card(folder: Path | str, choices: CardChoices) -> str:
         repo=choices.repo_id or str(Path(folder.parent.name, folder.name)),
         what=_what(record, config, pairs, adapter),
         base=base,
+        origin=_origin(record, base),
         adapter=adapter,
         languages_in_call=_languages_in_call(pairs, config),
         decoding=_search(_json_of(folder / "generation_config.json") or {}),
@@ -218,6 +218,15 @@ def _what(record: facts.Run, config: dict[str, Any], pairs: Sequence[tuple[str, 
     what = f"An adapter ({adapter.get('peft_type', 'LORA')})" if adapter else f"A translation model ({kind})"
     told = " and ".join(f"from {source} to {target}" for source, target in pairs)
     return f"{what} that translates {told}.".replace("  ", " ")
+
+
+def _origin(record: facts.Run, base: str | None) -> str:
+    """What the training began with, as a sentence; empty where it began with new weights."""
+    if not facts.was_continued(record):
+        return ""
+    digest = (record.run.get("pretrained") or {}).get("hash")
+    known = f" whose files have the hash {code_span(digest)}" if digest else ""
+    return f" It continues {code_span(base) if base else f'a model{known}'}."
 
 
 def _languages_in_call(pairs: Sequence[tuple[str, str]], config: dict[str, Any]) -> str:

@@ -166,8 +166,8 @@ def training(record: Run, config: Mapping[str, Any]) -> list[tuple[str, str]]:
         (
             "optimisation",
             f"{settings.get('optim')}, learning rate {settings.get('learning_rate')}, "
-            f"{settings.get('lr_scheduler_type')}, {settings.get('warmup_steps'):g} steps of warm-up, label smoothing "
-            f"{settings.get('label_smoothing_factor')}",
+            f"{settings.get('lr_scheduler_type')}, {settings.get('warmup_steps') or 0:g} steps of warm-up, label "
+            f"smoothing {settings.get('label_smoothing_factor')}",
         ),
     ]
     return rows

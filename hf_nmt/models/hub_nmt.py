@@ -280,8 +280,11 @@ def _identity(texts: Mapping[str, str]) -> dict[str, Any]:
 # What hinders
 
 
-def _check_call(repo_id: str, token: str | None) -> None:
-    """Refuse what needs no answer of the Hub."""
+def check_name(repo_id: str) -> None:
+    """
+    Raises:
+        PushError: the text cannot name a repository.
+    """
     try:
         huggingface_hub.utils.validate_repo_id(repo_id)
     except HFValidationError as error:
@@ -289,6 +292,11 @@ def _check_call(repo_id: str, token: str | None) -> None:
             f"{repo_id!r} is no name of a repository: {str(error).rstrip('.')}. Write owner/name, such as "
             "me/nmt-de-en."
         ) from error
+
+
+def _check_call(repo_id: str, token: str | None) -> None:
+    """Refuse what needs no answer of the Hub."""
+    check_name(repo_id)
     if huggingface_hub.is_offline_mode():
         raise PushError(_OFFLINE)
     token = huggingface_hub.get_token() if token is None else token
@@ -328,7 +336,7 @@ def _in_words(error: BaseException, repo_id: str, token: str | None) -> str | No
         return _OFFLINE
     if isinstance(error, HfHubHTTPError):
         return f"{_refusal(repo_id, error)} {{nothing}}."
-    reason = _innermost(error)
+    reason = _innermost(error) if _is_of_the_network(error) else " ".join(str(error).split())
     for secret in filter(None, (token, huggingface_hub.get_token())):
         reason = reason.replace(secret, "<token>")
     if _is_of_the_network(error):

@@ -73,7 +73,7 @@ def test_the_run_folder_is_complete(finished):
 
 def test_the_best_model_is_open_to_anyone(finished):
     best = finished[2] / "best"
-    assert {path.suffix for path in best.iterdir()} == {".json", ".safetensors", ".py"}
+    assert {path.suffix for path in best.iterdir()} == {".json", ".safetensors", ".py", ".md"}
     umask = os.umask(0)
     os.umask(umask)
     assert {path.stat().st_mode & 0o777 for path in best.iterdir()} == {0o666 & ~umask}

@@ -267,9 +267,27 @@ IMPORT_MARIAN = {
     "target_language": Case("en", "files/imported/tokenizer_config.json"),
 }
 
+CARD = "hub/me/new/main/files/README.md"
+
+PUSH = {
+    "folder": Case("inputs/other_model", "hub/me/new/main/files/model.safetensors"),
+    "repo": Case("me/other", "hub/me/other/main"),
+    "private": Case("true", "hub/me/new/private"),
+    "revision": Case("trial", "hub/me/new/trial"),
+    "create_pr": Case("true", "hub/me/there/pulls", ("repo=me/there",)),
+    "exist_ok": Case("false", "refusal", ("repo=me/there",)),
+    "commit_message": Case("Second try", "hub/me/new/main/message"),
+    "card": Case("write", CARD, ("folder=inputs/edited_run",)),
+    "license": Case("mit", CARD),
+    "base_model": Case("me/base", CARD),
+    "num_samples": Case("1", CARD),
+    "scores": Case("[inputs/scores]", CARD),
+}
+
 CASES = {
     "import_marian": IMPORT_MARIAN,
     "merge_adapter": MERGE,
+    "push": PUSH,
     "train": TRAIN,
     "validate": VALIDATE,
     "translate": TRANSLATE,

@@ -74,6 +74,10 @@ SETTINGS = {
         adapter: inputs/adapter
         output: merged
     """,
+    "push": """
+        folder: inputs/run
+        repo: me/new
+    """,
     "translate": """
         model: inputs/model
         decoding: {num_beams: 3, max_length_ratio: 0.5, max_length_extra: 6}

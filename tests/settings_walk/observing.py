@@ -18,8 +18,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import pytest
 import torch
+from hub_server import TOKEN, HubServer
+from run_records import write_run, write_scores
 
 from hf_nmt.errors import NmtError
 from hf_nmt.evaluation import suite
@@ -54,6 +57,9 @@ class Workplace:
         inputs.write_adapter(self.inputs / "adapter", self.inputs / "model", seed=1)
         inputs.write_adapter(self.inputs / "other_adapter", self.inputs / "model", seed=2)
         inputs.write_marian(self.inputs / "marian")
+        write_scores(self.inputs / "scores", write_run(self.inputs / "run", self.inputs / "model") / "best")
+        write_run(self.inputs / "edited_run", self.inputs / "model")
+        (self.inputs / "edited_run" / "best" / "README.md").write_text("# Mine\n", encoding="utf-8")
         self._leave_a_run_unfinished()
 
     # Recipes
@@ -130,6 +136,7 @@ class Workplace:
         with self._watching(arguments) as (seen, _):
             shutil.copytree("inputs/model", "old")
             self._run(recipe_module("merge_adapter"), arguments, seen)
+        return seen
 
     def import_marian(self, arguments: tuple[str, ...], stage: str) -> dict[str, Any]:
         """It has one stage. A folder `old` is there already."""
@@ -137,6 +144,28 @@ class Workplace:
             Path("old").mkdir()
             Path("old/file").write_text("old\n", encoding="utf-8")
             self._run(recipe_module("import_marian"), arguments, seen)
+        return seen
+
+    def push(self, arguments: tuple[str, ...], stage: str) -> dict[str, Any]:
+        """It has one stage. The Hub is a server here, where `me/there` holds the model already."""
+        with self._watching(arguments) as (seen, patch), HubServer() as hub:
+            constants = huggingface_hub.constants
+            patch.setattr(constants, "ENDPOINT", hub.endpoint)
+            patch.setattr(
+                constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+            )
+            patch.setattr(constants, "HF_HUB_OFFLINE", False)
+            patch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+            patch.setenv("HF_TOKEN", TOKEN)
+            hub.put("me/there", {"config.json": Path("inputs/model/config.json").read_bytes()})
+            self._run(recipe_module("push"), arguments, seen)
+            seen["stdout"] = seen["stdout"].replace(hub.endpoint, "HUB")
+            for name, repo in hub.repos.items():
+                seen |= {f"hub/{name}/private": repo.private, f"hub/{name}/pulls": len(repo.pulls)}
+                for branch in repo.branches:
+                    _, message, files = repo.at(branch)
+                    seen[f"hub/{name}/{branch}/message"] = message
+                    seen |= {f"hub/{name}/{branch}/files/{file}": content for file, content in files.items()}
         return seen
 
     def _leave_a_run_unfinished(self) -> None:

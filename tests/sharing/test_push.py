@@ -12,9 +12,13 @@ import families
 import pytest
 import torch
 from hub_server import READ_TOKEN, TOKEN
+from huggingface_hub import ModelCard
+from run_records import write_run, write_scores
+from safetensors.torch import save_file
 
 import hf_nmt
 from hf_nmt.artifacts import hash_folder, mark_complete
+from hf_nmt.cards import is_ours
 from hf_nmt.errors import NmtError
 from hf_nmt.models.hub_nmt import is_pickle
 from hf_nmt.sharing import contents_of
@@ -203,7 +207,7 @@ def test_a_model_of_another_kind_is_not_replaced_unless_asked(hub, folder):
     assert "exist_ok=True; the Hub keeps the older commits." in text
     hub.put("me/data", {"data.csv": b"1"})
     assert "me/data exists and holds something else (data.csv)." in refusal(folder, "me/data")
-    hub.put("me/named", {"README.md": b"---\nlanguage: [fr, en]\n---\n", "LICENSE": b"free"})
+    hub.put("me/named", {"README.md": b"---\nlanguage: [en, de]\n---\n", "LICENSE": b"free"})
     hf_nmt.push_to_hub(folder, "me/named")
     assert hub.files("me/named")["LICENSE"] == b"free"
     assert all(len(hub.messages(name)) == 1 for name in ("me/other", "me/data"))
@@ -256,3 +260,75 @@ def test_an_interruption_is_told(hub, folder, monkeypatch, caplog):
     with pytest.raises(KeyboardInterrupt):
         hf_nmt.push_to_hub(folder, "me/nmt")
     assert "Stopped. Nothing of it is in me/nmt: files appear there with their commit only. The same" in caplog.text
+
+
+# Cards
+
+
+@pytest.fixture
+def run(made, tmp_path):
+    return write_run(tmp_path / "runs" / "de-en-20260101-000000", made)
+
+
+def card_of(hub, name="me/nmt") -> str:
+    return hub.files(name)["README.md"].decode()
+
+
+def test_a_run_is_pushed_with_a_card_of_its_facts(hub, run, tmp_path):
+    scores = write_scores(tmp_path / "scores", run / "best")
+    hf_nmt.push_to_hub(run, "nmt", license="mit", num_samples=1, scores=[scores])
+    text = card_of(hub)
+    assert is_ours(text) and 'pipeline("translation", model="me/nmt", trust_remote_code=True)' in text
+    assert "license: mit" in text and "Ein Hund" in text and "38.50" in text and "/secret" not in text
+    assert not (run / "best" / "README.md").exists()
+
+
+def test_what_a_person_wrote_stays(hub, run, caplog):
+    (run / "best" / "README.md").write_text("# Mine\n")
+    hf_nmt.push_to_hub(run, "me/nmt")
+    assert card_of(hub) == "# Mine\n"
+    assert refusal(run, "me/nmt", license="mit").startswith("license: the card was written or changed by a person.")
+    hf_nmt.push_to_hub(run, "me/nmt", card="write", license="mit")
+    assert is_ours(card_of(hub))
+    (run / "best" / "README.md").unlink()
+    theirs = card_of(hub).replace("not tested", "well tested")
+    hub.repos["me/nmt"].at("main")[2]["README.md"] = theirs.encode()
+    hf_nmt.push_to_hub(run, "me/nmt", commit_message="again")
+    assert card_of(hub) == theirs and "changed by a person and stays; card=write replaces it" in caplog.text
+    hf_nmt.push_to_hub(run, "me/nmt", card="keep")
+    assert card_of(hub) == theirs
+    hub.put("me/begun", {"README.md": b"---\nlicense: mit\n---\n"})  # as the Hub's page makes it: no text to keep
+    hf_nmt.push_to_hub(run, "me/begun")
+    assert is_ours(card_of(hub, "me/begun"))
+
+
+def test_what_a_card_cannot_take(hub, run, folder):
+    assert refusal(run, "me/nmt", card="new") == "card: 'new' is not one of auto, keep, write."
+    text = refusal(run, "me/nmt", card="keep", license="mit", num_samples=1)
+    assert text.startswith("license, num_samples: a card that is kept does not take it.")
+    assert "card=keep: there is no README.md in" in refusal(run, "me/nmt", card="keep")
+    assert "license: the card cannot be written, as the folder lies in no run" in refusal(
+        folder, "me/a", license="mit"
+    )
+    (run / "best" / "README.md").write_text("---\nlicense: [1, 2]\n---\n")
+    assert "Invalid metadata in README.md" in refusal(run, "me/nmt")
+    assert hub.files("me/nmt") == {}
+
+
+# Adapters
+
+
+def test_an_adapter_names_a_model_that_others_have(hub, run):
+    adapter = run / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text('{"base_model_name_or_path": "/secret/base", "peft_type": "LORA"}')
+    save_file({"a": torch.zeros(2)}, adapter / "adapter_model.safetensors")
+    text = refusal(adapter, "me/lora")
+    assert "the adapter belongs to /secret/base, which nobody else has." in text and "base_model=owner/name" in text
+    hf_nmt.push_to_hub(adapter, "me/lora", base_model="me/base")
+    files = hub.files("me/lora")
+    assert {*files} == {"adapter_config.json", "adapter_model.safetensors", "README.md"}
+    assert json.loads(files["adapter_config.json"])["base_model_name_or_path"] == "me/base"
+    data = ModelCard(card_of(hub, "me/lora")).data
+    assert (data.library_name, data.base_model) == ("peft", "me/base")
+    assert 'PeftModel.from_pretrained(model, "me/lora")' in card_of(hub, "me/lora")

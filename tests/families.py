@@ -43,6 +43,8 @@ from transformers import (
     T5ForConditionalGeneration,
     T5Tokenizer,
 )
+from transformers.models.m2m_100.modeling_m2m_100 import shift_tokens_right as m2m_shift
+from transformers.models.mbart.modeling_mbart import shift_tokens_right as mbart_shift
 
 from hf_nmt.models.configuration_nmt import NmtConfig
 from hf_nmt.models.modeling_nmt import NmtForConditionalGeneration
@@ -107,6 +109,23 @@ def make(name: str, folder: Path | str, **changes: Any) -> Path:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return Path(folder)
+
+
+def decoder_input_ids(model: PreTrainedModel, labels: torch.Tensor) -> torch.Tensor:
+    """What the family itself makes of labels (B, T) that are padded with -100: (B, T)."""
+    config = model.config
+    if isinstance(model, M2M100ForConditionalGeneration):  # has no method for it
+        return m2m_shift(labels, config.pad_token_id, config.decoder_start_token_id)
+    if isinstance(model, MBartForConditionalGeneration):
+        return mbart_shift(labels.clone(), config.pad_token_id)
+    if isinstance(model, NmtForConditionalGeneration):
+        start = torch.full_like(labels[:, :1], config.decoder_start_token_id)
+        return torch.cat([start, labels[:, :-1]], dim=1).masked_fill(_follows_padding(labels), config.pad_token_id)
+    return model.prepare_decoder_input_ids_from_labels(labels)
+
+
+def _follows_padding(labels: torch.Tensor) -> torch.Tensor:
+    return torch.cat([torch.zeros_like(labels[:, :1], dtype=torch.bool), labels[:, :-1] == -100], dim=1)
 
 
 @functools.cache
@@ -288,7 +307,9 @@ def _bart(**changes: Any):
         pad_token_id=1, bos_token_id=0, eos_token_id=2, decoder_start_token_id=2, forced_eos_token_id=2,
         forced_bos_token_id=0,
     )  # fmt: skip
-    return BartForConditionalGeneration(config), tokenizer
+    model = BartForConditionalGeneration(config)
+    model.generation_config.update(forced_bos_token_id=0, num_beams=4, max_length=64)
+    return model, tokenizer
 
 
 FAMILIES = {

@@ -186,7 +186,7 @@ class TorchTranslator:
             texts = [source for source, _ in window]
             encoded = self._encode(texts, done, settings, selected, split_sentences=False)
             ids = [text.sentences[0] if text.sentences else [self._ends[0]] for text in encoded]
-            labels = [[*self._forced(forced), *self._target_ids(target), self._ends[0]] for _, target in window]
+            labels = [self._labels(target, selected) for _, target in window]
             limit = target_limit(0, self.model, 0, 10**9)
             for index, label in enumerate(labels):
                 if len(label) > limit:
@@ -342,6 +342,15 @@ class TorchTranslator:
 
     def _target_ids(self, text: str) -> list[int]:
         return self.tokenizer(text_target=text, add_special_tokens=False)["input_ids"] if text else []
+
+    def _labels(self, text: str, selected: Selection) -> list[int]:
+        """Ids that the model is to give for a target, as in training, without a language symbol at their end."""
+        ids = list(self.tokenizer(text_target=text)["input_ids"])
+        if ids and ids[-1] == selected.decoder_start_token_id:
+            ids.pop()
+        if not ids or ids[-1] not in self._ends:
+            ids.append(self._ends[0])
+        return ids if ids[0] == selected.forced_bos_token_id else [*self._forced(selected.forced_bos_token_id), *ids]
 
     def _hypotheses(
         self, batch: DecodedBatch, settings: DecodingSettings, forced: int | None

@@ -154,7 +154,8 @@ def _generate(model, sources, limits, prompts, batch, generate_kwargs) -> Decode
         attention_mask=attention_mask,
         encoder_outputs=BaseModelOutput(last_hidden_state=states),
         decoder_input_ids=decoder_ids,
-        **generate_kwargs,
+        # Where the prompts open with another symbol, `generate` would put the model's own in front of them.
+        **(generate_kwargs | {"decoder_start_token_id": prompts[batch[0]][0]}),
     )
     ids = getattr(ids, "sequences", ids)[:, prompt_length:].tolist()
     eos = _setting(model, generate_kwargs, "eos_token_id")

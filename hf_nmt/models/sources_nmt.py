@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from transformers import MBartTokenizer
 
+from .language_codes_nmt import is_known, same_language
 from .sentences_nmt import INSTALL_SPLITTER, SplitText, has_splitter, split_text
 
 # Defaults of the pipeline and of DecodingSettings.
@@ -72,7 +73,9 @@ class Languages:
             return cls(tokenizer, tuple(codes), tuple(codes), kind)
         if getattr(tokenizer, "language_tags", False):
             return cls(tokenizer, tuple(tokenizer.source_languages), tuple(tokenizer.target_languages), "tag")
-        source = getattr(config, "source_language", None) or getattr(tokenizer, "source_lang", None)
+        source = getattr(config, "source_language", None)
+        if source is None and (own := getattr(tokenizer, "source_lang", None)) and is_known(own):
+            source = own  # and not a group of languages, such as `mul` or `ROMANCE` of Marian
         if codes := getattr(tokenizer, "supported_language_codes", None):
             return cls(tokenizer, (source,) if source else (), tuple(code.strip("<>") for code in codes), "text")
         if prefixes := _prefixes(config):
@@ -133,18 +136,19 @@ def _prefixes(config: Any) -> dict[tuple[str, str], str]:
 
 
 def _chosen(given: str | None, known: Sequence[str], side: str) -> str | None:
-    """The model's own spelling of a language code: `de` finds `de_DE` where there is just one such code."""
+    """The model's own spelling of a language code: `de` finds `de_DE` or `deu_Latn` where there is just one such."""
     if given is None or not known or given in known:
         return given
-    wanted = given.replace("-", "_").lower()
-    spellings = {code: code.replace("-", "_").lower() for code in known}
-    exact = [code for code, spelling in spellings.items() if spelling == wanted]
-    parts = [code for code, spelling in spellings.items() if spelling.split("_")[0] == wanted]
-    if len(found := exact or parts) == 1:
+    spelling = given.replace("-", "_").lower()
+    exact = [code for code in known if code.replace("-", "_").lower() == spelling]
+    found = exact or same_language(given, known)
+    if len(found) == 1:
         return found[0]
-    near = [code for code in known if spellings[code].startswith(wanted)] or difflib.get_close_matches(given, known)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"The {side} language {given!r} was asked for; this model has {_listed(known)}.{hint}")
+    asked = f"The {side} language {given!r} was asked for"
+    if found:
+        raise ValueError(f"{asked}, which may be {' or '.join(sorted(found))} of this model; write which.")
+    near = [code for code in known if code.lower().startswith(spelling)] or difflib.get_close_matches(given, known)
+    raise ValueError(f"{asked}; this model has {_listed(known)}.{f' Did you mean {near[0]!r}?' if near else ''}")
 
 
 def _listed(codes: Iterable[str]) -> str:

@@ -9,6 +9,7 @@ from hf_nmt.batching.pair_encoder import LANGUAGE_COLUMNS, EncodedRows, PairEnco
 from hf_nmt.batching.rows import SampledPairs, training_batches
 from hf_nmt.batching.sampler import TokenBatchSampler
 from hf_nmt.batching.settings import BatchingSettings
+from hf_nmt.batching.streaming import StreamedBatches, StreamLoader
 
 __all__ = [
     "LANGUAGE_COLUMNS",
@@ -17,6 +18,8 @@ __all__ = [
     "PairEncoder",
     "PairGroups",
     "SampledPairs",
+    "StreamLoader",
+    "StreamedBatches",
     "TokenBatchSampler",
     "TranslationCollator",
     "drawn_rows",

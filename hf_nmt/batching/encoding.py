@@ -110,7 +110,7 @@ def _batches(dataset: datasets.Dataset, columns: list[str]) -> Iterator[pa.Table
         yield tables[start : start + _PAIRS_AT_A_TIME]
 
 
-class _HashSink(io.RawIOBase):
+class HashSink(io.RawIOBase):
     """A file that only keeps the hash of what is written to it."""
 
     def __init__(self) -> None:
@@ -126,7 +126,7 @@ class _HashSink(io.RawIOBase):
 
 def _hash_texts(dataset: datasets.Dataset, language_columns: list[str]) -> str:
     schema = pa.schema([(name, pa.string()) for name in ("source", "target", *language_columns)])
-    sink = _HashSink()
+    sink = HashSink()
     with pa.ipc.new_stream(pa.PythonFile(sink, mode="w"), schema) as writer:
         for table in _batches(dataset, schema.names):
             writer.write_table(table.replace_schema_metadata(None).cast(schema).combine_chunks())

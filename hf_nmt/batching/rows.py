@@ -23,13 +23,30 @@ class SubwordSampler(Protocol):
     def sample_target_ids(self, text: str, generator: np.random.Generator) -> list[int]: ...
 
 
+def sample_pair(
+    subword_sampler: SubwordSampler,
+    texts: tuple[str, str],
+    usual: tuple[list[int], list[int]],
+    limits: tuple[int, int],
+    generator: np.random.Generator,
+) -> tuple[list[int], list[int]]:
+    """Random ids of source and target; the usual ones where a sample is beyond its limit of length."""
+    source = subword_sampler.sample_source_ids(texts[0], generator)
+    target = subword_sampler.sample_target_ids(texts[1], generator)
+    return (
+        source if len(source) <= limits[0] else usual[0],
+        target if len(target) <= limits[1] else usual[1],
+    )
+
+
 class SampledPairs(torch.utils.data.Dataset):
     """Rows that are segmented anew in each epoch.
 
     An index is use * N + row, as `TokenBatchSampler(epoch_in_index=True)` gives it: the use-th time that the row is
-    used, which is the epoch where each row is used once in each. The segmentation depends on (seed, use, row) alone: not on workers, processes or where a run was resumed. A sample beyond the limit of length
-    gives way to the tokenizer's own segmentation, which is within it. The token budget goes by the latter as well, so
-    sampled batches are somewhat larger.
+    used, which is the epoch where each row is used once in each. The segmentation depends on (seed, use, row) alone:
+    not on workers, processes or where a run was resumed. A sample beyond the limit of length gives way to the
+    tokenizer's own segmentation, which is within it. The token budget goes by the latter as well, so sampled batches
+    are somewhat larger.
 
     Args:
         encoded: from `encode_pairs(..., keep_text=True)`, N rows.
@@ -57,11 +74,9 @@ class SampledPairs(torch.utils.data.Dataset):
         rows = self._encoded.__getitems__([row for _, row in places])
         for (use, number), row in zip(places, rows, strict=True):
             generator = np.random.default_rng((self._seed, use, number))
-            source = self._subword_sampler.sample_source_ids(row.pop("source"), generator)
-            target = self._subword_sampler.sample_target_ids(row.pop("target"), generator)
-            for name, ids, limit in zip(("input_ids", "labels"), (source, target), self._limits, strict=True):
-                if len(ids) <= limit:
-                    row[name] = ids
+            texts = row.pop("source"), row.pop("target")
+            usual = row["input_ids"], row["labels"]
+            row["input_ids"], row["labels"] = sample_pair(self._subword_sampler, texts, usual, self._limits, generator)
         return rows
 
 

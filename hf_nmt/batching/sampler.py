@@ -142,6 +142,7 @@ class TokenBatchSampler:
         epoch_in_index: yield use * N + row instead of row, for `SampledPairs`: this is the use-th time, from 0, that
             the row is used; the epoch, where each row is used once in each.
         groups: the language pairs of the rows, where they are drawn unevenly.
+        is_told: log the number of updates.
 
     Raises:
         ConfigError: a pair is longer than the budget, or pairs cannot be dealt so that no batch is empty.
@@ -163,6 +164,7 @@ class TokenBatchSampler:
         accumulation: int = 1,
         epoch_in_index: bool = False,
         groups: PairGroups | None = None,
+        is_told: bool = True,
     ):
         self._source, self._target = np.asarray(source_lengths), np.asarray(target_lengths)
         assert self._source.shape == self._target.shape
@@ -202,7 +204,8 @@ class TokenBatchSampler:
                     + f" hold a single long pair, and {pairs} such pairs cannot be dealt to updates of {self._parts} "
                     "batches so that none is empty. Raise the limit, or use fewer accumulation steps."
                 )
-        self._log()
+        if is_told:
+            self._log()
 
     def _keys(self) -> Iterator[tuple[int, np.ndarray]]:
         """First row and one number for each (target, source) length, window by window."""
@@ -239,7 +242,9 @@ class TokenBatchSampler:
                     buckets = buckets * num_groups + self._groups.of_row[first_row : first_row + len(window)]
                 yield first_row, buckets
 
-        counts = sum(np.bincount(found, minlength=num_buckets * num_groups) for _, found in places())
+        counts = np.zeros(num_buckets * num_groups, dtype=np.int64)
+        for _, found in places():
+            counts += np.bincount(found, minlength=len(counts))
         free = np.cumsum(counts) - counts
         order = np.empty(len(self._source), dtype=np.int32)
         for first_row, found in places():
@@ -259,7 +264,8 @@ class TokenBatchSampler:
     def _pairs_of_epochs(self) -> tuple[list[int], list[int]]:
         """Least and most pairs that an epoch can have in each bucket."""
         if self._groups is None:
-            return [self._counts[:, 0].tolist()] * 2
+            pairs = self._counts[:, 0].tolist()
+            return pairs, pairs
         drawn, counts = (np.array(numbers, dtype=object) for numbers in (self._groups.drawn, self._groups.counts))
         least, most = drawn * self._counts // counts, -(-drawn * self._counts // counts)
         return least.sum(axis=1).tolist(), most.sum(axis=1).tolist()

@@ -37,6 +37,13 @@ class BatchingSettings(Settings):
         None, gt=0, description="padded lengths are rounded up to a multiple of this; 8 helps GPUs of half precision"
     )
 
+    streaming_window: int = Field(
+        50_000,
+        gt=1,
+        description="pairs of a stream (data.train.streaming) that are held, encoded and cut into batches together: "
+        "more of them mix better and pad less, and take more memory, about 1 KB each",
+    )
+
     @pydantic.model_validator(mode="after")
     def _budget_holds_the_longest(self) -> BatchingSettings:
         longest = max(self.max_source_length, self.max_target_length)

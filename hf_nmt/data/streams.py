@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,31 +39,54 @@ from hf_nmt.data.text_lines import aligned_lines, open_bytes
 logger = logging.getLogger(__name__)
 
 _BYTES_AT_A_TIME = 2**20
+_ROWS_AT_A_TIME = 1000
 
 
 class PairStream:
-    """The rows of a corpus, which can be read any number of times, from any row on.
+    """The rows of a corpus, which can be read any number of times.
 
     Iterating gives dicts with `source` and `target`, `references` where there are several, and further columns.
 
     Args:
         settings: where the corpus is.
-        open_corpus: opens it anew.
-        contents: identifies its contents; it may read all of them.
+        format_name: of its files.
+        wanted: which columns or languages.
+        dataset: what takes the place of files, opened.
+        identity: of the contents of that dataset.
     """
 
-    def __init__(self, settings: CorpusSettings, open_corpus: Callable[[], Corpus], contents: Callable[[], Any]):
+    def __init__(
+        self,
+        settings: CorpusSettings,
+        format_name: str,
+        wanted: Wanted,
+        *,
+        dataset: datasets.Dataset | datasets.IterableDataset | None = None,
+        identity: Any = None,
+    ):
         self.settings = settings
-        self._open, self._contents = open_corpus, contents
+        self._format_name, self._wanted = format_name, wanted
+        self._dataset, self._identity = dataset, identity
 
-    def tables(self, start: int = 0) -> CorpusTables:
-        """Arrow batches of the rows from number `start` on, counted from 0; what comes before is read, but not given.
+    def _open(self) -> Corpus:
+        if self._dataset is None:
+            return open_corpus(self.settings, self._format_name, self._wanted)
+        return _corpus_of(self._dataset, self.settings, self._wanted)
+
+    def tables(self) -> CorpusTables:
+        """Arrow batches of the rows, opened anew.
 
         Raises:
             DataError: when it is met, with file and line: whatever `load_pairs` refuses.
         """
         settings = self.settings
-        return CorpusTables(self._open(), empty=settings.empty, max_rows=settings.max_rows, start=start, at_once=True)
+        return CorpusTables(
+            self._open(),
+            empty=settings.empty,
+            max_rows=settings.max_rows,
+            at_once=True,
+            rows_at_a_time=_ROWS_AT_A_TIME,
+        )
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for batch in self.tables():
@@ -72,7 +95,10 @@ class PairStream:
     @functools.cached_property
     def content_hash(self) -> str:
         """Of all files, and of how they are read; reads every byte."""
-        return fingerprint(READER_VERSION, self._contents(), self.settings.empty, self.settings.max_rows)
+        settings = self.settings
+        contents = self._identity if self._dataset is not None else contents_of(settings, self._format_name)
+        read_as = self._format_name, self._wanted, settings.split, settings.empty, settings.max_rows
+        return fingerprint(READER_VERSION, contents, read_as)
 
     def head(self, count: int, *, cache_dir: Path | str | None = None) -> datasets.Dataset:
         """The first rows, kept in the cache as those of `load_pairs` are."""
@@ -100,18 +126,14 @@ def stream_pairs(
     wanted = Wanted((settings.source_column, settings.target_column), (source_language, target_language))
     if settings.path is not None and settings.path.startswith(BUILT_IN):
         rows = built_in(settings, source_language, target_language)
-        return PairStream(settings, lambda: _corpus_of(rows, settings, wanted), lambda: rows._fingerprint)
+        return PairStream(settings, "built-in", wanted, dataset=rows, identity=settings.path)
     format_name = format_of(settings)
     check_settings(settings, format_name)
     if format_name == "hub":
         return _hub_stream(settings, wanted)
     if format_name == "lines" and settings.max_rows is None:
         _check_line_counts([str(settings.source), *settings.targets])
-    return PairStream(
-        settings,
-        lambda: open_corpus(settings, format_name, wanted),
-        lambda: [format_name, contents_of(settings, format_name), wanted, settings.split],
-    )
+    return PairStream(settings, format_name, wanted)
 
 
 def _check_line_counts(paths: list[str]) -> None:
@@ -136,12 +158,8 @@ def _hub_stream(settings: CorpusSettings, wanted: Wanted) -> PairStream:
     with loading(name, NO_HUB_DATASET):
         builder = datasets.load_dataset_builder(name, settings.subset)
         rows = builder.as_streaming_dataset(split=settings.split)
-    return PairStream(
-        settings,
-        lambda: _corpus_of(rows, settings, wanted),
-        # The hash of the builder holds the revision of the repository, or the times of the files of a folder.
-        lambda: [name, settings.subset, settings.split, builder.hash, wanted],
-    )
+    # The hash of the builder holds the revision of the repository, or the times of the files of a folder.
+    return PairStream(settings, "hub", wanted, dataset=rows, identity=[name, settings.subset, builder.hash])
 
 
 def _corpus_of(rows: datasets.Dataset | datasets.IterableDataset, settings: CorpusSettings, wanted: Wanted) -> Corpus:

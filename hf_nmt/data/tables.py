@@ -20,11 +20,11 @@ class CorpusTables:
         corpus: opened.
         empty: "drop" leaves pairs with an empty side out; "error" refuses them.
         max_rows: only so many pairs, from the first on.
-        start: so many pairs are read and counted, but not given.
         at_once: an empty side is refused where it is met, not at the end together with all others.
+        rows_at_a_time: of a batch.
 
     Attributes:
-        kept: pairs read so far, those before `start` with them.
+        kept: pairs given so far.
         dropped: how many were left out so far, by reason.
     """
 
@@ -34,17 +34,18 @@ class CorpusTables:
         *,
         empty: str,
         max_rows: int | None = None,
-        start: int = 0,
         at_once: bool = False,
+        rows_at_a_time: int = ROWS_AT_A_TIME,
     ):
         self.corpus = corpus
         self.kept = 0
         self.dropped: Counter[str] = Counter()
-        self._empty, self._max_rows, self._start, self._at_once = empty, max_rows, start, at_once
+        self._empty, self._max_rows, self._at_once = empty, max_rows, at_once
+        self._rows_at_a_time = rows_at_a_time
         self._empty_at: list[int] = []
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
-        """Batches of `ROWS_AT_A_TIME` rows; the last may have fewer.
+        """Batches of as many rows; the last may have fewer.
 
         Raises:
             DataError: with file and line: what cannot be read, a value that does not fit its column, an empty side
@@ -56,9 +57,8 @@ class CorpusTables:
             if schema is None:
                 schema = _schema(self.corpus, pair)
             self.kept += 1
-            if self.kept > self._start:
-                pairs.append(pair)
-            if len(pairs) == ROWS_AT_A_TIME:
+            pairs.append(pair)
+            if len(pairs) == self._rows_at_a_time:
                 yield _record_batch(self.corpus, schema, pairs)
                 pairs = []
             if self.kept == self._max_rows:

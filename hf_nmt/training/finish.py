@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -230,6 +230,7 @@ def write_summary(trainer: TranslationTrainer, chosen: Candidate, candidates: li
         "scores": _score_records(trainer, chosen),
         "steps": state.global_step,
         "epochs": state.epoch,
+        **({} if trainer.stream is None else {"stream": dataclasses.asdict(trainer.stream.position.totals)}),
         "ended_by": ended_by,
         "tokens": stopwatch.tokens,
         "seconds": round(stopwatch.seconds, 1),
@@ -266,12 +267,20 @@ def duration_text(seconds: float) -> str:
     return f"{hours} h {minutes_left:02d} min" if hours else f"{minutes} min {rest:02d} s"
 
 
+def _stream_lines(stream: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    yield "stream", f"{stream['pairs']:,} pairs read"
+    for what in ("dropped", "changed"):
+        if stream[what]:
+            yield what, ", ".join(f"{count:,} {reason}" for reason, count in stream[what].items())
+
+
 def summary_lines(trainer: TranslationTrainer, summary: dict[str, Any]) -> list[str]:
     """The summary as a table for people."""
     run, best = trainer.run, summary["best"]
     steps = best["steps"][0] if len(best["steps"]) == 1 else f"{best['steps'][0]} to {best['steps'][-1]}"
     search = search_text(trainer.validation.decoding) if trainer.validation is not None else ""
     rows = [
+        *(_stream_lines(summary["stream"]) if "stream" in summary else []),
         ("best model", f"{best['kind']} (step {steps} of {summary['steps']})"),
         *(
             (score["name"], f"{score['value']:.2f} on the validation text, {search}   {score['signature']}")

@@ -16,10 +16,18 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Seq2SeqTraini
 
 from hf_nmt import runs
 from hf_nmt.artifacts import atomic_folder, write_json
-from hf_nmt.batching import BatchingSettings, PairEncoder, TranslationCollator, encode_pairs, training_batches
+from hf_nmt.batching import (
+    BatchingSettings,
+    PairEncoder,
+    StreamedBatches,
+    TranslationCollator,
+    encode_pairs,
+    training_batches,
+)
 from hf_nmt.config import differences
 from hf_nmt.data.manifest import Manifest
 from hf_nmt.data.sources import count_several_references
+from hf_nmt.data.streams import PairStream
 from hf_nmt.errors import ConfigError
 from hf_nmt.models.sources_nmt import Languages
 from hf_nmt.models.tokenization_nmt import NmtTokenizer
@@ -34,6 +42,8 @@ from hf_nmt.training.trainer import TranslationTrainer
 from hf_nmt.training.validation import Validation
 
 MANIFEST = "manifest.json"
+
+_PAIRS_LOOKED_AT = 1000  # of a stream, for what is told of a text before training
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +70,11 @@ def open_run(
     device = describe_device(arguments)
     if resumed is not None:
         changed = [split for split, digest in resumed.record["data"].items() if data.get(split) != digest]
+        if settings.data.is_streamed and "train" in changed:
+            changed.remove("train")
+            logger.warning(
+                "The train texts changed since %s was started; they may, after the place to go on at.", resumed.folder
+            )
         if changed:
             raise ConfigError(f"resume: the {' and '.join(changed)} texts changed since {resumed.folder} was started.")
         for path, before, now in differences(resumed.record["device"], device):
@@ -114,7 +129,7 @@ def prepare_tokenizer(
     run: Run,
     settings: TrainingRecipe,
     arguments: Seq2SeqTrainingArguments,
-    train: Dataset,
+    train: Dataset | PairStream,
     pretrained: PreTrainedTokenizerBase | None = None,
 ) -> PreTrainedTokenizerBase:
     """The tokenizer of the run: kept in its folder, else loaded or trained, and checked against the training text.
@@ -131,20 +146,23 @@ def prepare_tokenizer(
 
     with arguments.main_process_first(local=False, desc="tokenizer"):
         if arguments.process_index == 0 and not (run.tokenizer / "tokenizer_config.json").is_file():
+            rows = train
+            if isinstance(rows, PairStream):
+                rows = rows.head(settings.tokenizer.max_training_sentences)
             if pretrained is not None:
                 tokenizer = pretrained
             elif settings.tokenizer.path is not None:
                 tokenizer = opened(settings.tokenizer.path)
             else:
-                logger.info("training a tokenizer on %s pairs", f"{len(train):,}")
+                logger.info("training a tokenizer on %s pairs", f"{len(rows):,}")
                 tokenizer = train_tokenizer(
-                    train["source"],
-                    train["target"],
+                    rows["source"],
+                    rows["target"],
                     settings.tokenizer,
                     **settings.data.languages,
                 )
             check = check_tokenizer if isinstance(tokenizer, NmtTokenizer) else measure_tokenizer
-            report = check(tokenizer, train["source"], train["target"])
+            report = check(tokenizer, rows["source"], rows["target"])
             write_json(run.folder / "tokenizer_report.json", report)
             with atomic_folder(run.tokenizer, replace=True) as partial:
                 tokenizer.save_pretrained(partial)
@@ -163,31 +181,41 @@ def make_trainer(
     batching = settings.batching
     dropout = BpeDropout(tokenizer, settings.tokenizer.dropout) if settings.tokenizer.dropout else None
     collator = TranslationCollator.for_model(model, pad_to_multiple_of=batching.pad_to_multiple_of)
-    if settings.data.built_in is None and (several := count_several_references(texts.train)):
-        logger.warning(
-            "data.train: %s of %s pairs have several references; training reads the first of each.",
-            f"{several:,}",
-            f"{len(texts.train):,}",
-        )
+    if settings.data.built_in is None:
+        is_stream = isinstance(texts.train, PairStream)
+        seen = texts.train.head(_PAIRS_LOOKED_AT) if isinstance(texts.train, PairStream) else texts.train
+        if several := count_several_references(seen):
+            logger.warning(
+                "data.train: %s of %s%s pairs have several references; training reads the first of each.",
+                f"{several:,}",
+                "the first " if is_stream else "",
+                f"{len(seen):,}",
+            )
     languages = Languages.of(model.config, tokenizer)
     encoder = PairEncoder(tokenizer, batching, languages=languages, **settings.data.languages)
     # The first process of each machine, as each may have a cache of its own.
     with arguments.main_process_first(local=True, desc="encoding"):
-        encoded = {"train": encode_pairs(texts.train, encoder, keep_text=dropout is not None)}
+        encoded = {}
+        if isinstance(texts.train, Dataset):
+            encoded["train"] = encode_pairs(texts.train, encoder, keep_text=dropout is not None)
         if texts.validation is not None:
             encoded["validation"] = encode_pairs(texts.validation, encoder)
     if arguments.process_index == 0:
         # What was too long is known only now.
         path = run.folder / MANIFEST
         Manifest.model_validate_json(path.read_bytes()).with_steps(encoded).write(path)
-    pairs, sampler = training_batches(
-        encoded["train"],
-        batching,
-        seed=data_seed(arguments),
-        world_size=arguments.world_size,
-        accumulation=arguments.gradient_accumulation_steps,
-        subword_sampler=dropout,
-    )
+    division: dict[str, Any] = {
+        "seed": data_seed(arguments),
+        "world_size": arguments.world_size,
+        "accumulation": arguments.gradient_accumulation_steps,
+        "subword_sampler": dropout,
+    }
+    pairs: Any
+    sampler = None
+    if isinstance(texts.train, PairStream):
+        pairs = StreamedBatches(texts.train, encoder, collator, batching, rank=arguments.process_index, **division)
+    else:
+        pairs, sampler = training_batches(encoded["train"], batching, **division)
     validation = None
     if texts.validation is not None:
         validation = Validation(

@@ -12,6 +12,7 @@ from pydantic import Field
 from transformers import Seq2SeqTrainingArguments
 
 from hf_nmt.batching import BatchingSettings
+from hf_nmt.batching.streaming import check_division
 from hf_nmt.config import Settings
 from hf_nmt.errors import ConfigError
 from hf_nmt.generation.decoding import DecodingSettings
@@ -73,9 +74,47 @@ class TrainingRecipe(Settings):
     @pydantic.model_validator(mode="after")
     def _sections_fit(self) -> TrainingRecipe:
         best = self.training.metric_for_best_model
+        findings = self._check_streaming()
         if best != "loss" and best not in self.metrics.names:
-            raise ConfigError(f"training.metric_for_best_model: {best} is not computed; add it to metrics.names.")
+            findings.append(f"training.metric_for_best_model: {best} is not computed; add it to metrics.names.")
+        if findings:
+            raise ConfigError(findings)
         return self
+
+    def _check_streaming(self) -> list[str]:
+        """What a stream needs, and what does nothing with one or without one."""
+        if not self.data.is_streamed:
+            if self.batching.streaming_window != BatchingSettings.model_fields["streaming_window"].default:
+                return ["batching.streaming_window: does nothing without data.train.streaming=true; leave it out."]
+            return []
+        findings = []
+        training = self.training
+        try:  # once more when it is known how many processes run
+            check_division(self.batching, training.num_processes or 1, training.gradient_accumulation_steps)
+        except ConfigError as error:
+            findings += error.findings
+        if training.max_steps <= 0:
+            findings.append(
+                "training.max_steps: not given, but how long a stream is shows only at its end; with "
+                "data.train.streaming give the number of updates to train for."
+            )
+        for name in ("eval_strategy", "save_strategy", "logging_strategy"):
+            if getattr(training, name) == "epoch":
+                findings.append(
+                    f"training.{name}: given epoch, but the end of an epoch of a stream is not known beforehand; with "
+                    "data.train.streaming write steps."
+                )
+        if training.dataloader_num_workers > 1:
+            findings.append(
+                f"training.dataloader_num_workers: given {training.dataloader_num_workers}, but a stream is read by "
+                "one process; allowed with data.train.streaming: 0, or 1 to encode ahead of the training."
+            )
+        if training.dataloader_persistent_workers:
+            findings.append(
+                "training.dataloader_persistent_workers: does nothing with data.train.streaming, whose one worker "
+                "lives as long as the training; leave it out."
+            )
+        return findings
 
     @property
     def run_name(self) -> str:
@@ -106,6 +145,8 @@ class TrainingRecipe(Settings):
             self._check_output()
         validate = "validation" in self.data.corpora
         arguments = self.training.arguments(seed=self.seed, run_name=self.run_name, validate=validate)
+        if self.data.is_streamed:
+            check_division(self.batching, arguments.world_size, arguments.gradient_accumulation_steps)
         if self.resume is None and arguments.process_index == 0:
             for name, code in self.data.languages.items():
                 if doubt := languages.doubt_about(code):

@@ -13,6 +13,7 @@ from pydantic import Field
 from hf_nmt.config import Settings
 from hf_nmt.data.manifest import Manifest, describe
 from hf_nmt.data.sources import BUILT_IN, CorpusSettings, format_of, load_pairs
+from hf_nmt.data.streams import PairStream, stream_pairs
 from hf_nmt.data.text_lines import existing_file
 from hf_nmt.errors import ConfigError, DataError
 from hf_nmt.training import languages
@@ -27,8 +28,18 @@ _EXAMPLES = {"source_language": "de", "target_language": "en"}
 class Texts(NamedTuple):
     """Pairs to train on, and to validate with."""
 
-    train: Dataset
+    train: Dataset | PairStream
     validation: Dataset | None
+
+
+class TrainingCorpus(CorpusSettings):
+    """Where the text to train on comes from."""
+
+    streaming: bool = Field(
+        False,
+        description="read the text anew in each epoch, window by window (batching.streaming_window), instead of "
+        "keeping it and its token ids on disk; for corpora too large for that. Needs training.max_steps",
+    )
 
 
 class TrainingData(Settings):
@@ -40,7 +51,7 @@ class TrainingData(Settings):
     target_language: str | None = Field(
         None, description="Code of the target language, such as en; needed for every corpus but the built-in one (en)."
     )
-    train: CorpusSettings | None = Field(
+    train: TrainingCorpus | None = Field(
         None, description="Pairs to train on; null takes the built-in corpus controlled/tiny."
     )
     validation: CorpusSettings | None = Field(
@@ -85,6 +96,10 @@ class TrainingData(Settings):
         return path if path is not None and path.startswith(BUILT_IN) else None
 
     @property
+    def is_streamed(self) -> bool:
+        return self.train is not None and self.train.streaming
+
+    @property
     def languages(self) -> dict[str, str]:
         """source_language and target_language."""
         return {
@@ -121,6 +136,12 @@ class TrainingData(Settings):
         return findings
 
     def load(self) -> Texts:
+        if self.is_streamed:
+            validation = self.corpora.get("validation")
+            return Texts(
+                stream_pairs(self.corpora["train"], **self.languages),
+                None if validation is None else load_pairs(validation, **self.languages),
+            )
         texts = {split: load_pairs(corpus, **self.languages) for split, corpus in self.corpora.items()}
         return Texts(texts["train"], texts.get("validation"))
 

@@ -3,10 +3,11 @@ bit by bit."""
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ from transformers import (
 from transformers.trainer_callback import ExportableState, TrainerState
 
 from hf_nmt.artifacts import write_json
+from hf_nmt.batching.streaming import Position, StreamedBatches, StreamLoader
 from hf_nmt.errors import ConfigError, NmtError
 from hf_nmt.generation.adapters import adapter_weights, has_adapter, load_adapter_weights, write_adapter
 from hf_nmt.models.loss_nmt import smoothed_cross_entropy_from_logits
@@ -62,9 +64,9 @@ class TranslationTrainer(Seq2SeqTrainer):
         settings: our own settings.
         run: where everything goes.
         tokenizer: saved with the model.
-        sampler: makes the batches.
+        sampler: makes the batches; not of a stream.
         collator: makes tensors of them.
-        train_dataset: encoded pairs.
+        train_dataset: encoded pairs, or the batches of a stream.
         validation: texts to validate on, or None.
     """
 
@@ -78,15 +80,18 @@ class TranslationTrainer(Seq2SeqTrainer):
         run: Run,
         *,
         tokenizer: PreTrainedTokenizerBase,
-        sampler: TokenBatchSampler,
+        sampler: TokenBatchSampler | None,
         collator: TranslationCollator,
-        train_dataset: Dataset,
+        train_dataset: Dataset | StreamedBatches,
         validation: Validation | None = None,
     ):
         args.output_dir = str(run.folder)
         self.settings = settings
         self.run = run
         self.sampler = sampler
+        self.stream = train_dataset if isinstance(train_dataset, StreamedBatches) else None
+        if self.stream is not None:
+            args.ignore_data_skip = True  # a stream goes on from its position by itself
         self.validation = validation
         self.stopwatch = Stopwatch()
         self._own_loss = isinstance(model, NmtForConditionalGeneration)
@@ -116,7 +121,16 @@ class TranslationTrainer(Seq2SeqTrainer):
 
     # Batches
 
-    def get_train_dataloader(self) -> DataLoader:
+    def get_train_dataloader(self) -> Iterable:
+        if self.stream is not None:
+            return StreamLoader(
+                self.stream,
+                device=self.args.device,
+                num_workers=self.args.dataloader_num_workers,
+                pin_memory=self.args.dataloader_pin_memory,
+                prefetch_factor=self.args.dataloader_prefetch_factor,
+                multiprocessing_context=self.args.dataloader_multiprocessing_context,
+            )
         pairs = self.train_dataset
         if isinstance(pairs, Dataset):  # read what the collator takes only
             pairs = pairs.select_columns(["input_ids", "labels"])
@@ -134,13 +148,16 @@ class TranslationTrainer(Seq2SeqTrainer):
         return self.accelerator.prepare(loader)
 
     def get_total_train_batch_size(self, args: Seq2SeqTrainingArguments) -> int:
-        """Sentence pairs of an update, on average."""
+        """Sentence pairs of an update, on average; 0 where that is not known, as in a stream."""
+        if self.sampler is None:
+            return 0
         batches = max(len(self.sampler), 1)
         return round(len(self.train_dataset) / batches * args.gradient_accumulation_steps * args.world_size)
 
     def _run_epoch(self, *, epoch: int, **kwargs: Any) -> None:
         # In a resumed epoch the sampler of a distributed run sits under two wrappers, deeper than the Trainer looks.
-        self.sampler.set_epoch(epoch)
+        if self.sampler is not None:
+            self.sampler.set_epoch(epoch)
         super()._run_epoch(epoch=epoch, **kwargs)
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):
@@ -295,8 +312,10 @@ class TranslationTrainer(Seq2SeqTrainer):
                 f"resume: {folder} was written by {restored['world_size']} processes, now {self.args.world_size} run; "
                 "the batches would not be the same. Launch as many as before."
             )
-        if restored["sampler"] != self.sampler.fingerprint:
+        if restored["sampler"] != (self.stream or self.sampler).fingerprint:
             raise ConfigError(f"resume: the training data or the batching are not those {folder} was written with.")
+        if self.stream is not None:
+            self.stream.position = Position.from_json(restored["stream"])
 
     def bring_back(self) -> None:
         """Restore what the Trainer forgets: the loss since the last log, and the stopwatch."""
@@ -380,7 +399,8 @@ class TranslationTrainer(Seq2SeqTrainer):
                 {
                     "step": self.state.global_step,
                     "world_size": self.args.world_size,
-                    "sampler": self.sampler.fingerprint,
+                    "sampler": (self.stream or self.sampler).fingerprint,
+                    "stream": None if self.stream is None else dataclasses.asdict(self.stream.position),
                     "unlogged_loss": unlogged,
                     "last_logged_step": self._globalstep_last_logged,
                     "last_log": list(self._last_log),
@@ -420,3 +440,7 @@ class _BringBack(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.trainer.bring_back()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if self.trainer.stream is not None:  # the Trainer takes all updates of a stream for one epoch
+            state.epoch = self.trainer.stream.position.epochs

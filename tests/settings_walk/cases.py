@@ -117,6 +117,8 @@ TRAIN = {
     "data.source_language": Case("da", "files/runs/da-en-TIME", stage="run"),
     "data.target_language": Case("nl", "files/runs/de-nl-TIME", stage="run"),
     **corpus_cases("data.train", "train", "texts/train", "run"),
+    "data.train.streaming": Case("true", "weights", stage="updates"),
+    "batching.streaming_window": Case("8", "weights", ("data.train.streaming=true",), "updates"),
     **corpus_cases("data.validation", "val", "texts/validation", "run"),
     **_below(
         "tokenizer",

@@ -21,6 +21,7 @@ from typing import Any
 import huggingface_hub
 import pytest
 import torch
+from datasets import Dataset
 from hub_server import TOKEN, HubServer
 from run_records import write_run, write_scores
 
@@ -247,7 +248,9 @@ def _kept_torch_state() -> Iterator[None]:
 
 
 def _rows(dataset: Any) -> list[Any]:
-    return [] if dataset is None else dataset[:]
+    if dataset is None:
+        return []
+    return dataset[:] if isinstance(dataset, Dataset) else list(dataset)
 
 
 def _contents(batch: Any) -> dict[str, list[list[int]]]:

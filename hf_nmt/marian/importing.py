@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 LONGEST_TRANSLATION = 512
 # Options of a Marian decoder that have a counterpart, and those that only say how fast it is or what it prints.
 _SEARCH = ("beam-size", "normalize", "allow-unk")
-_NEUTRAL = {
+_NEUTRAL: dict[str, tuple[Any, ...]] = {
     "word-penalty": (0, 0.0),
     "output-sampling": ([], None, False),
     "best-deep": (False,),

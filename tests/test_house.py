@@ -40,7 +40,7 @@ FLOORS = [
     {"metrics"},
     {"generation", "ort"},
     {"translators", "evaluation"},
-    {"training", "serving", "cards", "sharing"},
+    {"training", "serving", "cards", "sharing", "vocabularies"},
 ]
 SAME_FLOOR = {
     "config": {"errors", "config_help", "config_keys", "config_yaml", "launching"},
@@ -56,6 +56,7 @@ SAME_FLOOR = {
     "ort": {"generation"},
     "evaluation": {"translators"},
     "sharing": {"cards"},
+    "vocabularies": {"training"},
 }
 SETUP = configparser.ConfigParser()
 SETUP.read(ROOT / "setup.cfg")

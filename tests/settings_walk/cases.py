@@ -286,7 +286,26 @@ PUSH = {
     "scores": Case("[inputs/scores]", CARD),
 }
 
+VOCABULARY = "files/adapted/vocabulary.json"
+NO_TEXT = ("model=inputs/many", "trim=false", "data.train=null")
+
+ADAPT_VOCABULARY = {
+    "trim": Case("false", VOCABULARY, ("grow=5",)),
+    "min_count": Case("3", "ids"),
+    "keep_characters": Case("false", VOCABULARY),
+    "grow": Case("5", VOCABULARY),
+    "retrain": Case("120", "ids", ("trim=false", "grow=0", "retrain=100")),
+    "add_languages": Case("[fr]", "languages", (*NO_TEXT, "add_languages=[it]")),
+    "like": Case("nl", "files/adapted/model.safetensors", (*NO_TEXT, "add_languages=[it]")),
+    "model": Case("inputs/other_model", "files/adapted/model.safetensors"),
+    "output": Case("elsewhere", "files/elsewhere"),
+    "data.source_language": Case("fr", "languages"),
+    "data.target_language": Case("it", "languages"),
+    **corpus_cases("data.train", "test", "texts/train", "texts"),
+}
+
 CASES = {
+    "adapt_vocabulary": ADAPT_VOCABULARY,
     "import_marian": IMPORT_MARIAN,
     "merge_adapter": MERGE,
     "push": PUSH,

@@ -78,6 +78,12 @@ SETTINGS = {
         folder: inputs/run
         repo: me/new
     """,
+    "adapt_vocabulary": """
+        model: inputs/model
+        output: adapted
+        trim: true
+        data: {train: {source: inputs/test.de, target: inputs/test.en, max_rows: 3}}
+    """,
     "translate": """
         model: inputs/model
         decoding: {num_beams: 3, max_length_ratio: 0.5, max_length_extra: 6}

@@ -25,9 +25,11 @@ from datasets import Dataset
 from hub_server import TOKEN, HubServer
 from run_records import write_run, write_scores
 
+from hf_nmt.data import sources
 from hf_nmt.errors import NmtError
 from hf_nmt.evaluation import suite
 from hf_nmt.models.modeling_nmt import NmtForConditionalGeneration
+from hf_nmt.tokenizer_training import load_tokenizer
 from hf_nmt.training.trainer import TranslationTrainer
 from settings_walk import inputs
 from settings_walk.keys import recipe_module, settings_file
@@ -167,6 +169,24 @@ class Workplace:
                     _, message, files = repo.at(branch)
                     seen[f"hub/{name}/{branch}/message"] = message
                     seen |= {f"hub/{name}/{branch}/files/{file}": content for file, content in files.items()}
+        return seen
+
+    def adapt_vocabulary(self, arguments: tuple[str, ...], stage: str) -> dict[str, Any]:
+        """Stages: texts (of the corpus), all."""
+        module = recipe_module("adapt_vocabulary")
+        with self._watching(arguments) as (seen, patch):
+            if stage == "texts":
+
+                def load_pairs(*given: Any, **options: Any) -> None:
+                    seen["texts/train"] = _rows(sources.load_pairs(*given, **options))
+                    raise Reached
+
+                patch.setattr(module, "load_pairs", load_pairs)
+            self._run(module, arguments, seen)
+            if Path("adapted").is_dir():
+                tokenizer = load_tokenizer("adapted")
+                seen["ids"] = [tokenizer.source_backend.encode(text).ids for text in PROBES]
+                seen["languages"] = tokenizer.source_languages, tokenizer.target_languages
         return seen
 
     def _leave_a_run_unfinished(self) -> None:

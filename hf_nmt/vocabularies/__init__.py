@@ -1,0 +1,1 @@
+"""Adapts the vocabulary of a saved model: trimming, growing, a vocabulary trained anew, further language codes."""

@@ -16,6 +16,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 from hf_nmt import runs
 from hf_nmt.errors import ConfigError
 from hf_nmt.metrics import load_scores
+from hf_nmt.training.trainer import TranslationTrainer
 
 recipe = runpy.run_path(str(RECIPE), run_name="train_recipe")
 
@@ -224,3 +225,23 @@ def test_scores_of_the_summary_are_score_records(finished, tmp_path):
     for score in records:
         assert score.data.split == "validation" and len(score.data.hash) == 64 and score.n == 8
         assert score.system.decoding["num_beams"] == 2 and score.system.hash
+
+
+def test_what_a_library_prints_is_no_result(finished, tmp_path, monkeypatch, capsys):
+    train = TranslationTrainer.train
+
+    def printing(self, **arguments):
+        sys.stdout.write("[WARNING] Setting accelerator to CPU\n")
+        return train(self, **arguments)
+
+    monkeypatch.setattr(TranslationTrainer, "train", printing)
+    main(
+        *finished[1],
+        "training.max_steps=3",
+        "training.eval_strategy=no",
+        "training.num_average_checkpoints=0",
+        f"output_dir={tmp_path}",
+    )
+    (run,) = tmp_path.iterdir()
+    out, err = capsys.readouterr()
+    assert out == f"{run / 'best'}\n" and "Setting accelerator" in err

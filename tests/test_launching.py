@@ -1,0 +1,72 @@
+"""How a recipe ends as one of several processes; the launcher is played by the test."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+PROLOGUE = """
+import signal, sys, time
+from hf_nmt.errors import ConfigError
+from hf_nmt.launching import launch
+def begin():
+    sys.stdout.write("begun\\n")
+    sys.stdout.flush()
+def main(argv):
+"""
+REFUSED = "    begin()\n    raise ConfigError('seed: given -1.')\nlaunch(main)\n"
+STOPPED = """    try:
+        begin()
+        time.sleep(60)
+    finally:
+        time.sleep(1)  # a second signal comes meanwhile
+        sys.stdout.write("tidied up\\n")
+launch(main)
+"""
+
+
+def start(code: str, **variables: str) -> subprocess.Popen:
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])} | variables
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROLOGUE + code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=environment,
+    )  # fmt: skip
+    assert process.stdout is not None and process.stdout.readline() == "begun\n"
+    return process
+
+
+def test_the_first_process_of_a_machine_tells_an_error_at_once():
+    """RANK is not asked for: the second machine has a terminal of its own."""
+    process = start(REFUSED, WORLD_SIZE="4", RANK="2", LOCAL_RANK="0")
+    began = time.monotonic()
+    assert process.communicate(timeout=30)[1] == "Error: seed: given -1.\n"
+    assert process.returncode == 2 and time.monotonic() - began < 3
+
+
+def test_another_process_leaves_it_to_the_launcher():
+    process = start(REFUSED, WORLD_SIZE="2", RANK="1", LOCAL_RANK="1")
+    time.sleep(1)
+    process.send_signal(signal.SIGTERM)  # as where the first has failed as well
+    assert process.communicate(timeout=30) == ("", "") and process.returncode == -signal.SIGTERM
+
+
+def test_another_process_tells_an_error_that_it_alone_has():
+    process = start(REFUSED, WORLD_SIZE="2", RANK="1", LOCAL_RANK="1")
+    assert process.communicate(timeout=30)[1] == "Error: seed: given -1.\n" and process.returncode == 2
+
+
+@pytest.mark.parametrize(("rank", "told"), [("0", "Interrupted.\n"), ("1", "")])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_second_signal_does_not_disturb_what_the_first_began(rank, told, number, status):
+    """The terminal, or whoever sent the signal, and then the launcher."""
+    process = start(STOPPED, WORLD_SIZE="2", RANK=rank, LOCAL_RANK=rank)
+    process.send_signal(number)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate(timeout=30) == ("tidied up\n", told) and process.returncode == status

@@ -225,10 +225,23 @@ def load_model(path: str | Path, *, base: str | Path | None = None, merge: bool 
     Raises:
         NmtError: there is no such model, or it is not whole or of another kind.
     """
+    import torch
+
     folder = find_model(path)
     if not adapters.is_adapter(folder):
-        return _load(folder)
-    model, tokenizer = _load_base(folder, base)
+        saved = SavedModel(folder)
+        tokenizer = saved.tokenizer()
+        return saved.model(), tokenizer
+    saved, named = _base_of(folder, base)
+    try:
+        config, tokenizer = saved.config(), saved.tokenizer()
+        if (changed := Path(folder, adapters.MODEL_CONFIG)).is_file():
+            with _told(folder):
+                config = type(config).from_json_file(str(changed))
+        # In full, as the adapter is: half of it would be lost in the sum.
+        model = saved.model(config=config, dtype=torch.float32)
+    except NmtError as error:
+        raise _no_base(folder, named, error) from error
     with _told(folder), _no_progress_bars():
         adapters.apply_adapter(model, folder)
         if Path(folder, "generation_config.json").is_file():
@@ -240,8 +253,8 @@ def load_model(path: str | Path, *, base: str | Path | None = None, merge: bool 
     return model.eval(), tokenizer
 
 
-def _load_base(adapter: str, base: str | Path | None) -> tuple[Any, Any]:
-    """The model that an adapter belongs to, and its tokenizer."""
+def _base_of(adapter: str, base: str | Path | None) -> tuple[SavedModel, str]:
+    """The model that an adapter belongs to, and how it is named."""
     config = adapters.read_config(adapter)
     named = config.base_model_name_or_path if base is None else str(base)
     if not named:
@@ -250,19 +263,17 @@ def _load_base(adapter: str, base: str | Path | None) -> tuple[Any, Any]:
             f"base_model_name_or_path of {adapters.ADAPTER_CONFIG}."
         )
     try:
-        return _load(find_model(named), revision=config.revision if base is None else None)
+        return SavedModel.find(named, config.revision if base is None else None), named
     except NmtError as error:
-        raise NmtError(
-            f"{adapter} is an adapter of {named}, which cannot be opened: {error}\nWhere the model lies elsewhere, "
-            f"write its folder or id into base_model_name_or_path of {adapters.ADAPTER_CONFIG}, or take the merged "
-            "model, best/ of the run."
-        ) from error
+        raise _no_base(adapter, named, error) from error
 
 
-def _load(folder: str, *, revision: str | None = None) -> tuple[Any, Any]:
-    saved = SavedModel(folder, revision if artifacts.may_be_hub_id(folder) else None)
-    tokenizer = saved.tokenizer()
-    return saved.model(), tokenizer
+def _no_base(adapter: str, named: str, error: NmtError) -> NmtError:
+    return NmtError(
+        f"{adapter} is an adapter of {named}, which cannot be opened: {error}\nWhere the model lies elsewhere, write "
+        f"its folder or id into base_model_name_or_path of {adapters.ADAPTER_CONFIG}, or take the merged model, best/ "
+        "of the run."
+    )
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ is accounted for in the log. With --dry-run the settings are printed as a file t
 
 from __future__ import annotations
 
+import functools
 import logging
 import sys
 from contextlib import redirect_stdout
@@ -30,7 +31,7 @@ with interrupts_told():  # torch and Transformers take seconds to import
     from hf_nmt.cards import write_card
     from hf_nmt.errors import ConfigError
     from hf_nmt.reporting import plot_run
-    from hf_nmt.training.finish import choose_model, save_model, summary_lines, write_summary
+    from hf_nmt.training.finish import choose_model, merge_adapter, save_model, summary_lines, write_summary
     from hf_nmt.training.model_building import ModelSettings, build_model, names_saved_model
     from hf_nmt.training.preparation import (
         latest_checkpoint,
@@ -106,6 +107,10 @@ def main(argv: list[str]) -> int:
         trainer.train(resume_from_checkpoint=checkpoint)
 
         chosen, candidates = choose_model(trainer)
+        if pretrained is not None and settings.model.adapter is not None:
+            full = settings.model.model_copy(update={"quantization": None})
+            load = functools.partial(pretrained.load, full, **settings.data.languages)
+            chosen = merge_adapter(trainer, tokenizer, settings.decoding, chosen, load)
         if trainer.is_world_process_zero():
             save_model(trainer.model, tokenizer, run.best, settings.decoding)
             summary = write_summary(trainer, chosen, candidates)

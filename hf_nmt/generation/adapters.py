@@ -46,7 +46,7 @@ def is_quantized(model: Any) -> bool:
     return bool(getattr(model, "is_quantized", False))
 
 
-def put_on(model: Any, config: Any) -> None:
+def put_on(model: Any, config: Any, revision: str | None = None) -> None:
     """Put a fresh adapter into a model; from then on nothing else of it is trained.
 
     A fresh adapter changes nothing: its output is zero until it is trained.
@@ -54,6 +54,7 @@ def put_on(model: Any, config: Any) -> None:
     Args:
         model: changed in place.
         config: a `peft.PeftConfig`; the model's name and revision are written into it.
+        revision: of a model of the Hub; None for the newest on this machine.
     """
     need("peft", "peft")
     model.add_adapter(config)
@@ -62,7 +63,7 @@ def put_on(model: Any, config: Any) -> None:
         # What reads the adapter may stand in another folder.
         config.base_model_name_or_path = str(Path(base).absolute())
     elif base:
-        config.revision = hub.revision(base)
+        config.revision = revision or hub.revision(base)
     model.adapter_base_hash = base_hash(base)
 
 
@@ -130,7 +131,7 @@ def write_adapter(model: Any, folder: str | Path) -> None:
     found = getattr(model, "adapter_base_hash", None)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in adapter_weights(model).items()}
     save_file(weights, folder / ADAPTER_WEIGHTS, {"format": "pt"} | ({} if found is None else {_BASE_HASH: found}))
-    plain = model.config.to_dict() | {"dtype": "float32" if is_quantized(model) else str(model.dtype).split(".")[1]}
+    plain = model.config.to_dict()
     plain.pop("quantization_config", None)  # an adapter is merged into full weights
     write_json(folder / MODEL_CONFIG, plain)
     model.generation_config.save_pretrained(folder)

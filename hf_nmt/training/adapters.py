@@ -57,16 +57,12 @@ class AdapterSettings(Settings):
         return None if value in (ALL_LINEAR, [ALL_LINEAR]) else value
 
 
-def projections(model: PreTrainedModel) -> list[str]:
-    """Names of the projections in a model's layers, without the layer: `q_proj`, `fc1`, ...; sorted.
+def projections(model: PreTrainedModel) -> dict[str, nn.Linear]:
+    """The attention and feed-forward projections of a model by their names.
 
     They are the linear modules inside a numbered layer. The output projection is none, as its weights are those of
     the embeddings.
     """
-    return sorted({name.rpartition(".")[2] for name in _projections(model)})
-
-
-def _projections(model: PreTrainedModel) -> dict[str, nn.Linear]:
     return {
         name: module
         for name, module in model.named_modules()
@@ -74,21 +70,67 @@ def _projections(model: PreTrainedModel) -> dict[str, nn.Linear]:
     }
 
 
-def add_adapter(model: PreTrainedModel, settings: AdapterSettings) -> None:
-    """Put a new adapter into a pretrained model; all else of the model is frozen. Draws from torch's generator.
+def _last(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
+def adapter_findings(config: PreTrainedConfig, settings: AdapterSettings, quantization: Quantization | None) -> list:
+    """Why a model of this configuration cannot have the adapter, a sentence each; its weights are not read.
 
     Raises:
-        ConfigError: the model has no layer of such a name.
-        NmtError: peft is not installed.
+        NmtError: a package is not installed.
     """
-    peft = need("peft", "peft")
-    known = projections(model)
-    targets = settings.target_modules or known
-    if unknown := sorted({*targets} - {*known}):
-        raise ConfigError(
+    need("peft", "peft")
+    if quantization is not None:
+        how_to_pack(quantization)
+    with torch.device("meta"):
+        layers = projections(AutoModelForSeq2SeqLM.from_config(config))
+    findings = []
+    known = sorted({_last(name) for name in layers})
+    if unknown := sorted({*(settings.target_modules or ())} - {*known}):
+        findings.append(
             f"model.adapter.target_modules: given {', '.join(unknown)}; the layers of this model have "
             f"{', '.join(known)}."
         )
+    odd = {
+        f"{_last(name)} ({layer.in_features} to {layer.out_features})"
+        for name, layer in layers.items()
+        if layer.in_features % _NF4_BLOCK or layer.out_features % _NF4_BLOCK
+    }
+    if quantization == "nf4" and odd:
+        findings.append(
+            f"model.quantization: nf4 packs {_NF4_BLOCK} weights into a block, and these layers are no multiple of "
+            f"that wide: {', '.join(sorted(odd))}. Write int8."
+        )
+    return findings
+
+
+def how_to_pack(quantization: Quantization) -> BitsAndBytesConfig:
+    """What `from_pretrained` is told to quantize a model.
+
+    Raises:
+        NmtError: bitsandbytes is not installed.
+    """
+    need("bitsandbytes", "qlora")
+    # On a CPU it says for every layer of every batch that it rounds to float16 in between.
+    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+    if quantization == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    # Double quantization: Dettmers et al. (2023), section 3. Products are computed in the type of the input.
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True)
+
+
+def add_adapter(model: PreTrainedModel, settings: AdapterSettings, *, revision: str | None = None) -> None:
+    """Put a new adapter into a pretrained model; all else of the model is frozen. Draws from torch's generator.
+
+    Args:
+        revision: of the model on the Hub, where one was asked for.
+
+    Raises:
+        NmtError: peft is not installed.
+    """
+    peft = need("peft", "peft")
+    targets = settings.target_modules or sorted({_last(name) for name in projections(model)})
     config = peft.LoraConfig(
         task_type=peft.TaskType.SEQ_2_SEQ_LM,
         r=settings.rank,
@@ -97,46 +139,18 @@ def add_adapter(model: PreTrainedModel, settings: AdapterSettings) -> None:
         target_modules=targets,
         use_dora=settings.type == "dora",
     )
-    put_on(model, config)
+    put_on(model, config, revision)
+    for part in model.modules():
+        if getattr(part, "layerdrop", 0):
+            # A layer left out leaves its adapter without a gradient, which two processes cannot reduce, and of a small
+            # model all may be left out.
+            logger.info("%s: no layers are left out (layerdrop was %s)", type(part).__name__, part.layerdrop)
+            part.layerdrop = 0.0
     trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     logger.info(
         "adapter: %s of rank %d on %s; %s of %s weights are trained",
         settings.type, settings.rank, ", ".join(targets), f"{trained:,}", f"{model.num_parameters():,}",
     )  # fmt: skip
-
-
-def quantization_config(kind: Quantization) -> BitsAndBytesConfig:
-    """How `from_pretrained` is to quantize a model.
-
-    Raises:
-        NmtError: bitsandbytes is not installed.
-    """
-    need("bitsandbytes", "qlora")
-    # On a CPU it says for every layer of every batch that it rounds to float16 in between.
-    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
-    if kind == "int8":
-        return BitsAndBytesConfig(load_in_8bit=True)
-    # Double quantization: Dettmers et al. (2023), section 3. Products are computed in the type of the input.
-    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True)
-
-
-def quantization_findings(config: PreTrainedConfig, kind: Quantization) -> list[str]:
-    """Why a model of this configuration cannot be quantized; its weights are not read."""
-    if kind == "int8":
-        return []
-    with torch.device("meta"):
-        model = AutoModelForSeq2SeqLM.from_config(config)
-    odd = {
-        f"{name.rpartition('.')[2]} ({layer.in_features} to {layer.out_features})"
-        for name, layer in _projections(model).items()
-        if layer.in_features % _NF4_BLOCK or layer.out_features % _NF4_BLOCK
-    }
-    if not odd:
-        return []
-    return [
-        f"model.quantization: nf4 packs {_NF4_BLOCK} weights into a block, and these layers are no multiple of that "
-        f"wide: {', '.join(sorted(odd))}. Write int8."
-    ]
 
 
 def merge_folder(folder: Path, output: Path, *, base: str | None = None) -> float:

@@ -147,6 +147,7 @@ def merge_adapter(
     if not adapters.is_quantized(trainer.model):
         adapters.merge_adapter(trainer.model)
         return chosen
+    logger.info("the adapter is merged into the full weights:")
     model = full_precision().to(trainer.args.device)
     adapters.load_adapter_weights(model, trainer.trained_weights())
     trainer.model = adapters.merge_adapter(model)
@@ -291,6 +292,7 @@ def summary_lines(trainer: TranslationTrainer, summary: dict[str, Any]) -> list[
         ("speed", f"{summary['tokens_per_second']:,.0f} source and target tokens/s"),
         ("parameters", f"{summary['parameters']:,}"),
         ("model", str(run.best)),
+        *([("adapter alone", str(run.adapter))] if run.adapter.is_dir() else []),
         ("plots", str(run.plots)),
         ("log", str(run.folder / "log.txt")),
     ]

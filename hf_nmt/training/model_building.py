@@ -15,16 +15,18 @@ from hf_nmt.errors import ConfigError
 from hf_nmt.models.configuration_nmt import NmtConfig
 from hf_nmt.models.modeling_nmt import NmtForConditionalGeneration
 from hf_nmt.models.tokenization_nmt import NmtTokenizer
+from hf_nmt.training.adapters import AdapterSettings, Quantization
 
 FROM_SAVED_WEIGHTS = (
     "to train a saved model further (to fine-tune it) write model.pretrained=MODEL: its folder, a run folder or an id "
     "of the Hub. A run that was stopped goes on with resume=runs/<id>."
 )
 _PATHS = ("path", "name_or_path", "model_name_or_path", "init_from", "from_pretrained", "checkpoint")
+_RATES = {"dropout", "attention_dropout", "activation_dropout"}
 # What may be set of a saved model; the rest is its shape.
 _OF_SAVED = (
     "pretrained", "revision", "source_prefix", "dropout", "attention_dropout", "activation_dropout",
-    "attn_implementation",
+    "attn_implementation", "adapter", "quantization",
 )  # fmt: skip
 
 
@@ -55,6 +57,17 @@ class ModelSettings(Settings):
         None,
         description="Text in front of each source, saved with the model, for pretrained models that are told what to "
         "do in words, such as 'translate English to German: ' for T5. null keeps what the model has.",
+    )
+    adapter: AdapterSettings | None = Field(
+        None,
+        description="Train small matrices beside the weights of `pretrained` instead of these (LoRA, DoRA): a "
+        "hundredth of the weights, little memory and small checkpoints. model.adapter.type=lora takes every default. "
+        "null trains all weights.",
+    )
+    quantization: Quantization | None = Field(
+        None,
+        description="Keep the weights of `pretrained` in 8 bits or in 4 (nf4) while an adapter is trained, to fit a "
+        "larger model into memory; slower, and best/ is validated anew with the full weights. null keeps them full.",
     )
     d_model: int = Field(NmtConfig.d_model, ge=2, description="Width of the residual stream.")
     encoder_layers: int = Field(NmtConfig.encoder_layers, ge=1, description="Layers of the encoder.")
@@ -126,6 +139,12 @@ class ModelSettings(Settings):
                 for name in ("revision", "source_prefix")
                 if getattr(self, name) is not None
             ]
+            findings += [
+                f"pretrained: required and not given, as there is {name}: new weights would stay random under an "
+                f"adapter. Name a saved model, or leave {name} out."
+                for name in ("adapter", "quantization")
+                if getattr(self, name) is not None
+            ]
             try:
                 NmtConfig(**self.shape())
             except ValueError as error:
@@ -137,6 +156,11 @@ class ModelSettings(Settings):
                 for name in type(self).model_fields
                 if name in self.model_fields_set and name not in _OF_SAVED
             ]
+            if self.quantization is not None and self.adapter is None:
+                findings.append(
+                    "quantization: weights of 8 or 4 bits cannot be trained, but an adapter over them can. Write "
+                    "adapter.type=lora, or leave quantization out."
+                )
         if findings:
             raise ConfigError(findings)
         return self
@@ -151,7 +175,7 @@ class ModelSettings(Settings):
 
     def shape(self) -> dict[str, Any]:
         """Arguments of `NmtConfig`."""
-        return self.model_dump(exclude={"pretrained", "revision", "source_prefix", "attn_implementation"})
+        return self.model_dump(exclude={*_OF_SAVED} - _RATES)
 
     def attention(self) -> str:
         """The attention implementation on this machine."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from hf_nmt.models.sources_nmt import Languages, Selection
 from hf_nmt.models.tokenization_nmt import NmtTokenizer
 from hf_nmt.runs import Run
 from hf_nmt.subwords import BpeDropout
+from hf_nmt.training.adapters import adapter_findings, add_adapter, how_to_pack
 from hf_nmt.training.model_building import ModelSettings, set_attention
 from hf_nmt.training.recipe import TrainingRecipe
 from hf_nmt.training.saved import WEIGHTS
@@ -49,7 +51,8 @@ class Pretrained(NamedTuple):
             run.update(pretrained=self.saved.record())
 
     def load(self, settings: ModelSettings, source_language: str, target_language: str) -> PreTrainedModel:
-        """The model in float32, which it is trained in whatever it was saved in.
+        """The model in float32, which it is trained in whatever it was saved in, with a new adapter where the settings
+        ask for one.
 
         Its own `generate` writes the target language from now on.
 
@@ -57,10 +60,14 @@ class Pretrained(NamedTuple):
             NmtError: the weights cannot be read, or do not belong to the configuration.
             ConfigError: the attention implementation is not to be had on this machine.
         """
-        model = self.saved.model(config=self.config, dtype=torch.float32)
+        packed = {} if settings.quantization is None else {"quantization_config": how_to_pack(settings.quantization)}
+        # A copy, as how the weights are packed is written into it.
+        model = self.saved.model(config=copy.deepcopy(self.config), dtype=torch.float32, **packed)
         keep_positions(model)
         set_attention(model, settings)
         write_language(model, self.languages.select(source_language, target_language))
+        if settings.adapter is not None:
+            add_adapter(model, settings.adapter, revision=self.saved.revision)
         return model
 
 
@@ -96,6 +103,8 @@ def open_pretrained(
     config, tokenizer = saved.config(), saved.tokenizer()
     findings = _set_rates(config, model)
     findings += _lengths_findings(config, settings)
+    if model.adapter is not None:
+        findings += adapter_findings(config, model.adapter, model.quantization)
     if settings.tokenizer.dropout:
         findings += _dropout_findings(tokenizer, settings.tokenizer.dropout)
     try:

@@ -162,6 +162,25 @@ TRAIN = {
     # Of a folder there is one.
     "model.revision": Case("main", "refusal", SAVED_MODEL, "run"),
     "model.source_prefix": Case("'translate: '", "batches", SAVED_MODEL, "batches"),
+    **_below(
+        "model.adapter",
+        {
+            "type": Case("dora", "weights"),
+            "rank": Case("3", "weights"),
+            "alpha": Case("64", "weights"),
+            "dropout": Case("0.3", "weights"),
+            "target_modules": Case("[q_proj]", "weights"),
+        },
+        context=(*SAVED_MODEL, "model.adapter.type=lora"),
+        stage="updates",
+    ),
+    "model.quantization": Case(
+        "int8",
+        # Without the package the refusal says which one is needed.
+        "weights" if importlib.util.find_spec("bitsandbytes") else "refusal",
+        (*SAVED_MODEL, "model.adapter.type=lora"),
+        "updates",
+    ),
     "model.attn_implementation": Case("sdpa", "attention", ("model.attn_implementation=eager",), "batches"),
     **_below(
         "batching",

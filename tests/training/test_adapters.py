@@ -16,7 +16,7 @@ from hf_nmt.errors import ConfigError, NmtError
 from hf_nmt.generation import adapters
 from hf_nmt.generation.decoding import DecodingSettings
 from hf_nmt.training import checkpoints
-from hf_nmt.training.adapters import AdapterSettings, add_adapter, quantization_config, quantization_findings
+from hf_nmt.training.adapters import AdapterSettings, adapter_findings, add_adapter, how_to_pack
 from hf_nmt.training.finish import Candidate, choose_model, merge_adapter, save_model
 from hf_nmt.training.saved import check_checkpoint
 from hf_nmt.translators import load_model
@@ -204,10 +204,7 @@ def test_a_model_that_changed_meanwhile_is_not_resumed(nmt_base, tmp_path):
         trained(nmt_base, tmp_path / "second", resume=checkpoints.folder_of(first.run.checkpoints, 10))
 
 
-def test_layers_that_are_not_there(nmt_base):
-    with pytest.raises(ConfigError, match=r"model.adapter.target_modules: given lm_head, query; the layers of this "
-                       "model have fc1, fc2, k_proj, out_proj, q_proj, v_proj"):  # fmt: skip
-        adapted(nmt_base, target_modules=["q_proj", "query", "lm_head"])
+def test_some_layers_only(nmt_base):
     some = adapters.adapter_weights(adapted(nmt_base, target_modules=["q_proj", "v_proj"]))
     assert len(some) == 2 * 2 * (2 + 4)
     assert AdapterSettings(target_modules="all-linear") == AdapterSettings()
@@ -220,7 +217,7 @@ def test_training_over_quantized_weights_ends_in_full_ones(tmp_path, kind, near,
     base = tmp_path / "base"
     make_model(d_model=64, encoder_ffn_dim=128, decoder_ffn_dim=64, dropout=0.0).save_pretrained(base)
     make_tokenizer().save_pretrained(base)
-    model = AutoModelForSeq2SeqLM.from_pretrained(base, quantization_config=quantization_config(kind))
+    model = AutoModelForSeq2SeqLM.from_pretrained(base, quantization_config=how_to_pack(kind))
     add_adapter(model, AdapterSettings(**SETTINGS))
     packed = {name: tensor.clone() for name, tensor in model.state_dict().items() if ".base_layer.weight" in name}
     assert {tensor.dtype for name, tensor in packed.items() if name.endswith("base_layer.weight")} <= {
@@ -250,16 +247,21 @@ def test_training_over_quantized_weights_ends_in_full_ones(tmp_path, kind, near,
     assert 0 < gap < near
 
 
-def test_layers_that_nf4_cannot_pack(monkeypatch):
+def test_what_a_model_cannot_have_is_told_before_it_is_read(monkeypatch):
     config = make_model(d_model=64, encoder_ffn_dim=96, decoder_ffn_dim=128).config
-    assert quantization_findings(config, "int8") == []
-    assert quantization_findings(config, "nf4") == [
+    assert adapter_findings(config, AdapterSettings(), None) == []
+    assert adapter_findings(config, AdapterSettings(target_modules=["q_proj", "query", "lm_head"]), None) == [
+        "model.adapter.target_modules: given lm_head, query; the layers of this model have fc1, fc2, k_proj, "
+        "out_proj, q_proj, v_proj."
+    ]
+    pytest.importorskip("bitsandbytes")
+    assert adapter_findings(config, AdapterSettings(), "int8") == []
+    assert adapter_findings(config, AdapterSettings(), "nf4") == [
         "model.quantization: nf4 packs 64 weights into a block, and these layers are no multiple of that wide: "
         "fc1 (64 to 96), fc2 (96 to 64). Write int8."
     ]
-    assert quantization_findings(make_model(d_model=64, encoder_ffn_dim=64, decoder_ffn_dim=64).config, "nf4") == []
+    even = make_model(d_model=64, encoder_ffn_dim=64, decoder_ffn_dim=64).config
+    assert adapter_findings(even, AdapterSettings(), "nf4") == []
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
-    with pytest.raises(
-        NmtError, match=r'The package \'bitsandbytes\' is needed here .* pip install "hf_nmt\[qlora\]"'
-    ):
-        quantization_config("nf4")
+    with pytest.raises(NmtError, match=r"The package 'bitsandbytes' is needed here .* pip install .hf_nmt\[qlora\]"):
+        adapter_findings(config, AdapterSettings(), "nf4")

@@ -13,6 +13,7 @@ import logging
 import os
 import types
 import typing
+from datetime import timedelta
 from typing import Any, ClassVar, Literal
 
 import pydantic
@@ -306,6 +307,8 @@ class TrainingSettings(_Base):
                 findings.append(f"training.tf32: {where}, and TF32 exists on NVIDIA GPUs only; leave it out.")
         if findings:
             raise ConfigError(findings)
+        if values["use_cpu"]:
+            _meet_on_cpu(self.ddp_backend, self.ddp_timeout)
         try:
             arguments = Seq2SeqTrainingArguments(
                 run_name=run_name,
@@ -341,6 +344,12 @@ def _check_precision(arguments: Seq2SeqTrainingArguments) -> None:
             f"{'fp32' if wanted == 'no' else wanted}. Launch with --mixed_precision no, or write "
             f"training.{launched}=true."
         )
+
+
+def _meet_on_cpu(backend: str | None, timeout_seconds: int) -> None:
+    """Make the process group of several processes: Transformers would forget `ddp_timeout` where there is no GPU."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.distributed.is_initialized():
+        torch.distributed.init_process_group(backend or "gloo", timeout=timedelta(seconds=timeout_seconds))
 
 
 def _check_sharding() -> None:

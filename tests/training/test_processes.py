@@ -22,6 +22,7 @@ from hf_nmt.metrics import MetricSettings
 from hf_nmt.models.modeling_nmt import NmtForConditionalGeneration
 from hf_nmt.models.tokenization_nmt import NmtTokenizer
 from hf_nmt.training import validation as validation_module
+from hf_nmt.training.settings import TrainingSettings
 from hf_nmt.training.validation import Validation
 
 
@@ -139,3 +140,14 @@ def test_processes_validate_as_one_alone(tmp_path, unsure_system, count):
     results = run_in_processes(validate, 3, tmp_path, count, decoding)
     assert [result for result, _ in results] == [alone] * 3
     assert [computed for _, computed in results] == [[0], [], []]
+
+
+def waits(seconds: int) -> float:
+    """How long a process of a training on the processor waits for the others."""
+    TrainingSettings(use_cpu=True, ddp_timeout=seconds).arguments(seed=1, run_name="toy", validate=False)
+    group = torch.distributed.distributed_c10d._get_default_group()
+    return group._get_backend(torch.device("cpu")).options._timeout.total_seconds()
+
+
+def test_processes_without_gpus_wait_as_long_as_is_set():
+    assert run_in_processes(waits, 2, 77) == [77.0, 77.0]

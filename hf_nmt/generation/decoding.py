@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -17,11 +17,28 @@ from hf_nmt.models.sources_nmt import BATCH_TOKENS, MAX_LENGTH_EXTRA, MAX_LENGTH
 
 # Keys of generation_config.json with the same name and meaning here.
 _OF_THE_MODEL = ("num_beams", "length_penalty", "early_stopping", "no_repeat_ngram_size")
+# What other toolkits call them, where no name here is near.
+_FAMILIAR: dict[tuple[str, ...], str] = {
+    ("beam", "beam_size"): "write decoding.num_beams.",
+    ("nbest", "n_best", "nbest_size"): "write decoding.num_return_sequences.",
+    ("lenpen", "beam_alpha", "normalize", "length_penalty_alpha"): "write decoding.length_penalty.",
+    ("max_len_a", "max_length_factor", "max_output_length_num_stds"): "write decoding.max_length_ratio.",
+    ("max_len_b",): "write decoding.max_length_extra.",
+    ("max_output_length", "max_length", "max_new_tokens"): "write decoding.max_target_length.",
+    ("skip_invalid_size_inputs_valid_test",): "write decoding.truncate=true.",
+    ("block_ngram_repeat",): "write decoding.no_repeat_ngram_size.",
+    ("sampling", "random_sampling", "sample", "output_sampling"): "write decoding.do_sample=true.",
+    ("sampling_topk", "random_sampling_topk"): "write decoding.top_k.",
+    ("sampling_topp", "random_sampling_topp"): "write decoding.top_p.",
+    ("random_sampling_temp",): "write decoding.temperature.",
+}
 _SAMPLING = ("temperature", "top_k", "top_p", "seed")
 
 
 class DecodingSettings(Settings):
     """How translations are searched for. The defaults are those of `pipeline("translation")` too."""
+
+    renamed_keys: ClassVar[dict[str, str]] = {name: answer for names, answer in _FAMILIAR.items() for name in names}
 
     num_beams: int = Field(
         NUM_BEAMS,

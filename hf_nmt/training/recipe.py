@@ -20,6 +20,7 @@ from hf_nmt.metrics import MetricSettings
 from hf_nmt.models.tokenization_nmt import NmtTokenizer
 from hf_nmt.tokenizer_training import TokenizerSettings, load_tokenizer
 from hf_nmt.training import languages
+from hf_nmt.training.familiar_names import FAMILIAR_NAMES
 from hf_nmt.training.model_building import FROM_SAVED_WEIGHTS
 from hf_nmt.training.settings import TrainingSettings
 from hf_nmt.training.texts import TrainingData
@@ -41,7 +42,7 @@ _PRETRAINED = (
 class TrainingRecipe(Settings):
     """What every recipe that trains a translation model is told."""
 
-    renamed_keys: ClassVar[dict[str, str]] = dict.fromkeys(_PRETRAINED, FROM_SAVED_WEIGHTS)
+    renamed_keys: ClassVar[dict[str, str]] = FAMILIAR_NAMES | dict.fromkeys(_PRETRAINED, FROM_SAVED_WEIGHTS)
 
     seed: int = Field(42, ge=0, description="Of the first weights, of dropout and of the order of the batches.")
     name: str | None = Field(

@@ -117,9 +117,6 @@ REFUSED: dict[str, str] = {
     "gradient_checkpointing_kwargs": "write activation_checkpointing_kwargs (this name goes away in Transformers 6)",
 }
 
-# What other toolkits call them, where no name of ours is near.
-FAMILIAR: dict[str, str] = {"lr": "write learning_rate", "max_tokens": "write batching.batch_tokens"}
-
 RENAMED: dict[str, str] = {
     "overwrite_output_dir": "dropped in Transformers 5; every run gets a new folder, so nothing is overwritten",
     "evaluation_strategy": "dropped in Transformers 5; write eval_strategy",
@@ -188,9 +185,7 @@ def _trainer_fields() -> dict[str, Any]:
 
 
 class _OwnSettings(Settings):
-    renamed_keys: ClassVar[dict[str, str]] = {
-        name: f"{reason}." for name, reason in (REFUSED | RENAMED | FAMILIAR).items()
-    }
+    renamed_keys: ClassVar[dict[str, str]] = {name: f"{reason}." for name, reason in (REFUSED | RENAMED).items()}
 
     num_processes: int | None = Field(
         default=None,

@@ -11,7 +11,7 @@ from transformers import Seq2SeqTrainingArguments
 from hf_nmt.config import load
 from hf_nmt.errors import ConfigError, NmtError
 from hf_nmt.training import settings as module
-from hf_nmt.training.settings import FAMILIAR, REFUSED, RENAMED, TRAINER_DEFAULTS, TrainingSettings
+from hf_nmt.training.settings import REFUSED, RENAMED, TRAINER_DEFAULTS, TrainingSettings
 
 FIELDS = {field.name for field in dataclasses.fields(Seq2SeqTrainingArguments)}
 
@@ -31,7 +31,7 @@ def test_every_argument_of_the_trainer_is_taken_or_refused():
     taken = FIELDS & TrainingSettings.model_fields.keys()
     assert taken | REFUSED.keys() == FIELDS
     assert not taken & REFUSED.keys()
-    assert not FIELDS & (RENAMED | FAMILIAR).keys()
+    assert not FIELDS & RENAMED.keys()
     assert TRAINER_DEFAULTS.keys() <= taken
 
 

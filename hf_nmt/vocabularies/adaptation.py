@@ -79,7 +79,8 @@ def adapt_vocabulary(
     vocabularies, origins = [], []
     for old in files.vocabularies:
         starts = codes.starts if SOURCE in old.sides else {}
-        words = {side: files.words(side, texts[side]) for side in old.sides} if settings.learns_pieces else {}
+        learnt = {*old.sides}.intersection(settings.sides if settings.learns_pieces else ())
+        words = {side: files.words(side, texts[side]) for side in sorted(learnt)}
         new = adapted(old, settings, before, words, [*starts])
         vocabularies.append(new)
         origins.append(origins_of(old, new, starts))

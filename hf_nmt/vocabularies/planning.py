@@ -76,7 +76,7 @@ def adapted(
 
     Args:
         usage: of each side.
-        words: of each side, where pieces are learnt.
+        words: of each side that pieces are learnt from.
         codes: tokens of new languages.
     """
     parts = [_adapted_part(part, old, settings, usage, words) for part in old.parts]
@@ -98,10 +98,11 @@ def _adapted_part(
     usage: Mapping[str, Usage],
     words: Mapping[str, Counter[str]],
 ) -> Part:
-    model, shares = part.model, len(old.parts)
-    its_words: Counter[str] = Counter()
-    for side in part.sides if words else ():
-        its_words += words[side]
+    model, its_words = part.model, Counter[str]()
+    for side in part.sides:
+        its_words += words.get(side, Counter())
+    # The parts of a vocabulary that learn something share the number of new pieces.
+    shares = sum(not words.keys().isdisjoint(one.sides) for one in old.parts) or 1
     if settings.retrain is not None:
         number = (settings.retrain - len(old.fixed)) // shares
         characters = len({character for word in its_words for character in word})
@@ -120,7 +121,7 @@ def _adapted_part(
         if settings.keep_characters:
             kept |= {piece for piece in model.pieces if len(piece) == 1}
         model = model.trimmed(kept & model.pieces)
-    if settings.grow:
+    if settings.grow and its_words:
         model = model.grown(its_words, settings.grow // shares)
     return Part(part.sides, model)
 

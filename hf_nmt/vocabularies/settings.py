@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field, model_validator
 
 from hf_nmt.config import Settings
@@ -33,6 +35,11 @@ class VocabularySettings(Settings):
         description="Add up to so many pieces learnt from the corpus, its characters first. BPE goes on joining where "
         "its merges end; Unigram takes pieces of a model of the corpus. 0 is off.",
     )
+    grow_from: Literal["both", "source", "target"] = Field(
+        "both",
+        description="With grow: the side of the corpus that new pieces are learnt from. Where the model knows one of "
+        "the two languages, take the other: what it knows then stays nearly as it was segmented.",
+    )
     retrain: int | None = Field(
         None,
         ge=1,
@@ -58,7 +65,12 @@ class VocabularySettings(Settings):
         def given(name: str) -> bool:
             return getattr(self, name) != defaults[name]
 
-        for name, needed in (("min_count", "trim"), ("keep_characters", "trim"), ("like", "add_languages")):
+        for name, needed in (
+            ("min_count", "trim"),
+            ("keep_characters", "trim"),
+            ("grow_from", "grow"),
+            ("like", "add_languages"),
+        ):
             if given(name) and not getattr(self, needed):
                 findings.append(f"{name}: it has no effect without {needed}; set {needed} too, or leave {name} out.")
         for name in ("trim", "grow"):
@@ -74,6 +86,11 @@ class VocabularySettings(Settings):
     def reads_text(self) -> bool:
         """Whether a corpus is needed."""
         return self.trim or self.learns_pieces
+
+    @property
+    def sides(self) -> tuple[str, ...]:
+        """The sides of the corpus that pieces are learnt from."""
+        return ("source", "target") if self.grow_from == "both" else (self.grow_from,)
 
     @property
     def learns_pieces(self) -> bool:

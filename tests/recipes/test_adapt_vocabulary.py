@@ -104,6 +104,7 @@ def test_an_interruption_leaves_nothing(recipe, work, monkeypatch):
         (["model=model", "output=new", "add_languages=[xx]", *TEXT], ["add_languages alone reads no text"]),
         (["model=model", "output=new", "min_count=2"], ["min_count: it has no effect without trim"]),
         (["model=model", "keep_characters=false", "grow=3"], ["keep_characters: it has no effect without trim"]),
+        (["model=model", "trim=true", "grow_from=source"], ["grow_from: it has no effect without grow"]),
         (["model=model", "like=de", "grow=3"], ["like: it has no effect without add_languages"]),
         (["model=model", "retrain=400", "grow=3", "trim=true"], ["trim: retrain makes", "grow: retrain makes"]),
         (["model=model", "add_languages=[ko,ko]"], ["add_languages: ko is named twice"]),

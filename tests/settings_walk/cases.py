@@ -313,6 +313,7 @@ ADAPT_VOCABULARY = {
     "min_count": Case("3", "ids"),
     "keep_characters": Case("false", VOCABULARY),
     "grow": Case("5", VOCABULARY),
+    "grow_from": Case("source", VOCABULARY, ("grow=5",)),
     "retrain": Case("120", "ids", ("trim=false", "grow=0", "retrain=100")),
     "add_languages": Case("[fr]", "languages", (*NO_TEXT, "add_languages=[it]")),
     "like": Case("nl", "files/adapted/model.safetensors", (*NO_TEXT, "add_languages=[it]")),

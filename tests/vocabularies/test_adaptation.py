@@ -315,6 +315,18 @@ def test_a_new_language(name, like, folder_of, tmp_path):
     assert again(chosen.prefix + SOURCES[0])["input_ids"] == ids
 
 
+@pytest.mark.parametrize("name", ["nmt", "nmt_separate", "marian_multilingual"])
+def test_pieces_of_one_side_alone(name, folder_of, adapted):
+    folder, report = adapted(name, NEW, grow=30, grow_from="source")
+    assert [one["new"] > 0 for one in report["vocabularies"]] == [True, False][: len(report["vocabularies"])]
+    after, both = (opened(one)[1] for one in (folder, adapted(name, NEW, grow=30)[0]))
+    texts = report["text"]
+    assert texts["source"]["after"]["tokens"] < texts["source"]["before"]["tokens"]
+    assert max(map(len, written(after, "source", ["zézayer"]))) <= max(map(len, written(both, "source", ["zézayer"])))
+    # A word of the other side is not learnt.
+    assert len(written(after, "target", ["gumybu"])[0]) > len(written(both, "target", ["gumybu"])[0])
+
+
 def test_several_languages_and_new_pieces_at_once(folder_of, tmp_path):
     report = adapt(
         folder_of("nllb"), tmp_path / "new", NEW, trim=True, grow=20, add_languages=["xxx_Latn", "yyy_Latn"]

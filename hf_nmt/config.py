@@ -12,7 +12,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,8 +19,9 @@ from typing import Any, ClassVar, TypeVar
 
 import pydantic
 
+from hf_nmt.config_arguments import Arguments
 from hf_nmt.config_help import Call, help_text
-from hf_nmt.config_keys import Check, keys_of, models_of, nearest, shown, with_origins
+from hf_nmt.config_keys import Check, items_of, keys_of, models_of, nearest, pattern_of, shown, with_origins
 from hf_nmt.config_yaml import Plain, is_null, parse_yaml, write_yaml
 from hf_nmt.errors import ConfigError
 from hf_nmt.launching import interrupts_told as interrupts_told
@@ -160,7 +160,7 @@ def continued(
             ["resume: the run was started with another version of hf_nmt; continue it with that one, or start anew."]
             + [f"recorded {finding}" for finding in error.findings]
         ) from error
-    places = {key.path for key in keys_of(settings_class) if key.name in getattr(key.owner, "places", ())}
+    places = [pattern_of(key.path) for key in keys_of(settings_class) if key.name in getattr(key.owner, "places", ())]
     check = Check(settings_class)
     tree = _over(settings_class, before, _tree(check, config_file, overrides))
     now = check.section(settings_class, tree, "")
@@ -175,7 +175,7 @@ def continued(
         f"{path}: given {shown(new)}, but the run to be continued has {shown(old)}; it keeps its settings. "
         "Leave it out, or leave resume out for a new run."
         for path, old, new in differences(before, now)
-        if path != "resume" and path not in places and not _spelt_otherwise(old, new)
+        if path != "resume" and not any(place.fullmatch(path) for place in places) and not _spelt_otherwise(old, new)
     ]
     if findings or refused:
         raise ConfigError([*dict.fromkeys(unknown), *findings] if findings else refused)
@@ -194,13 +194,23 @@ def _over(model: type[pydantic.BaseModel], below: Mapping[str, Any], given: Mapp
     """The tree `below` with what is given, section by section."""
     tree = dict(below)
     for name, value in given.items():
-        sections = models_of(model.model_fields[name].annotation) if name in model.model_fields else []
+        annotation = model.model_fields[name].annotation if name in model.model_fields else None
+        sections, named = models_of(annotation), models_of(items_of(annotation, dict))
         inner = below.get(name)
         if len(sections) == 1 and isinstance(value, dict) and isinstance(inner, Mapping):
             tree[name] = _over(sections[0], inner, value)
+        elif named and isinstance(value, dict) and isinstance(inner, Mapping):
+            both = {
+                key: _over(named[0], inner[key], own) for key, own in value.items() if _is_section(own, inner, key)
+            }
+            tree[name] = dict(inner) | value | both
         else:
             tree[name] = value
     return tree
+
+
+def _is_section(value: Any, below: Mapping[str, Any], name: str) -> bool:
+    return isinstance(value, dict) and isinstance(below.get(name), Mapping)
 
 
 def differences(before: Any, after: Any, path: str = "") -> list[tuple[str, Any, Any]]:
@@ -272,7 +282,7 @@ def from_command_line(
     script = Path(sys._getframe(1).f_globals.get("__file__") or sys.argv[0]).resolve()
     folders = [script.parent / "configs" / recipe, script.parent.parent / "recipes" / "configs" / recipe]
     folder = next((folder for folder in folders if folder.is_dir()), folders[0])
-    given = _Arguments(settings_class, positional)
+    given = Arguments(settings_class, positional)
     given.read(list(argv))
     config_file = None
     try:
@@ -321,87 +331,6 @@ def _findings_of_typed(settings_class: type[pydantic.BaseModel], overrides: Sequ
     except ConfigError as error:
         return [finding for finding in error.findings if finding.partition(":")[0] in typed]
     return []
-
-
-class _Arguments:
-    """The arguments of one call, sorted by what they ask for."""
-
-    def __init__(self, settings_class: type[pydantic.BaseModel], positional: str | None):
-        self.keys = {key.path: key for key in keys_of(settings_class)}
-        self.positional = positional
-        self.config: str | None = None
-        self.overrides: list[str] = []
-        self.dry_run = self.help = False
-        self.help_words: list[str] = []
-        self.findings: list[str] = []
-
-    def read(self, waiting: list[str]) -> None:
-        bare = []
-        while waiting:
-            argument = waiting.pop(0)
-            name, equals, value = argument.partition("=")
-            key = name.lstrip("-").replace("-", "_")
-            if name in ("--help", "-h"):
-                self.help = True
-                self.help_words += [value] if value else []
-                while waiting and not waiting[0].startswith("-") and "=" not in waiting[0]:
-                    self.help_words.append(waiting.pop(0))
-            elif argument in ("--dry-run", "--dry_run"):
-                self.dry_run = True
-            elif name.startswith("--") and key:
-                if not equals and (not waiting or re.match(r"-[^\d.]", waiting[0])):
-                    self.findings.append(self.no_value(name, key))
-                    continue
-                value = value if equals else waiting.pop(0)
-                if key == "config":
-                    self.config = value
-                else:
-                    self.overrides.append(f"{key}={value}")
-            elif equals and not name.startswith("-"):
-                if name in ("config", "dry_run"):
-                    self.findings.append(
-                        f"{argument}: type --{name.replace('_', '-')}{' ' + value if key == 'config' else ''}."
-                    )
-                else:
-                    self.overrides.append(argument)
-            elif name.startswith("-") and key:
-                value = value if equals else waiting.pop(0) if waiting and "=" not in waiting[0] else "VALUE"
-                path = self.full(key)
-                advice = f"Type {path}={value} or --{path} {value}." if path in self.keys else "--help lists all keys."
-                self.findings.append(f"{name}: unknown option. {advice}")
-            else:
-                bare.append(argument)
-        if self.positional and bare:
-            self.overrides.append(f"{self.positional}={bare.pop(0)}")
-        self.findings += [f"{argument!r}: {self.bare(argument)}" for argument in bare]
-
-    def full(self, key: str) -> str:
-        """The path of a known key, or of the nearest one; the key itself where none is near."""
-        return (
-            next((path for path in self.keys if path.rpartition(".")[2] == key), None)
-            or nearest(key, [*self.keys])
-            or key
-        )
-
-    def no_value(self, name: str, key: str) -> str:
-        if key == "config":
-            return "--config: a file or a name must follow. Type --config FILE or --config NAME."
-        known = self.keys.get(self.full(key))
-        if key not in self.keys and (near := nearest(key, ["help", "dry_run", "config"])):
-            return f"{name}: unknown option. Type --{near.replace('_', '-')}."
-        if known is None:
-            return f"{name}: unknown option. Type key=value; --help lists all keys."
-        value = "true" if bool in (known.field.annotation,) else "VALUE"
-        return f"{name}: a value must follow. Type {known.path}={value} or --{known.path} {value}."
-
-    def bare(self, argument: str) -> str:
-        if argument.endswith((".yaml", ".yml")):
-            return f"settings are key=value. For a settings file type --config {argument}."
-        if near := nearest(argument.replace("-", "_"), ["help", "dry_run"], cutoff=0.8):
-            return f"settings are key=value. Type --{near.replace('_', '-')}."
-        if self.full(argument) in self.keys:
-            return f"settings are key=value. Type {self.full(argument)}=VALUE."
-        return "settings are key=value, such as seed=7; --help lists all keys."
 
 
 def _config_file(name: str | None, folder: Path) -> Path | None:

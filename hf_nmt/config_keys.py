@@ -125,6 +125,11 @@ def keys_of(
                 yield from keys_of(model, f"{prefix}{name}{mark}.", None, depth + 1)
 
 
+def pattern_of(path: str) -> re.Pattern[str]:
+    """What the paths of one key look like where it is that of an item of a list or a dict."""
+    return re.compile(re.escape(path).replace(r"\[\]", r"\[\d+\]").replace("<name>", "[^.]+"))
+
+
 def nearest(word: str, words: Sequence[str], cutoff: float = 0.6) -> str | None:
     return next(iter(difflib.get_close_matches(word, words, n=1, cutoff=cutoff)), None)
 
@@ -228,10 +233,7 @@ class Check:
 
     def refused(self, error: pydantic.ValidationError, tree: dict[str, Any]) -> None:
         """Add what pydantic found; the alternatives of a union make one finding."""
-        fields = [
-            (re.compile(re.escape(key.path).replace(r"\[\]", r"\[\d+\]").replace("<name>", "[^.]+")), key.field)
-            for key in keys_of(self.root)
-        ]
+        fields = [(pattern_of(key.path), key.field) for key in keys_of(self.root)]
         places: dict[str, list[Any]] = {}
         for problem in error.errors(include_url=False):
             path = ""
@@ -262,7 +264,7 @@ def with_origins(findings: Sequence[str], in_file: dict[str, Any], typed: Sequen
     told = []
     for finding in findings:
         section = finding.partition(":")[0].rpartition(".")[0]
-        words = dict.fromkeys(re.findall(r"[a-z]\w*(?:\.\w+)*", finding))
+        words = dict.fromkeys(re.findall(r"[a-z]\w*(?:\.\w[\w-]*)*", finding))
         # A word alone may be one of the sentence; in a section it is taken for the name of a neighbour.
         paths = [word if "." in word else f"{section}.{word}" for word in words if "." in word or section]
         origins = [f"{path}={held[path]}" for path in dict.fromkeys(paths) if path in held]
@@ -282,7 +284,7 @@ def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
 # Problems that "allowed: integer >= 1" explains in full.
 _SAID_BY_TYPE = ("_type", "_parsing", "_than", "_equal", "multiple_of", "literal_error", "enum", "int_from_float")
 
-_OPENS_WITH_KEY = re.compile(r"[a-z_]\w*(\[\d+\])?(\.\w+(\[\d+\])?)*: ")
+_OPENS_WITH_KEY = re.compile(r"[a-z_]\w*(\[\d+\])?(\.[\w-]+(\[\d+\])?)*: ")
 
 
 def _refusal(path: str, problems: list[Any], field: FieldInfo | None) -> list[str]:

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 if TYPE_CHECKING:
     import numpy
 
+# Columns of rows in several languages; a corpus without them is in the languages of the run.
+LANGUAGE_COLUMNS = ("source_language", "target_language")
+
 
 @dataclass(frozen=True)
 class Translation:

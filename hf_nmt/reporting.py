@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Okabe and Ito (2008): told apart with any colour vision.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#F0E442")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,12 +87,23 @@ def plot_run(folder: Path | str) -> list[Path]:
     entries = read_metrics(folder)
     pictures = []
     for plot in PLOTS:
+        plot = _with_pairs(plot, {entry["name"] for entry in entries})
         curves = {name: points for name in plot.curves if (points := series(entries, name))[0]}
         if curves:
             pictures.append(folder / "plots" / plot.file)
             with atomic_file(pictures[-1]) as partial:
                 draw(plot, curves, folder.name).savefig(partial, format="png")
     return pictures
+
+
+def _with_pairs(plot: Plot, names: Iterable[str]) -> Plot:
+    """The plot of a score with a curve for each language pair as well, such as eval_bleu_de-en."""
+    opening = f"{plot.best}_"
+    pairs = {name: (name.removeprefix(opening), False) for name in sorted(names) if name.startswith(opening)}
+    if plot.best is None or not pairs:
+        return plot
+    means = {name: (f"{legend}, mean over pairs", noisy) for name, (legend, noisy) in plot.curves.items()}
+    return dataclasses.replace(plot, curves=means | pairs)
 
 
 def running_median(values: Sequence[float], width: int) -> list[float]:
@@ -121,7 +133,7 @@ def draw(plot: Plot, curves: Mapping[str, tuple[Sequence[int], Sequence[float]]]
     figure = Figure(figsize=(7.2, 4.2), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    for colour, (name, (steps, values)) in zip(COLOURS, curves.items(), strict=False):
+    for colour, (name, (steps, values)) in zip(itertools.cycle(COLOURS), curves.items(), strict=False):
         legend, noisy = plot.curves[name]
         marker: dict[str, Any] = {"marker": "o", "markersize": 3.5} if len(steps) < 40 else {}
         if noisy and len(steps) >= 20:

@@ -89,10 +89,10 @@ class TokenizerSettings(Settings):
         "forms, ligatures, superscripts), which the model then never writes: take nfc where Chinese or Japanese is "
         "the target. White space is one space between words in all of them.",
     )
-    language_tags: bool = Field(
-        False,
-        description="Open each source with a tag of the target language such as <2en> (Johnson et al. 2017), for "
-        "models of several target languages.",
+    language_tags: bool | None = Field(
+        None,
+        description="Open each source with a tag of the target language such as <2en> (Johnson et al. 2017). null "
+        "does so where there are several target languages, which a new model needs.",
     )
     character_coverage: float = Field(
         0.9999,
@@ -187,7 +187,8 @@ def train_tokenizer(
     source_languages, target_languages = (
         [codes] if isinstance(codes, str) else list(codes) for codes in (source_language, target_language)
     )
-    tags = [language_tag(code) for code in target_languages] if settings.language_tags else []
+    has_tags = len(target_languages) > 1 if settings.language_tags is None else settings.language_tags
+    tags = [language_tag(code) for code in target_languages] if has_tags else []
     if settings.joint:
         source, target = _train_side(words[0], sum(num_texts), settings, tags, "joint"), None
     else:
@@ -197,7 +198,7 @@ def train_tokenizer(
         tokenizer_object=source,
         target_tokenizer_object=target,
         separate_vocabularies=not settings.joint,
-        language_tags=settings.language_tags,
+        language_tags=has_tags,
         source_languages=source_languages,
         target_languages=target_languages,
     )

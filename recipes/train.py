@@ -99,10 +99,11 @@ def main(argv: list[str]) -> int:
             run, settings, arguments, texts.train, None if pretrained is None else pretrained.tokenizer
         )
         set_seed(settings.seed)
+        languages = settings.data.only_languages(texts.train)
         if pretrained is None:
-            model = build_model(settings.model, tokenizer, **settings.data.languages)
+            model = build_model(settings.model, tokenizer, **languages)
         else:
-            model = pretrained.load(settings.model, **settings.data.languages)
+            model = pretrained.load(settings.model, **languages)
         trainer = make_trainer(run, settings, arguments, texts, tokenizer, model)
         trainer.train(resume_from_checkpoint=checkpoint)
 

@@ -23,7 +23,18 @@ ROOT = Path(__file__).parent.parent
 
 # A room may import any lower floor, and on its own floor only what SAME_FLOOR names.
 FLOORS = [
-    {"errors", "protocols", "config", "config_help", "config_keys", "config_yaml", "launching", "artifacts", "models"},
+    {
+        "errors",
+        "protocols",
+        "config",
+        "config_arguments",
+        "config_help",
+        "config_keys",
+        "config_yaml",
+        "launching",
+        "artifacts",
+        "models",
+    },
     {
         "benchmarking",
         "tokenizer_training",
@@ -43,7 +54,8 @@ FLOORS = [
     {"training", "serving", "cards", "sharing", "vocabularies"},
 ]
 SAME_FLOOR = {
-    "config": {"errors", "config_help", "config_keys", "config_yaml", "launching"},
+    "config": {"errors", "config_arguments", "config_help", "config_keys", "config_yaml", "launching"},
+    "config_arguments": {"config_keys"},
     "config_help": {"errors", "config_keys"},
     "config_keys": {"errors", "config_yaml"},
     "config_yaml": {"errors"},

@@ -20,9 +20,10 @@ import pyarrow as pa
 from tqdm.auto import tqdm
 
 from hf_nmt.artifacts import atomic_folder, file_lock, is_complete, mark_complete, write_json
-from hf_nmt.batching.pair_encoder import LANGUAGE_COLUMNS, PairEncoder
+from hf_nmt.batching.pair_encoder import PairEncoder
 from hf_nmt.config import fingerprint
 from hf_nmt.errors import DataError
+from hf_nmt.protocols import LANGUAGE_COLUMNS
 
 logger = logging.getLogger(__name__)
 

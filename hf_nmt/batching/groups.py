@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hf_nmt.batching.pair_encoder import LANGUAGE_COLUMNS
 from hf_nmt.errors import DataError
+from hf_nmt.protocols import LANGUAGE_COLUMNS
 
 logger = logging.getLogger(__name__)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import compress
 from typing import Any
@@ -16,9 +17,7 @@ from hf_nmt.artifacts import hash_folder
 from hf_nmt.batching.settings import BatchingSettings
 from hf_nmt.errors import ConfigError, DataError
 from hf_nmt.models.sources_nmt import Languages
-
-# Columns of rows in several languages; a corpus without them is in the languages of the run.
-LANGUAGE_COLUMNS = ("source_language", "target_language")
+from hf_nmt.protocols import LANGUAGE_COLUMNS
 
 
 @dataclass
@@ -37,6 +36,18 @@ class EncodedRows:
     kept: np.ndarray
     dropped: Counter[str] = field(default_factory=Counter)
     changed: Counter[str] = field(default_factory=Counter)
+
+
+@contextmanager
+def languages_kept(tokenizer: PreTrainedTokenizerBase) -> Iterator[None]:
+    """Give the tokenizer back in the languages that it is set to now: it is saved with them."""
+    before = {name: getattr(tokenizer, name) for name in ("tgt_lang", "src_lang") if hasattr(tokenizer, name)}
+    try:
+        yield
+    finally:
+        for name, code in before.items():
+            if getattr(tokenizer, name) != code:
+                setattr(tokenizer, name, code)
 
 
 class PairEncoder:
@@ -65,7 +76,12 @@ class PairEncoder:
 
     def fingerprint(self) -> list[Any]:
         """What determines the ids of a text, for cache keys."""
-        prefix = self._select(*self._usual) if self.languages is not None else ""
+        with languages_kept(self.tokenizer):
+            return self._fingerprint()
+
+    def _fingerprint(self) -> list[Any]:
+        # Where the rows tell all languages, their columns are part of the key anyway.
+        prefix = self._select(*self._usual) if self.languages is not None and None not in self._usual else ""
         set_to = [getattr(self.tokenizer, name, None) for name in ("src_lang", "tgt_lang")]
         with tempfile.TemporaryDirectory() as folder:
             self.tokenizer.save_pretrained(folder)
@@ -86,12 +102,13 @@ class PairEncoder:
         """
         count = len(rows["source"])
         result = EncodedRows([[]] * count, [[]] * count, np.ones(count, dtype=bool))
-        for pair, members in self._by_languages(rows, count).items():
-            prefix = self._select(*pair) if self.languages is not None else ""
-            sources = [prefix + rows["source"][i] for i in members]
-            targets = [rows["target"][i] for i in members]
-            self._side("source", sources, members, result.input_ids, result, first)
-            self._side("target", targets, members, result.labels, result, first)
+        with languages_kept(self.tokenizer):
+            for pair, members in self._by_languages(rows, count).items():
+                prefix = self._select(*pair) if self.languages is not None else ""
+                sources = [prefix + rows["source"][i] for i in members]
+                targets = [rows["target"][i] for i in members]
+                self._side("source", sources, members, result.input_ids, result, first)
+                self._side("target", targets, members, result.labels, result, first)
         if not result.kept.all():
             result.input_ids = list(compress(result.input_ids, result.kept))
             result.labels = list(compress(result.labels, result.kept))

@@ -13,7 +13,7 @@ import datetime
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,20 +90,19 @@ class Manifest(pydantic.BaseModel):
 
 
 def describe(
-    corpora: Mapping[str, tuple[CorpusSettings, datasets.Dataset | PairStream]],
+    corpora: Mapping[str, tuple[CorpusSettings | Mapping[str, CorpusSettings], datasets.Dataset | PairStream]],
     *,
-    source_language: str,
-    target_language: str,
+    languages: Sequence[str],
 ) -> Manifest:
     """The manifest of what a run reads.
 
     Args:
-        corpora: for each split, where it came from and what `load_pairs` or `stream_pairs` gave.
-        source_language: code.
-        target_language: code.
+        corpora: for each split, where it came from and what `load_pairs` or `stream_pairs` gave; of a mixture, where
+            each of its named parts came from.
+        languages: codes, those of the sources first.
     """
     splits = {name: _content_of(rows) for name, (_, rows) in corpora.items()}
-    inputs = {name: settings.model_dump(mode="json", exclude_none=True) for name, (settings, _) in corpora.items()}
+    inputs = {name: _dumped(settings) for name, (settings, _) in corpora.items()}
     steps = [
         step.model_copy(update={"split": name})
         for name, (_, rows) in corpora.items()
@@ -111,18 +110,29 @@ def describe(
         for step in recorded_steps(rows)
     ]
     counts = [split.rows for split in splits.values()]
-    files = {file.path: file for settings, _ in corpora.values() for file in _files(settings)}
+    parts = [
+        part
+        for settings, _ in corpora.values()
+        for part in ([settings] if isinstance(settings, CorpusSettings) else settings.values())
+    ]
+    files = {file.path: file for part in parts for file in _files(part)}
     return Manifest(
         content_hash=_hash_of_splits(splits),
         recipe_hash=_hash_of_steps(steps),
         rows=None if None in counts else sum(count or 0 for count in counts),
-        languages=[source_language, target_language],
+        languages=list(languages),
         splits=splits,
         files=list(files.values()),
         inputs=inputs,
         steps=steps,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
+
+
+def _dumped(settings: CorpusSettings | Mapping[str, CorpusSettings]) -> dict[str, Any]:
+    if isinstance(settings, CorpusSettings):
+        return settings.model_dump(mode="json", exclude_none=True)
+    return {name: _dumped(part) for name, part in settings.items()}
 
 
 def _content_of(rows: datasets.Dataset | PairStream) -> SplitContent:
@@ -136,12 +146,11 @@ def _hash_of_steps(steps: list[Step]) -> str:
 
 
 def recorded_steps(dataset: datasets.Dataset) -> list[Step]:
-    """The steps that `load_pairs` or `encode_pairs` wrote beside a dataset; empty for one that was made otherwise."""
-    for file in dataset.cache_files[:1]:
-        path = Path(file["filename"]).with_name("steps.json")
-        if path.is_file():
-            return [Step.model_validate(step) for step in json.loads(path.read_text(encoding="utf-8"))]
-    return []
+    """The steps that `load_pairs` or `encode_pairs` wrote beside a dataset, or beside the parts of a mixture; empty
+    for one that was made otherwise."""
+    paths = dict.fromkeys(Path(file["filename"]).with_name("steps.json") for file in dataset.cache_files)
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.is_file()]
+    return [Step.model_validate(step) for steps in found for step in steps]
 
 
 def _files(settings: CorpusSettings) -> Iterator[InputFile]:

@@ -143,7 +143,7 @@ def corpus_of(
     references = [list(row) for row in rows["references"]] if "references" in rows.column_names else None
     # ISO 639's code for a language that is not told.
     source_language, target_language = source_language or "und", target_language or "und"
-    manifest = describe({split: (settings, rows)}, source_language=source_language, target_language=target_language)
+    manifest = describe({split: (settings, rows)}, languages=[source_language, target_language])
     return Corpus(
         sources=list(rows["source"]),
         references=references or [[target] for target in rows["target"]],

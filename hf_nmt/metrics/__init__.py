@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from hf_nmt.metrics.records import Comparison, Score, ScoredData, ScoredSystem, dump_scores, load_scores
+from hf_nmt.metrics.records import Comparison, Score, ScoredData, ScoredSystem, dump_scores, load_scores, mean_score
 from hf_nmt.metrics.scoring import Scoring, check_metrics, compute_scores, score_corpus
 from hf_nmt.metrics.settings import BleuSettings, ChrfSettings, ComparisonSettings, MetricSettings, TerSettings
 from hf_nmt.metrics.significance import compare
@@ -35,6 +35,7 @@ __all__ = [
     "compute_scores",
     "dump_scores",
     "load_scores",
+    "mean_score",
     "primary_language",
     "score_corpus",
     "score_table",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from hf_nmt.errors import DataError
 
 POINTS = "points of 100"
 EDITS = "edits per 100 reference words"
+PERCENT = "%"
 
 
 class _Record(pydantic.BaseModel):
@@ -50,11 +51,11 @@ class Score(_Record):
     """A measured score.
 
     Attributes:
-        name: sacreBLEU's own name, which tells variants apart: "BLEU", "chrF2", "chrF2++", "TER".
+        name: sacreBLEU's own name, which tells variants apart: "BLEU", "chrF2", "chrF2++", "TER"; or "off-target".
         value: the score, unrounded.
         unit: what 1.0 stands for.
         signature: every setting that changes the number, as sacreBLEU writes it.
-        n: number of segments.
+        n: number of segments; of off_target, those whose language could be told.
         interval: (low, high) of the bootstrap distribution, or None where none was asked for.
         data: the corpus.
         system: the system.
@@ -95,6 +96,28 @@ class Comparison(_Record):
     mean: float | None
     half_width: float | None
     p_value: float
+
+
+def mean_score(scores: Sequence[Score]) -> Score:
+    """The mean of one metric over several test sets, such as one for each language pair, each counting the same.
+
+    Its signature says so; what the signatures do not share, such as BLEU's tokenizer, is named by `various`. There is
+    no interval.
+    """
+    fields = [dict(part.partition(":")[::2] for part in score.signature.split("|")) for score in scores]
+    shared = [
+        f"{key}:{value if all(other.get(key) == value for other in fields) else 'various'}"
+        for key, value in fields[0].items()
+    ]
+    return scores[0].model_copy(
+        update={
+            "value": sum(score.value for score in scores) / len(scores),
+            "signature": "|".join([f"mean:{len(scores)}", *shared]),
+            "n": sum(score.n for score in scores),
+            "interval": None,
+            "data": scores[0].data.model_copy(update={"domain": None}),
+        }
+    )
 
 
 def load_scores(path: str | Path) -> list[Score]:

@@ -18,7 +18,8 @@ from sacrebleu.metrics.base import Metric as SacreMetric
 from sacrebleu.metrics.base import Score as SacreScore
 
 from hf_nmt.errors import ConfigError, DataError
-from hf_nmt.metrics.records import EDITS, POINTS, Score, ScoredData, ScoredSystem
+from hf_nmt.metrics.off_target import OffTarget
+from hf_nmt.metrics.records import EDITS, PERCENT, POINTS, Score, ScoredData, ScoredSystem
 from hf_nmt.metrics.settings import MetricSettings
 from hf_nmt.metrics.tokenization import (
     DEFAULT_TOKENIZER,
@@ -33,7 +34,7 @@ from hf_nmt.metrics.tokenization import (
 
 logger = logging.getLogger(__name__)
 
-UNITS = {"bleu": POINTS, "chrf": POINTS, "ter": EDITS}
+UNITS = {"bleu": POINTS, "chrf": POINTS, "ter": EDITS, "off_target": PERCENT}
 
 
 @dataclass(frozen=True)
@@ -147,6 +148,8 @@ def prepare_metrics(
                 char_order=settings.chrf.char_order, word_order=settings.chrf.word_order, lowercase=settings.lowercase
             )
             prepared.append(PreparedMetric(name, metric, None, pretokenizer))
+        elif name == "off_target":
+            prepared.append(PreparedMetric(name, OffTarget(target_language, settings.off_target.candidates)))
         else:
             # TER counts edits of words: where the script writes no spaces, the words are those that BLEU counts.
             words = choose_tokenizer(tokenize, target_language, first_references) if spaceless else None
@@ -240,12 +243,14 @@ def score_corpus(
     """
     check_texts(predictions, references)
     prepared = prepare_metrics(settings, target_language, references)
+    written = predictions
     predictions = pretokenize(predictions, settings, target_language, side="predictions")
     references = pretokenize_references(references, settings, target_language)
     scores, details, by_segment = [], {}, {}
     for item in prepared:
         streams = transpose_references([item.prepare(row) for row in references])
-        statistics: list[list[Any]] = item.metric._extract_corpus_statistics(item.prepare(predictions), streams)
+        texts = written if item.name == "off_target" else predictions
+        statistics: list[list[Any]] = item.metric._extract_corpus_statistics(item.prepare(texts), streams)
         result = item.metric._aggregate_and_compute(statistics)
         logger.debug("%s", result)  # with BLEU's precisions and length ratio
         bounds = None
@@ -258,7 +263,7 @@ def score_corpus(
                 value=float(result.score),
                 unit=UNITS[item.name],
                 signature=item.signature(samples=settings.num_bootstrap_samples, seed=settings.seed),
-                n=len(predictions),
+                n=getattr(result, "decided", len(predictions)),
                 interval=bounds,
                 data=data or ScoredData(),
                 system=system or ScoredSystem(),

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from hf_nmt.config import Settings
 
-MetricName = Literal["bleu", "chrf", "ter"]
+MetricName = Literal["bleu", "chrf", "ter", "off_target"]
 TokenizerName = Literal["auto", "13a", "intl", "zh", "ja-mecab", "ko-mecab", "char", "none", "flores101", "flores200"]
 
 
@@ -38,9 +38,20 @@ class TerSettings(Settings):
     )
 
 
+class OffTargetSettings(Settings):
+    candidates: list[str] | None = Field(
+        default=None,
+        description="Codes of the languages that a translation may be in. null takes all source and target languages "
+        "of the texts, or all that are known where that is one: the fewer, the surer short translations are told.",
+    )
+
+
 class MetricSettings(Settings):
     names: list[MetricName] = Field(
-        default=["bleu", "chrf", "ter"], min_length=1, description="The scores to compute, in this order."
+        default=["bleu", "chrf", "ter"],
+        min_length=1,
+        description="The scores to compute, in this order. off_target is the share of translations that are not in "
+        "the target language (extra language).",
     )
     lowercase: bool = Field(
         default=False, description="Lower-case predictions and references first. False: cased scores, as WMT reports."
@@ -54,6 +65,9 @@ class MetricSettings(Settings):
     bleu: BleuSettings = Field(default=BleuSettings(), description="BLEU (Papineni et al., 2002).")
     chrf: ChrfSettings = Field(default=ChrfSettings(), description="chrF (Popovic, 2015).")
     ter: TerSettings = Field(default=TerSettings(), description="Translation edit rate (Snover et al., 2006).")
+    off_target: OffTargetSettings = Field(
+        default=OffTargetSettings(), description="Share of translations in another language (Zhang et al., 2020)."
+    )
     num_bootstrap_samples: int = Field(
         default=1000, ge=0, description="Bootstrap resamples for the interval of each score; 0 gives no interval."
     )
@@ -92,13 +106,15 @@ class MetricSettings(Settings):
                 "out, or set num_bootstrap_samples"
             )
         # TER takes the words of a script without spaces from BLEU's tokenizer.
-        readers = {"bleu": ("bleu", "ter"), "chrf": ("chrf",), "ter": ("ter",)}
+        readers = {"bleu": ("bleu", "ter"), "chrf": ("chrf",), "ter": ("ter",), "off_target": ("off_target",)}
         for section, names in readers.items():
             if not set(names) & set(self.names) and (idle := changed(getattr(self, section))):
                 listed = ", ".join(f"{section}.{name}" for name in idle)
                 findings.append(
                     f"{listed} would change nothing: {section} is not among names; add it or leave this out"
                 )
+        if self.lowercase and set(self.names) == {"off_target"}:
+            findings.append("lowercase=true has no effect on off_target; leave it out")
         if self.lowercase and self.ter.case_sensitive:
             findings.append("ter.case_sensitive=true has no effect with lowercase=true; set one of them to false")
         elif self.lowercase and set(self.names) == {"ter"}:

@@ -16,7 +16,7 @@ from hf_nmt.artifacts import atomic_folder, hash_model, write_json
 from hf_nmt.config import fingerprint
 from hf_nmt.generation import adapters
 from hf_nmt.generation.decoding import DecodingSettings
-from hf_nmt.metrics import ScoredData, ScoredSystem, dump_scores
+from hf_nmt.metrics import ScoredSystem, dump_scores
 from hf_nmt.models.sources_nmt import source_limit
 from hf_nmt.training import checkpoints
 from hf_nmt.training.saved import check_checkpoint, check_saved
@@ -71,13 +71,12 @@ def choose_model(trainer: TranslationTrainer) -> tuple[Candidate, list[Candidate
         for candidate in candidates.values():
             _load(trainer, candidate, held)
             candidate.result = trainer.validate()
-            scores = "  ".join(f"{score.name} {score.value:.2f}" for score in candidate.result.scores)
             logger.info(
                 "%s, validated with %s: loss %.4f  %s",
                 _described(candidate),
                 search_text(trainer.validation.decoding),
                 candidate.result.metrics["loss"],
-                scores,
+                candidate.result.score_lines()[0],
             )
         name = trainer.settings.metric_for_best_model
         sign = -1 if name == "loss" else 1
@@ -249,14 +248,15 @@ def _score_records(trainer: TranslationTrainer, chosen: Candidate) -> list[dict[
     """The scores of the chosen model on the validation texts, with what was scored and by what."""
     if chosen.result is None or trainer.validation is None:
         return []
-    facts = {
-        "data": ScoredData(hash=trainer.run.record["data"].get("validation"), split="validation"),
-        "system": ScoredSystem(
-            hash=fingerprint(hash_model(trainer.run.best)),
-            decoding=trainer.validation.decoding.model_dump(mode="json"),
-        ),
-    }
-    return dump_scores(score.model_copy(update=facts) for score in chosen.result.scores)
+    data = {"hash": trainer.run.record["data"].get("validation"), "split": "validation"}
+    system = ScoredSystem(
+        hash=fingerprint(hash_model(trainer.run.best)),
+        decoding=trainer.validation.decoding.model_dump(mode="json"),
+    )
+    return dump_scores(
+        score.model_copy(update={"data": score.data.model_copy(update=data), "system": system})
+        for score in chosen.result.scores
+    )
 
 
 def duration_text(seconds: float) -> str:
@@ -284,7 +284,10 @@ def summary_lines(trainer: TranslationTrainer, summary: dict[str, Any]) -> list[
         *(_stream_lines(summary["stream"]) if "stream" in summary else []),
         ("best model", f"{best['kind']} (step {steps} of {summary['steps']})"),
         *(
-            (score["name"], f"{score['value']:.2f} on the validation text, {search}   {score['signature']}")
+            (
+                f"{score['name']} {score['data']['domain'] or ''}".strip(),
+                f"{score['value']:.2f} on the validation text, {search}   {score['signature']}",
+            )
             for score in summary["scores"]
         ),
         ("ended by", summary["ended_by"]),

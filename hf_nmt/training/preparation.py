@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from hf_nmt.batching import (
     StreamedBatches,
     TranslationCollator,
     encode_pairs,
+    languages_kept,
     training_batches,
 )
 from hf_nmt.config import differences
@@ -137,11 +138,18 @@ def prepare_tokenizer(
     Args:
         pretrained: the tokenizer of a saved model, in the languages of the run.
     """
-    source_language, target_language = settings.data.languages.values()
+    trained = settings.data.languages_in(train)
+    only = settings.data.only_languages(train)
 
     def opened(folder: Path) -> NmtTokenizer:
         tokenizer = load_tokenizer(folder)
-        tokenizer.src_lang, tokenizer.tgt_lang = source_language, target_language  # it may have several
+        if len(trained["target_language"]) > 1 and not tokenizer.language_tags:
+            raise ConfigError(
+                f"tokenizer.path: {folder} has no tags for languages, and the data have "
+                f"{len(trained['target_language'])} target languages, of which the model must be told one. Leave "
+                "tokenizer.path out to train one with tags."
+            )
+        tokenizer.src_lang, tokenizer.tgt_lang = only.values()  # it may have several
         return tokenizer
 
     with arguments.main_process_first(local=False, desc="tokenizer"):
@@ -159,7 +167,7 @@ def prepare_tokenizer(
                     rows["source"],
                     rows["target"],
                     settings.tokenizer,
-                    **settings.data.languages,
+                    **trained,
                 )
             check = check_tokenizer if isinstance(tokenizer, NmtTokenizer) else measure_tokenizer
             report = check(tokenizer, rows["source"], rows["target"])
@@ -192,7 +200,15 @@ def make_trainer(
                 f"{len(seen):,}",
             )
     languages = Languages.of(model.config, tokenizer)
-    encoder = PairEncoder(tokenizer, batching, languages=languages, **settings.data.languages)
+    source_language, target_language = settings.data.usual_languages
+    encoder = PairEncoder(
+        tokenizer,
+        batching,
+        languages=languages,
+        source_language=source_language,
+        target_language=target_language,
+    )
+    check_languages(languages, [pair for rows in texts if rows is not None for pair in settings.data.pairs_in(rows)])
     # The first process of each machine, as each may have a cache of its own.
     with arguments.main_process_first(local=True, desc="encoding"):
         encoded = {}
@@ -215,7 +231,13 @@ def make_trainer(
     if isinstance(texts.train, PairStream):
         pairs = StreamedBatches(texts.train, encoder, collator, batching, rank=arguments.process_index, **division)
     else:
-        pairs, sampler = training_batches(encoded["train"], batching, **division)
+        pairs, sampler = training_batches(
+            encoded["train"],
+            batching,
+            **division,
+            sampling_temperature=settings.data.sampling_temperature,
+            languages=settings.data.usual_languages,
+        )
     validation = None
     if texts.validation is not None:
         validation = Validation(
@@ -224,7 +246,7 @@ def make_trainer(
             tokenizer,
             settings.decoding,
             settings.metrics,
-            target_language=settings.data.languages["target_language"],
+            languages=settings.data.usual_languages,
             num_samples=settings.training.num_sample_translations,
         )
     choose(run, settings, arguments, model)
@@ -239,6 +261,36 @@ def make_trainer(
         train_dataset=pairs,
         validation=validation,
     )
+
+
+def check_languages(languages: Languages, pairs: Sequence[tuple[str | None, str | None]]) -> None:
+    """Refuse languages that the model cannot be asked for, before anything is encoded.
+
+    Args:
+        languages: of the model.
+        pairs: those to be trained and validated.
+
+    Raises:
+        ConfigError: with all languages that the model does not have; or there are several target languages, and the
+            model always writes the same one.
+    """
+    pairs = list(dict.fromkeys(pairs))
+    targets = list(dict.fromkeys(target for _, target in pairs))
+    if languages.kind == "fixed" and len(targets) > 1:
+        raise ConfigError(
+            f"data: there are {len(targets)} target languages ({', '.join(map(str, targets))}), but this model has no "
+            "way to be told which one to write. Train a new model, which gets language tags, or take one of several "
+            "languages (NLLB, M2M100, mBART-50)."
+        )
+    findings = []
+    with languages_kept(languages.tokenizer):
+        for pair in pairs:
+            try:
+                languages.select(*pair)
+            except ValueError as error:
+                findings.append(f"data: {error}")
+    if findings:
+        raise ConfigError(list(dict.fromkeys(findings)))
 
 
 def choose(run: Run, settings: TrainingRecipe, arguments: Seq2SeqTrainingArguments, model: PreTrainedModel) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from hf_nmt.batching import languages_kept
 from hf_nmt.config import differences
 from hf_nmt.errors import ConfigError, NmtError
 from hf_nmt.marian.weights import keep_positions
@@ -50,11 +52,13 @@ class Pretrained(NamedTuple):
         if run.writer:
             run.update(pretrained=self.saved.record())
 
-    def load(self, settings: ModelSettings, source_language: str, target_language: str) -> PreTrainedModel:
+    def load(
+        self, settings: ModelSettings, source_language: str | None, target_language: str | None
+    ) -> PreTrainedModel:
         """The model in float32, which it is trained in whatever it was saved in, with a new adapter where the settings
         ask for one.
 
-        Its own `generate` writes the target language from now on.
+        Its own `generate` writes the target language from now on; None, for several, leaves that to each call.
 
         Raises:
             NmtError: the weights cannot be read, or do not belong to the configuration.
@@ -65,7 +69,10 @@ class Pretrained(NamedTuple):
         model = self.saved.model(config=copy.deepcopy(self.config), dtype=torch.float32, **packed)
         keep_positions(model)
         set_attention(model, settings)
-        write_language(model, self.languages.select(source_language, target_language))
+        if target_language is not None:
+            write_language(model, self.languages.select(source_language, target_language))
+        elif self.languages.kind == "forced":
+            model.generation_config.forced_bos_token_id = None
         if settings.adapter is not None:
             add_adapter(model, settings.adapter, revision=self.saved.revision)
         return model
@@ -108,7 +115,11 @@ def open_pretrained(
     if settings.tokenizer.dropout:
         findings += _dropout_findings(tokenizer, settings.tokenizer.dropout)
     try:
-        adopt_languages(config, tokenizer, **settings.data.languages, source_prefix=model.source_prefix)
+        pairs = settings.data.language_pairs
+        if len(pairs) == 1:
+            adopt_languages(config, tokenizer, *pairs[0], source_prefix=model.source_prefix)
+        else:
+            adopt_pairs(config, tokenizer, pairs, source_prefix=model.source_prefix)
     except ValueError as error:
         findings.append(f"data: {error}")
     if findings:
@@ -197,6 +208,45 @@ def adopt_languages(
             f"{error} Write what is to stand in front of each source, such as "
             'model.source_prefix="translate French to English: ", or model.source_prefix="" for nothing.'
         ) from error
+
+
+def adopt_pairs(
+    config: PreTrainedConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    pairs: Sequence[tuple[str, str]],
+    source_prefix: str | None = None,
+) -> None:
+    """Set a model to several pairs of languages.
+
+    Args:
+        pairs: source and target of each; empty where only the rows of the texts tell.
+
+    Raises:
+        ValueError: the model cannot be told which language to write, or does not have one of these.
+    """
+    languages = Languages.of(config, tokenizer)
+    sources, targets = (list(dict.fromkeys(codes)) for codes in zip(*pairs, strict=True)) if pairs else ([], [])
+    if source_prefix is not None:
+        raise ValueError("model.source_prefix is for one pair of languages, and there are several. Leave it out.")
+    if languages.kind == "fixed":
+        if len(targets) != 1:
+            raise ValueError(
+                f"the target languages are {', '.join(targets) or 'those of the rows'}, but model.pretrained has no "
+                "way to be told which one to write. Take a model of several languages (NLLB, M2M100, mBART-50), or "
+                "train a new one, which gets language tags."
+            )
+        config.source_language, config.target_language = None, targets[0]
+        if isinstance(tokenizer, NmtTokenizer):
+            tokenizer.source_languages, tokenizer.target_languages = sources, targets
+            tokenizer.src_lang, tokenizer.tgt_lang = None, targets[0]
+        elif getattr(tokenizer, "source_lang", None) is not None:  # of Marian
+            tokenizer.source_lang = tokenizer.init_kwargs["source_lang"] = None
+    elif languages.kind == "text" and len(sources) != 1:
+        config.source_language = None
+    languages = Languages.of(config, tokenizer)
+    with languages_kept(tokenizer):
+        for pair in pairs:
+            languages.select(*pair)
 
 
 def write_language(model: PreTrainedModel, selected: Selection) -> None:

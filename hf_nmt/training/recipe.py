@@ -18,6 +18,7 @@ from hf_nmt.errors import ConfigError
 from hf_nmt.generation.decoding import DecodingSettings
 from hf_nmt.metrics import MetricSettings
 from hf_nmt.models.tokenization_nmt import NmtTokenizer
+from hf_nmt.protocols import LANGUAGE_COLUMNS
 from hf_nmt.tokenizer_training import TokenizerSettings, load_tokenizer
 from hf_nmt.training import languages
 from hf_nmt.training.familiar_names import FAMILIAR_NAMES
@@ -78,6 +79,13 @@ class TrainingRecipe(Settings):
         findings = self._check_streaming()
         if best != "loss" and best not in self.metrics.names:
             findings.append(f"training.metric_for_best_model: {best} is not computed; add it to metrics.names.")
+        targets = list(dict.fromkeys(target for _, target in self.data.language_pairs))
+        if len(targets) > 1 and self.tokenizer.language_tags is False and self.tokenizer.path is None:
+            findings.append(
+                f"tokenizer.language_tags: false, but the data have {len(targets)} target languages "
+                f"({', '.join(targets)}), and without tags a new model is not told which of them to write. Leave it "
+                "out."
+            )
         if findings:
             raise ConfigError(findings)
         return self
@@ -119,7 +127,9 @@ class TrainingRecipe(Settings):
 
     @property
     def run_name(self) -> str:
-        return self.name or "-".join(self.data.languages.values())
+        pairs = self.data.language_pairs
+        sides = [".".join(dict.fromkeys(codes)) for codes in zip(*pairs, strict=True)] if len(pairs) <= 4 else []
+        return self.name or "-".join(sides) or "multilingual"
 
     def check_files(self) -> list[str]:
         findings = self.data.check_files()
@@ -149,9 +159,11 @@ class TrainingRecipe(Settings):
         if self.data.is_streamed:
             check_division(self.batching, arguments.world_size, arguments.gradient_accumulation_steps)
         if self.resume is None and arguments.process_index == 0:
-            for name, code in self.data.languages.items():
-                if doubt := languages.doubt_about(code):
-                    logger.warning("data.%s: %s It is taken as it stands.", name, doubt)
+            sides = zip(*self.data.language_pairs, strict=True)
+            for name, codes in zip(LANGUAGE_COLUMNS, sides, strict=False):
+                for code in dict.fromkeys(codes):
+                    if doubt := languages.doubt_about(code):
+                        logger.warning("data.%s: %s It is taken as it stands.", name, doubt)
         return arguments
 
     def _check_output(self) -> None:
@@ -169,13 +181,13 @@ class TrainingRecipe(Settings):
 
     def _check_languages(self, path: Path, tokenizer: NmtTokenizer) -> None:
         findings = []
-        for side in ("source", "target"):
-            known, wanted = getattr(tokenizer, f"{side}_languages"), self.data.languages[f"{side}_language"]
-            if known and wanted not in known:
-                findings.append(
-                    f"tokenizer.path: the {side} language of {path} is {' or '.join(known)}, but "
-                    f"data.{side}_language is {wanted}. Give a tokenizer of this language, or leave tokenizer.path "
-                    "out to train one."
-                )
+        for side, codes in zip(("source", "target"), zip(*self.data.language_pairs, strict=True), strict=False):
+            known = getattr(tokenizer, f"{side}_languages")
+            findings += [
+                f"tokenizer.path: the {side} language of {path} is {' or '.join(known)}, but data.{side}_language is "
+                f"{wanted}. Give a tokenizer of this language, or leave tokenizer.path out to train one."
+                for wanted in dict.fromkeys(codes)
+                if known and wanted not in known
+            ]
         if findings:
             raise ConfigError(findings)

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pydantic
 from datasets import Dataset
 from pydantic import Field
 
+from hf_nmt.batching import language_pairs
 from hf_nmt.config import Settings
 from hf_nmt.data.manifest import Manifest, describe
+from hf_nmt.data.mixtures import joined, with_languages
 from hf_nmt.data.sources import BUILT_IN, CorpusSettings, format_of, load_pairs
 from hf_nmt.data.streams import PairStream, stream_pairs
 from hf_nmt.data.text_lines import existing_file
 from hf_nmt.errors import ConfigError, DataError
+from hf_nmt.protocols import LANGUAGE_COLUMNS
 from hf_nmt.training import languages
 
 MANIFEST = "manifest.json"
 
-logger = logging.getLogger(__name__)
-
+# Of a stream, to find the languages of its rows.
+_ROWS_LOOKED_AT = 10_000
 _EXAMPLES = {"source_language": "de", "target_language": "en"}
 
 
@@ -42,37 +45,102 @@ class TrainingCorpus(CorpusSettings):
     )
 
 
+class LanguagePairSettings(Settings):
+    """Texts of one language pair of several."""
+
+    source_language: str | None = Field(
+        None, description="Code of the source language; null takes it from the name of the pair, such as de-en."
+    )
+    target_language: str | None = Field(None, description="Code of the target language, as source_language.")
+    train: CorpusSettings | None = Field(
+        None, description="Pairs to train on; null only validates, as for a direction that is never trained."
+    )
+    validation: CorpusSettings | None = Field(None, description="Pairs to validate with; null only trains.")
+
+
 class TrainingData(Settings):
     """Texts to train on and to validate with."""
 
     source_language: str | None = Field(
-        None, description="Code of the source language, such as de; needed for every corpus but the built-in one (ko)."
+        None,
+        description="Code of the source language, such as de; needed for every corpus but the built-in one (ko), and "
+        "one whose rows name theirs in a column source_language.",
     )
     target_language: str | None = Field(
-        None, description="Code of the target language, such as en; needed for every corpus but the built-in one (en)."
+        None, description="Code of the target language, such as en, as source_language; built-in: en."
     )
     train: TrainingCorpus | None = Field(
-        None, description="Pairs to train on; null takes the built-in corpus controlled/tiny."
+        None, description="Pairs to train on; null takes the built-in corpus controlled/tiny, or those of pairs."
     )
     validation: CorpusSettings | None = Field(
         None,
         description="Pairs to validate with; they choose the best model. null: those of the built-in corpus where it "
         "is trained on, else none: then the best model is the average of the last checkpoints.",
     )
+    pairs: dict[str, LanguagePairSettings] = Field(
+        {},
+        description="Texts of several language pairs for one model, in place of the four keys above: "
+        "{de-en: {train: ..., validation: ...}, fr-en: ...}, or data.pairs.de-en.train.source=FILE and so on.",
+    )
+    sampling_temperature: float = Field(
+        1.0,
+        ge=1,
+        description="T of several language pairs: an epoch draws pair i, with n_i of all N rows, in proportion to "
+        "(n_i/N)^(1/T). 1 takes every row once; 5 is usual where some have little text; .inf draws all equally.",
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _pairs_alone(self) -> TrainingData:
+        alone = [
+            name for name in (*_EXAMPLES, "train", "validation") if self.pairs and getattr(self, name) is not None
+        ]
+        findings = [
+            f"{name}: given together with data.pairs, where each pair has its own. Leave one of them out."
+            for name in alone
+        ]
+        for name, pair in self.pairs.items():
+            sides = self._named(name)
+            for side, code in zip(_EXAMPLES, sides, strict=True):
+                if code is None:
+                    findings.append(
+                        f"pairs.{name}.{side}: not given, and the name {name!r} does not tell it as one like de-en "
+                        "would. Write the code of the language."
+                    )
+            if pair.train is None and pair.validation is None:
+                findings.append(f"pairs.{name}: it has no texts; give data.pairs.{name}.train.")
+        if self.pairs and all(pair.train is None for pair in self.pairs.values()):
+            findings.append("pairs: none of them has texts to train on; give one of them train.")
+        if self.sampling_temperature != 1 and not self._may_have_several:
+            findings.append(
+                f"sampling_temperature: {self.sampling_temperature} would change nothing with one language pair; "
+                "leave it out, or give several in data.pairs."
+            )
+        elif self.sampling_temperature != 1 and self.is_streamed:
+            findings.append(
+                "sampling_temperature: what a stream holds is not counted beforehand, so its pairs are drawn as they "
+                "come. Leave it out, or leave streaming out."
+            )
+        if findings:
+            raise ConfigError(findings)
+        return self
 
     @pydantic.model_validator(mode="after")
     def _one_translation_each(self) -> TrainingData:
-        if self.train is not None and len(self.train.targets) > 1:
-            raise ConfigError(
-                f"train.target: training reads one translation of each source, and {len(self.train.targets)} files "
-                "are given. To train on all of them, join them one after another into one file, and the source as "
-                "many times into another; several references are for validation and tests."
-            )
+        findings = [
+            f"{place}.target: training reads one translation of each source, and {len(corpus.targets)} files "
+            "are given. To train on all of them, join them one after another into one file, and the source as "
+            "many times into another; several references are for validation and tests."
+            for place, corpus in self._places()
+            if place.endswith("train") and len(corpus.targets) > 1
+        ]
+        if findings:
+            raise ConfigError(findings)
         return self
 
     @pydantic.model_validator(mode="after")
     def _languages_given(self) -> TrainingData:
-        if not self.built_in:
+        # The rows of two aligned files and of TMX cannot name their languages.
+        if self.built_in is None and not self.pairs and not self._may_have_several:
             missing = [(name, code) for name, code in _EXAMPLES.items() if getattr(self, name) is None]
             findings = [
                 f"{name}: not given; write the code of the language, such as {code}." for name, code in missing
@@ -84,14 +152,33 @@ class TrainingData(Settings):
     @pydantic.model_validator(mode="after")
     def _codes_of_languages(self) -> TrainingData:
         given = {name: getattr(self, name) for name in _EXAMPLES}
+        for pair in self.pairs:
+            given |= {f"pairs.{pair}.{side}": code for side, code in zip(_EXAMPLES, self._named(pair), strict=True)}
         findings = [f"{name}: {told}" for name, code in given.items() if code and (told := languages.problem_of(code))]
         if findings:
             raise ConfigError(findings)
         return self
 
+    def _named(self, name: str) -> tuple[str | None, str | None]:
+        """The languages of an entry of `pairs`, as far as they are told."""
+        told: list[str | None] = [*name.split("-")] if name.count("-") == 1 and all(name.split("-")) else [None, None]
+        pair = self.pairs[name]
+        return pair.source_language or told[0], pair.target_language or told[1]
+
+    @property
+    def _may_have_several(self) -> bool:
+        """Whether there may be several language pairs, as far as the settings tell."""
+        if self.pairs:
+            return len({self._named(name) for name, pair in self.pairs.items() if pair.train is not None}) > 1
+        if self.train is None or self.train.path is None or self.built_in is not None:
+            return False
+        return ".tmx" not in Path(self.train.path).suffixes and self.train.format != "tmx"
+
     @property
     def built_in(self) -> str | None:
         """`path` of the built-in corpus, where that is what is trained on."""
+        if self.pairs:
+            return None
         path = f"{BUILT_IN}tiny" if self.train is None else self.train.path
         return path if path is not None and path.startswith(BUILT_IN) else None
 
@@ -100,51 +187,127 @@ class TrainingData(Settings):
         return self.train is not None and self.train.streaming
 
     @property
-    def languages(self) -> dict[str, str]:
-        """source_language and target_language."""
-        return {
-            "source_language": self.source_language or "ko",
-            "target_language": self.target_language or "en",
-        }
+    def language_pairs(self) -> list[tuple[str, str]]:
+        """The pairs that the settings name, each once; empty where only the rows tell."""
+        if self.pairs:
+            return list(dict.fromkeys(self._named(name) for name in self.pairs))
+        source, target = self.usual_languages
+        return [] if source is None or target is None else [(source, target)]
 
     @property
-    def corpora(self) -> dict[str, CorpusSettings]:
-        """What is read, by split."""
-        built_in = {
-            split: CorpusSettings(path=self.built_in, split=split)
-            for split in ("train", "validation")
-            if self.built_in is not None
-        }
-        given = {"train": self.train, "validation": self.validation}
-        return built_in | {split: corpus for split, corpus in given.items() if corpus is not None}
+    def usual_languages(self) -> tuple[str | None, str | None]:
+        """Source and target language of rows that name none."""
+        if self.built_in is not None:
+            return self.source_language or "ko", self.target_language or "en"
+        return self.source_language, self.target_language
+
+    def pairs_in(self, rows: Dataset | PairStream) -> dict[tuple[str | None, str | None], int]:
+        """The language pairs of texts, and how many rows each has; of a stream, in its first rows."""
+        seen = rows if isinstance(rows, Dataset) else rows.head(_ROWS_LOOKED_AT)
+        return language_pairs(seen, self.usual_languages)
+
+    def languages_in(self, train: Dataset | PairStream) -> dict[str, list[str]]:
+        """`source_language` and `target_language`: the codes that are trained, each once."""
+        sides = zip(*self.pairs_in(train), strict=True)
+        return {name: list(dict.fromkeys(codes)) for name, codes in zip(_EXAMPLES, sides, strict=True)}
+
+    def only_languages(self, train: Dataset | PairStream) -> dict[str, str | None]:
+        """`source_language` and `target_language`: the code where just one is trained, else None."""
+        return {name: codes[0] if len(codes) == 1 else None for name, codes in self.languages_in(train).items()}
+
+    @property
+    def corpora(self) -> dict[str, CorpusSettings | dict[str, CorpusSettings]]:
+        """What is read, by split; of several language pairs, by the name of the pair."""
+        if self.pairs:
+            by_pair = {
+                split: {name: corpus for name, pair in self.pairs.items() if (corpus := getattr(pair, split))}
+                for split in ("train", "validation")
+            }
+            return {split: corpora for split, corpora in by_pair.items() if corpora}
+        found: dict[str, CorpusSettings | dict[str, CorpusSettings]] = {}
+        for split, given in (("train", self.train), ("validation", self.validation)):
+            if given is not None:
+                found[split] = given
+            elif self.built_in is not None:
+                found[split] = CorpusSettings(path=self.built_in, split=split)
+        return found
+
+    def _places(self) -> Iterator[tuple[str, CorpusSettings]]:
+        """Every corpus that is read, with its key inside `data`."""
+        for split, corpus in self.corpora.items():
+            if isinstance(corpus, CorpusSettings):
+                yield split, corpus
+            else:
+                yield from ((f"pairs.{name}.{split}", one) for name, one in corpus.items())
 
     def check_files(self) -> list[str]:
         findings = []
-        for split, corpus in self.corpora.items():
+        for place, corpus in self._places():
             try:
                 if corpus.path is not None and not corpus.path.startswith(BUILT_IN) and not Path(corpus.path).exists():
                     if format_of(corpus) != "hub":
                         existing_file(corpus.path)
             except DataError as error:
-                findings.append(f"data.{split}.path: {error}")
+                findings.append(f"data.{place}.path: {error}")
             for name, path in [("source", corpus.source), *(("target", path) for path in corpus.targets)]:
                 try:
                     if path is not None:
                         existing_file(path)
                 except DataError as error:
-                    findings.append(f"data.{split}.{name}: {error}")
+                    findings.append(f"data.{place}.{name}: {error}")
         return findings
 
     def load(self) -> Texts:
-        if self.is_streamed:
-            validation = self.corpora.get("validation")
-            return Texts(
-                stream_pairs(self.corpora["train"], **self.languages),
-                None if validation is None else load_pairs(validation, **self.languages),
-            )
-        texts = {split: load_pairs(corpus, **self.languages) for split, corpus in self.corpora.items()}
+        """
+        Raises:
+            DataError, ConfigError: a corpus cannot be read; rows do not tell their languages, and the settings do not.
+        """
+        texts = {split: self._load(split, corpus) for split, corpus in self.corpora.items()}
+        findings = [finding for split, rows in texts.items() for finding in self._unknown_languages(split, rows)]
+        if findings:
+            raise ConfigError(findings)
         return Texts(texts["train"], texts.get("validation"))
 
+    def _load(self, split: str, corpus: CorpusSettings | dict[str, CorpusSettings]) -> Dataset | PairStream:
+        if isinstance(corpus, CorpusSettings):
+            is_stream = split == "train" and self.is_streamed
+            return (stream_pairs if is_stream else load_pairs)(
+                corpus, **dict(zip(_EXAMPLES, self.usual_languages, strict=True))
+            )
+        parts = []
+        for name, one in corpus.items():
+            source, target = self._named(name)
+            rows = load_pairs(one, source_language=source, target_language=target)
+            try:
+                parts.append(with_languages(rows, source, target))
+            except DataError as error:
+                raise DataError(f"data.pairs.{name}.{split}: {error}") from error
+        return joined(parts)
+
+    def _unknown_languages(self, split: str, rows: Dataset | PairStream) -> Iterator[str]:
+        if isinstance(rows, PairStream):
+            rows = rows.head(_ROWS_LOOKED_AT)
+        pairs = self.pairs_in(rows)
+        for side, name in enumerate(LANGUAGE_COLUMNS):
+            missing = sum(count for pair, count in pairs.items() if pair[side] is None)
+            if missing and name not in rows.column_names:
+                yield (
+                    f"data.{name}: not given, and the rows of data.{split} have no column {name}; write the code of "
+                    f"the language, such as {_EXAMPLES[name]}."
+                )
+            elif missing:
+                yield (
+                    f"data.{name}: {missing:,} rows of data.{split} have none in their column {name}; write the code "
+                    f"of the language that is meant there, such as {_EXAMPLES[name]}."
+                )
+            for code in dict.fromkeys(pair[side] for pair in pairs):
+                if code and name in rows.column_names and (told := languages.problem_of(code)):
+                    yield f"data.{split}: the column {name}: {told}"
+
     def describe(self, texts: Texts) -> Manifest:
-        read = texts._asdict()
-        return describe({split: (corpus, read[split]) for split, corpus in self.corpora.items()}, **self.languages)
+        read: dict[str, Any] = texts._asdict()
+        trained = self.languages_in(texts.train)
+        return describe(
+            {split: (corpus, read[split]) for split, corpus in self.corpora.items()},
+            languages=list(dict.fromkeys(code for codes in trained.values() for code in codes)),
+        )

@@ -233,12 +233,14 @@ class TranslationTrainer(Seq2SeqTrainer):
     def _show_validation(self, result: ValidationResult) -> None:
         if not self.is_world_process_zero() or self.validation is None:
             return
-        scores = "  ".join(f"{score.name} {score.value:.2f}" for score in result.scores)
+        scores, *of_pairs = result.score_lines()
         logger.info(
             "validation at step %d: loss %.4f  perplexity %.2f  %s  (%s, %.1f s)",
             self.state.global_step, result.metrics["loss"], result.metrics["perplexity"], scores,
             search_text(self.validation.decoding, self.settings.validation_num_beams), result.metrics["seconds"],
         )  # fmt: skip
+        for line in of_pairs:
+            logger.info("  %s", line)
         for sample in result.samples:
             logger.info("  source:      %s", sample["source"])
             logger.info("  reference:   %s", sample["reference"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import logging
 import math
 import time
@@ -14,9 +15,11 @@ from accelerate.utils import broadcast_object_list, reduce
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from hf_nmt.batching import languages_kept
 from hf_nmt.generation.decoding import DecodingSettings
 from hf_nmt.generation.translator import TorchTranslator
-from hf_nmt.metrics import MetricSettings, Score, compute_scores
+from hf_nmt.metrics import MetricSettings, Score, ScoredData, compute_scores, mean_score
+from hf_nmt.protocols import LANGUAGE_COLUMNS
 
 logger = logging.getLogger(__name__)
 
@@ -29,8 +32,10 @@ class ValidationResult:
 
     Attributes:
         metrics: "loss" (nats per target token, without label smoothing), "perplexity", a score for each metric name,
-            "seconds".
-        scores: the records of the scores.
+            "seconds". Of several language pairs, the score is the mean over the pairs, and each pair has its own, such
+            as "bleu_de-en".
+        scores: the records of the scores; of several language pairs, the means and then those of each pair, which
+            stands in `data.domain`.
         samples: source, reference and translation of a few sentences.
         translations: of all validation sentences, in order.
     """
@@ -40,6 +45,13 @@ class ValidationResult:
     samples: list[dict[str, str]]
     translations: list[str]
 
+    def score_lines(self) -> list[str]:
+        """The scores in a line; of several language pairs, one more for each pair."""
+        lines: dict[str | None, list[str]] = {}
+        for score in self.scores:
+            lines.setdefault(score.data.domain, []).append(f"{score.name} {score.value:.2f}")
+        return [(f"{pair}: " if pair else "") + "  ".join(scores) for pair, scores in lines.items()]
+
 
 class Validation:
     """Validation texts and how they are translated and scored.
@@ -48,12 +60,13 @@ class Validation:
     scores, and all get the same result: that of one process alone, but where translations are sampled.
 
     Args:
-        texts: columns source, target and, where there are several references, references.
+        texts: columns source, target and, where there are several references or languages, references and
+            `LANGUAGE_COLUMNS`.
         batches: the encoded pairs as padded batches, the same on every process.
         tokenizer: of the model.
         decoding: how the finished model translates.
         metrics: what is computed.
-        target_language: language code of the targets.
+        languages: source and target language of rows that name none.
         num_samples: sentences to show, spread over the texts.
     """
 
@@ -65,18 +78,24 @@ class Validation:
         decoding: DecodingSettings,
         metrics: MetricSettings,
         *,
-        target_language: str,
+        languages: tuple[str | None, str | None],
         num_samples: int,
     ):
         self.sources = list(texts["source"])
         targets = list(texts["target"])
-        several = "references" in texts.column_names
-        self.references = [list(row) for row in texts["references"]] if several else [[text] for text in targets]
+        several = texts["references"] if "references" in texts.column_names else [None] * len(targets)
+        self.references = [list(row) if row else [text] for row, text in zip(several, targets, strict=True)]
+        sides = (
+            [code or usual for code in texts[name]] if name in texts.column_names else [usual] * len(targets)
+            for name, usual in zip(LANGUAGE_COLUMNS, languages, strict=True)
+        )
+        self.rows_of_pair: dict[tuple[str | None, str | None], list[int]] = {}
+        for row, pair in enumerate(zip(*sides, strict=True)):
+            self.rows_of_pair.setdefault(pair, []).append(row)
         self.batches = batches
         self.tokenizer = tokenizer
         self.decoding = decoding
         self.metrics = metrics
-        self.target_language = target_language
         count = min(num_samples, len(self.sources))
         self.shown = [index * len(self.sources) // count for index in range(count)]
 
@@ -108,7 +127,8 @@ class Validation:
             model.train(was_training)
         scores = self._scores(translations, rank, world_size)
         values = {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}
-        values |= {name: score.value for name, score in zip(self.metrics.names, scores, strict=True)}
+        for name, score in zip(itertools.cycle(self.metrics.names), scores, strict=False):
+            values[name if score.data.domain is None else f"{name}_{score.data.domain}"] = score.value
         values["seconds"] = time.perf_counter() - began
         samples = [
             {"source": self.sources[i], "reference": self.references[i][0], "translation": translations[i]}
@@ -126,20 +146,42 @@ class Validation:
         loss, tokens = (reduce(total, "sum") if world_size > 1 else total).tolist()
         return loss / tokens
 
-    def _scores(self, translations: list[str], rank: int, world_size: int) -> list[Score]:
-        """Computed by the first process: all must agree on the best checkpoint and on when to stop."""
-        scores: list[Any] = [None] * len(self.metrics.names)
-        if rank == 0:
-            scores = compute_scores(translations, self.references, self.metrics, self.target_language)
-        if world_size > 1:
-            broadcast_object_list(scores)
-        return scores
-
     def _translate(self, model: PreTrainedModel, num_beams: int | None, rank: int, world_size: int) -> list[str]:
         settings = self.decoding if num_beams is None else with_beams(self.decoding, num_beams)
-        translator = TorchTranslator(model, self.tokenizer, with_scores=False, share=(rank, world_size))
-        results = translator.translate(self.sources, settings, target_language=self.target_language)
-        return [best[0].text for best in results]
+        translations = [""] * len(self.sources)
+        with languages_kept(self.tokenizer):
+            for (source, target), rows in self.rows_of_pair.items():
+                translator = TorchTranslator(
+                    model,
+                    self.tokenizer,
+                    source_language=source,
+                    target_language=target,
+                    with_scores=False,
+                    share=(rank, world_size),
+                )
+                results = translator.translate((self.sources[row] for row in rows), settings)
+                for row, best in zip(rows, results, strict=True):
+                    translations[row] = best[0].text
+        return translations
+
+    def _scores(self, translations: list[str], rank: int, world_size: int) -> list[Score]:
+        """Computed by the first process: all must agree on the best checkpoint and on when to stop."""
+        scores: list[Any] = [self._computed(translations) if rank == 0 else None]
+        if world_size > 1:
+            broadcast_object_list(scores)
+        return scores[0]
+
+    def _computed(self, translations: list[str]) -> list[Score]:
+        """The records of each metric; of several language pairs, of each metric the mean, then those of each pair."""
+        by_pair = []
+        for (source, target), rows in self.rows_of_pair.items():
+            texts, references = [translations[row] for row in rows], [self.references[row] for row in rows]
+            data = ScoredData(domain=f"{source}-{target}" if len(self.rows_of_pair) > 1 else None)
+            by_pair.append(compute_scores(texts, references, self.metrics, target, data=data))
+        if len(by_pair) == 1:
+            return by_pair[0]
+        means = [mean_score(scores) for scores in zip(*by_pair, strict=True)]
+        return means + [score for scores in by_pair for score in scores]
 
 
 def search_text(settings: DecodingSettings, num_beams: int | None = None) -> str:

@@ -72,7 +72,7 @@ def test_describe_names_files_steps_and_splits(tmp_path):
         "validation": (CorpusSettings(**tsv(tmp_path)), load_from(tmp_path, **tsv(tmp_path))),
         "test": (CorpusSettings(**saved_dataset(tmp_path)), load_from(tmp_path, **saved_dataset(tmp_path))),
     }
-    described = describe(corpora, source_language="de", target_language="en")
+    described = describe(corpora, languages=["de", "en"])
     described.write(tmp_path / "manifest.json")
     written = json.loads((tmp_path / "manifest.json").read_text())
     assert set(written) == {
@@ -103,7 +103,7 @@ def test_describe_names_files_steps_and_splits(tmp_path):
 def test_hashes_do_not_depend_on_path_format_or_date(tmp_path):
     def described(settings):
         dataset = load_from(tmp_path, **settings)
-        return describe({"train": (CorpusSettings(**settings), dataset)}, source_language="de", target_language="en")
+        return describe({"train": (CorpusSettings(**settings), dataset)}, languages=["de", "en"])
 
     first, moved, table = (
         described(two_files(tmp_path)),
@@ -121,7 +121,7 @@ def test_moving_a_record_between_splits_changes_the_hash():
         settings = CorpusSettings(path="controlled/tiny")
         parts = {"train": rows.select(range(cut)), "test": rows.select(range(cut, len(rows)))}
         corpora = {name: (settings, part) for name, part in parts.items()}
-        return describe(corpora, source_language="ko", target_language="en").content_hash
+        return describe(corpora, languages=["ko", "en"]).content_hash
 
     assert len({described(cut) for cut in range(1, len(RECORDS))}) == len(RECORDS) - 1
 
@@ -134,7 +134,7 @@ def test_steps_that_came_later_are_added_once(tmp_path, monkeypatch):
     corpora = {
         split: (CorpusSettings(**tsv(tmp_path)), load_from(tmp_path, **tsv(tmp_path))) for split in ("train", "test")
     }
-    before = describe(corpora, source_language="de", target_language="en")
+    before = describe(corpora, languages=["de", "en"])
     encode = manifest.Step(name="encode", kept=2, dropped={"source_too_long": 1})
     monkeypatch.setattr(manifest, "recorded_steps", lambda dataset: [encode])
     after = before.with_steps({"train": corpora["train"][1]})

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 
-from settings_walk.keys import Case
+from settings_walk.keys import NAME, Case
 
 RUN = "files/runs/de-en-TIME"
 SHORT = ("decoding.num_beams=3", "decoding.max_length_ratio=0.5", "decoding.max_length_extra=6")
@@ -105,6 +105,22 @@ def metric_cases(sees: str) -> dict[str, Case]:
     }
 
 
+# Two language pairs in place of the one.
+PAIRS = (
+    *(f"data.{key}=null" for key in ("source_language", "target_language", "train")),
+    f"data.pairs.{NAME}.train.source=inputs/train.de",
+    f"data.pairs.{NAME}.train.target=inputs/train.en",
+    "data.pairs.en-de.train.source=inputs/other_train.en",
+    "data.pairs.en-de.train.target=inputs/other_train.de",
+    "data.pairs.en-de.train.max_rows=8",
+)
+OF_PAIR = {
+    "source_language": Case("da", "files/runs/da.en-en.de-TIME", PAIRS, "run"),
+    "target_language": Case("nl", "files/runs/de.en-nl.de-TIME", PAIRS, "run"),
+    **corpus_cases(f"data.pairs.{NAME}.train", "train", "texts/train", "run", PAIRS),
+    **corpus_cases(f"data.pairs.{NAME}.validation", "val", "texts/validation", "run", PAIRS),
+}
+
 VALIDATED = ("data.validation.source=inputs/val.de", "data.validation.target=inputs/val.en")
 EACH_STEP = ("training.eval_steps=1", "training.save_steps=1", "decoding.max_length_extra=1", "decoding.num_beams=1")
 SAVED_MODEL = ("model.pretrained=inputs/model",)
@@ -120,6 +136,8 @@ TRAIN = {
     "data.train.streaming": Case("true", "weights", stage="updates"),
     "batching.streaming_window": Case("8", "weights", ("data.train.streaming=true",), "updates"),
     **corpus_cases("data.validation", "val", "texts/validation", "run"),
+    **{f"data.pairs.<name>.{key.removeprefix(f'data.pairs.{NAME}.')}": case for key, case in OF_PAIR.items()},
+    "data.sampling_temperature": Case("5", "batches", PAIRS, "batches"),
     **_below(
         "tokenizer",
         {

@@ -21,6 +21,10 @@ RECIPES = sorted(path.stem for path in (ROOT / "recipes").glob("*.py"))
 OF_THE_TRAINER = frozenset(field.name for field in dataclasses.fields(Seq2SeqTrainingArguments))
 
 
+# A name for a section that users name: what the cases call it.
+NAME = "de-en"
+
+
 @dataclasses.dataclass(frozen=True)
 class Case:
     """How to show that a key does something.
@@ -59,7 +63,7 @@ class Recipe:
         """What the arguments make of a key; None also where its section is null."""
         found: Any = load(self.settings, settings_file(self.config, arguments), arguments)
         for step in key.split("."):
-            found = None if found is None else getattr(found, step)
+            found = found.get(step) if isinstance(found, dict) else getattr(found, step, None)
         return found
 
 
@@ -93,7 +97,8 @@ def sections_in(annotation: Any) -> Iterator[type[pydantic.BaseModel]]:
 
 
 def leaf_keys(settings: type[pydantic.BaseModel], prefix: str = "") -> Iterator[str]:
-    """The dotted keys that hold values and not sections, without those of the Trainer.
+    """The dotted keys that hold values and not sections, without those of the Trainer; `<name>` stands for the names
+    that a user gives to sections.
 
     The Trainer's are recognised by their name in a section that takes them over; our own keys there are walked.
     """
@@ -101,8 +106,9 @@ def leaf_keys(settings: type[pydantic.BaseModel], prefix: str = "") -> Iterator[
     trainer = OF_THE_TRAINER if len(OF_THE_TRAINER & names) > len(OF_THE_TRAINER) / 4 else frozenset()
     for name, field in settings.model_fields.items():
         sections = list(sections_in(field.annotation))
+        named = ".<name>" if sections and typing.get_origin(field.annotation) is dict else ""
         for section in sections:
-            yield from leaf_keys(section, f"{prefix}{name}.")
+            yield from leaf_keys(section, f"{prefix}{name}{named}.")
         if not sections and name not in trainer:
             yield prefix + name
 
@@ -114,6 +120,7 @@ def fault(recipe: Recipe, key: str, baseline: Callable[[tuple[str, ...], str], M
         baseline: as `recipe.observe`, and may remember.
     """
     case = recipe.cases.get(key)
+    key = key.replace("<name>", NAME)
     if case is None:
         return (
             f"{key}: no case. Add one for it in tests/settings_walk: a changed value, where the difference shows, and "

@@ -3,6 +3,7 @@ from __future__ import annotations
 import types
 
 import pytest
+from datasets import Dataset
 from toy_training import make_model, make_run
 
 from hf_nmt import runs
@@ -51,7 +52,7 @@ def test_a_tokenizer_of_other_languages_is_refused(save_tokenizer, tmp_path):
 def test_a_tokenizer_of_several_languages_is_told_those_of_the_texts(save_tokenizer, tmp_path):
     chosen = settings(save_tokenizer(["de", "nl"], ["da", "en"], language_tags=True))
     chosen.arguments()
-    pairs = {"source": ["ein Haus"], "target": ["a house"]}
+    pairs = Dataset.from_dict({"source": ["ein Haus"], "target": ["a house"]})
     arguments = types.SimpleNamespace(main_process_first=lambda **_: open("/dev/null"))
     run = make_run(tmp_path / "runs")
     tokenizer = prepare_tokenizer(run, chosen, arguments, pairs)

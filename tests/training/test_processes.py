@@ -110,14 +110,16 @@ def validate(folder: Path, count: int, decoding: DecodingSettings):
     rows = [{"input_ids": ids, "labels": ids} for ids in tokenizer(texts)["input_ids"]]
     computed = []
     compute = validation_module.compute_scores
-    validation_module.compute_scores = lambda *given: computed.append(state.process_index) or compute(*given)
+    validation_module.compute_scores = lambda *given, **more: (
+        computed.append(state.process_index) or compute(*given, **more)
+    )
     validation = Validation(
         Dataset.from_dict({"source": texts, "target": texts}),
         [collate(rows[start : start + 3]) for start in range(0, count, 3)],
         tokenizer,
         decoding,
         MetricSettings(names=["bleu", "chrf"], num_bootstrap_samples=0),
-        target_language="en",
+        languages=("de", "en"),
         num_samples=2,
     )
     result = validation.run(

@@ -40,7 +40,7 @@ def token_loss(model):
 def make(system, texts, size=5, metrics=METRICS, num_samples=3, **decoding):
     return Validation(
         texts, batches_of(system[1], texts, size), system[1], DecodingSettings(**decoding), metrics,
-        target_language="en", num_samples=num_samples,
+        languages=("de", "en"), num_samples=num_samples,
     )  # fmt: skip
 
 

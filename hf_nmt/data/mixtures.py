@@ -1,0 +1,57 @@
+"""Corpora of several language pairs as one: each row names its languages, and everything stays on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import datasets
+import pyarrow as pa
+
+from hf_nmt.artifacts import atomic_folder, file_lock, is_complete, mark_complete
+from hf_nmt.config import fingerprint
+from hf_nmt.data.sources import cache_folder
+from hf_nmt.errors import DataError
+from hf_nmt.protocols import LANGUAGE_COLUMNS
+
+# What mixtures keep; other columns of their parts need not agree.
+_COLUMNS = ("source", "target", "references", *LANGUAGE_COLUMNS)
+_ROWS_AT_A_TIME = 100_000
+
+
+def with_languages(
+    rows: datasets.Dataset, source_language: str, target_language: str, *, cache_dir: Path | str | None = None
+) -> datasets.Dataset:
+    """The rows with `LANGUAGE_COLUMNS` that say the same in each, memory-mapped as the rows are.
+
+    Args:
+        rows: from `load_pairs`.
+        cache_dir: as for `load_pairs`.
+
+    Raises:
+        DataError: the rows name languages of their own.
+    """
+    if named := [name for name in LANGUAGE_COLUMNS if name in rows.column_names]:
+        raise DataError(
+            f"The corpus has a column {named[0]}: its rows name their languages themselves. Give it as train or "
+            "validation by itself, or take the column out of it."
+        )
+    schema = pa.schema([(name, pa.string()) for name in LANGUAGE_COLUMNS])
+    folder = cache_folder(cache_dir) / f"languages-{fingerprint(source_language, target_language, len(rows))}"
+    with file_lock(folder, timeout_seconds=-1):
+        if not is_complete(folder):
+            with atomic_folder(folder, replace=True) as partial:
+                with pa.OSFile(str(partial / "data.arrow"), "wb") as file, pa.ipc.new_stream(file, schema) as writer:
+                    for start in range(0, len(rows), _ROWS_AT_A_TIME):
+                        count = min(_ROWS_AT_A_TIME, len(rows) - start)
+                        columns = [pa.array([code] * count) for code in (source_language, target_language)]
+                        writer.write_table(pa.table(columns, schema=schema))
+                mark_complete(partial)
+    languages = datasets.Dataset.from_file(str(folder / "data.arrow"))
+    return datasets.concatenate_datasets([rows, languages], axis=1)
+
+
+def joined(parts: Sequence[datasets.Dataset]) -> datasets.Dataset:
+    """Rows of several corpora one after another; `references` is null in those of a part without them."""
+    chosen = [part.select_columns([name for name in _COLUMNS if name in part.column_names]) for part in parts]
+    return datasets.concatenate_datasets(chosen)

@@ -1,0 +1,121 @@
+"""Which language a text is in.
+
+py3langid (a maintained fork of langid.py, Lui and Baldwin 2012): naive Bayes over byte n-grams, 142 languages, a model
+of 5 MB in the package, nothing to download. On whole sentences it is nearly always right; on a few words only where it
+has few languages to choose from (docs/guide/multilingual.md has figures).
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import re
+from collections.abc import Iterable, Sequence
+from importlib.metadata import version
+from typing import Any
+
+from hf_nmt.errors import ConfigError, need
+
+# ISO 639-3 of NLLB and its like -> the codes of the detector, for languages where the first two letters do not do.
+_THREE_LETTERS = {
+    "afr": "af", "amh": "am", "arb": "ar", "ara": "ar", "asm": "as", "azj": "az", "aze": "az", "bel": "be",
+    "bul": "bg", "ben": "bn", "bos": "bs", "cat": "ca", "ces": "cs", "cze": "cs", "cym": "cy", "wel": "cy",
+    "dan": "da", "deu": "de", "ger": "de", "ell": "el", "gre": "el", "eng": "en", "epo": "eo", "spa": "es",
+    "est": "et", "ekk": "et", "eus": "eu", "pes": "fa", "fas": "fa", "fin": "fi", "fra": "fr", "fre": "fr",
+    "gle": "ga", "gla": "gd", "glg": "gl", "guj": "gu", "hau": "ha", "heb": "he", "hin": "hi", "hrv": "hr",
+    "hat": "ht", "hun": "hu", "hye": "hy", "ind": "id", "ibo": "ig", "isl": "is", "ita": "it", "jpn": "ja",
+    "jav": "jv", "kat": "ka", "kaz": "kk", "khm": "km", "kan": "kn", "kor": "ko", "kmr": "ku", "kir": "ky",
+    "lug": "lg", "lin": "ln", "lao": "lo", "lit": "lt", "lvs": "lv", "lav": "lv", "plt": "mg", "mlg": "mg",
+    "mkd": "mk", "mal": "ml", "khk": "mn", "mon": "mn", "mar": "mr", "zsm": "ms", "msa": "ms", "mlt": "mt",
+    "mya": "my", "npi": "ne", "nep": "ne", "nld": "nl", "dut": "nl", "nob": "no", "nor": "no", "nb": "no",
+    "nno": "nn", "oci": "oc", "ory": "or", "ori": "or", "pan": "pa", "pol": "pl", "pbt": "ps", "pus": "ps",
+    "por": "pt", "ron": "ro", "rum": "ro", "rus": "ru", "kin": "rw", "sin": "si", "slk": "sk", "slv": "sl",
+    "sna": "sn", "som": "so", "als": "sq", "sqi": "sq", "srp": "sr", "swe": "sv", "swh": "sw", "swa": "sw",
+    "tam": "ta", "tel": "te", "tgk": "tg", "tha": "th", "tuk": "tk", "tgl": "tl", "fil": "tl", "tur": "tr",
+    "tat": "tt", "uig": "ug", "ukr": "uk", "urd": "ur", "uzn": "uz", "uzb": "uz", "vie": "vi", "xho": "xh",
+    "ydd": "yi", "yor": "yo", "zho": "zh", "chi": "zh", "cmn": "zh", "zul": "zu",
+}  # fmt: skip
+_NO_LANGUAGE = "zxx"  # the detector's class of texts that are none
+
+
+def identify(texts: Iterable[str], candidates: Sequence[str] | None = None) -> list[tuple[str | None, float]]:
+    """The language of each text, and how sure that is.
+
+    Args:
+        texts: sentences or longer.
+        candidates: codes to choose from, in any usual spelling (`de`, `pt-BR`, `deu_Latn`); None chooses among all
+            that are known. The fewer, the better the answer for short texts.
+
+    Returns:
+        (code, probability) of each: the code as it stands in `candidates`, else that of ISO 639; None where a text
+        has no letters. The probability is that of the model, whose features are not independent: on sentences it is
+        mostly near 1, and what is below 0.5 is a guess.
+
+    Raises:
+        NmtError: the extra `language` is not installed.
+        ConfigError: a candidate is not known, or two of them are one language.
+    """
+    if candidates is None:
+        spelling = {code: code for code in known_languages()}
+    else:
+        spelling = {}
+        for code in candidates:
+            if (name := primary(code)) in spelling and spelling[name] != code:
+                raise ConfigError(
+                    f"Languages {spelling[name]} and {code} cannot be told apart: for the detector both are {name}."
+                )
+            spelling[name] = code
+        check(list(spelling.values()))
+    identifier = _restricted(tuple(sorted(spelling)) if candidates is not None else None)
+    found: list[tuple[str | None, float]] = []
+    for text in texts:
+        if not any(character.isalpha() for character in text):
+            found.append((None, 0.0))
+            continue
+        name, probability = identifier.classify(text)
+        found.append((None if name == _NO_LANGUAGE else spelling[name], float(probability)))
+    return found
+
+
+def known_languages() -> list[str]:
+    """Codes that the detector knows, sorted."""
+    return sorted(_known())
+
+
+def check(codes: Iterable[str]) -> None:
+    """Raise ConfigError for languages that the detector does not know."""
+    if unknown := [code for code in codes if primary(code) not in known_languages()]:
+        raise ConfigError(
+            f"The detector does not know {', '.join(unknown)}. It knows: {', '.join(known_languages())}."
+        )
+
+
+def detector() -> str:
+    """Name and version of the detector, for signatures."""
+    need("py3langid", "language")
+    return f"py3langid-{version('py3langid')}"
+
+
+def primary(code: str) -> str:
+    """The detector's own code of a language: `deu_Latn` -> `de`."""
+    language = re.split("[-_]", code.strip().lower())[0]
+    return _THREE_LETTERS.get(language, language)
+
+
+@functools.cache
+def _known() -> frozenset[str]:
+    return frozenset(str(name) for name in _identifier().nb_classes) - {_NO_LANGUAGE}
+
+
+@functools.cache
+def _identifier() -> Any:
+    langid = need("py3langid.langid", "language")
+    return langid.LanguageIdentifier.from_model_file(langid.MODEL_FILE, norm_probs=True)
+
+
+@functools.cache
+def _restricted(names: tuple[str, ...] | None) -> Any:
+    """The identifier for these languages; all share the arrays of the model."""
+    identifier = copy.copy(_identifier())
+    identifier.set_languages(list(names) if names is not None else None)
+    return identifier

@@ -20,7 +20,7 @@ from hf_nmt.models.tokenization_nmt import language_tag
 from hf_nmt.tokenizer_training import TokenizerSettings, train_tokenizer
 from hf_nmt.training.preparation import check_languages
 from hf_nmt.training.recipe import TrainingRecipe
-from hf_nmt.training.texts import TrainingData
+from hf_nmt.training.texts import TrainingCorpus, TrainingData
 
 
 @pytest.fixture
@@ -149,7 +149,7 @@ def test_rows_of_a_single_corpus_may_name_their_languages(tmp_path, monkeypatch)
     rows = [{"source": "a", "target": "b", "source_language": "de", "target_language": code} for code in
             ("en", "fr", "en", None)]  # fmt: skip
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    data = TrainingData(train=CorpusSettings(path=str(path)), sampling_temperature=5)
+    data = TrainingData(train=TrainingCorpus(path=str(path)), sampling_temperature=5)
     with pytest.raises(ConfigError) as error:
         data.load()
     assert error.value.findings == [

@@ -24,7 +24,7 @@ from hf_nmt.training import languages
 MANIFEST = "manifest.json"
 
 # Of a stream, to find the languages of its rows.
-_ROWS_LOOKED_AT = 10_000
+_ROWS_LOOKED_AT = 1000
 _EXAMPLES = {"source_language": "de", "target_language": "en"}
 
 

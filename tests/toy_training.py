@@ -105,7 +105,9 @@ def make_run(folder, **changes) -> runs.Run:
     )
 
 
-def make_trainer(run, *, model=None, pairs=None, sampler=None, validation=None, **settings) -> TranslationTrainer:
+def make_trainer(
+    run, *, model=None, pairs=None, sampler=None, collator=None, validation=None, **settings
+) -> TranslationTrainer:
     pairs = make_pairs(64) if pairs is None else pairs
     defaults = {"max_steps": 20, "eval_strategy": "no", "save_steps": 10, "logging_steps": 5, "warmup_steps": 4}
     training = TrainingSettings(**(defaults | settings))
@@ -116,7 +118,7 @@ def make_trainer(run, *, model=None, pairs=None, sampler=None, validation=None, 
         run,
         tokenizer=make_tokenizer(),
         sampler=sampler if sampler is not None else GroupSampler(len(pairs), 8),
-        collator=collate,
+        collator=collate if collator is None else collator,
         train_dataset=pairs,
         validation=validation,
     )

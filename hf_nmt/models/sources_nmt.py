@@ -29,7 +29,7 @@ class Selection(NamedTuple):
     """What a pair of languages asks of a translation.
 
     Attributes:
-        source_language: code of the sources where it is known.
+        source_language, target_language: the model's own codes, where they are known.
         prefix: text in front of each source.
         forced_bos_token_id: token that each translation must open with; None where there is none.
         decoder_start_token_id: token that the decoder starts from; None where it is the model's own.
@@ -39,6 +39,7 @@ class Selection(NamedTuple):
     prefix: str = ""
     forced_bos_token_id: int | None = None
     decoder_start_token_id: int | None = None
+    target_language: str | None = None
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Languages:
             "prefix": as an instruction in front of the source (T5);
             "fixed": not at all.
         prefixes: the instructions, by (source, target).
-        usual: the pair that is meant where none is named; for "prefix".
+        usual: the pair that is meant where none is named; for "text" and "prefix".
     """
 
     tokenizer: Any
@@ -77,7 +78,9 @@ class Languages:
         if source is None and (own := getattr(tokenizer, "source_lang", None)) and is_known(own):
             source = own  # and not a group of languages, such as `mul` or `ROMANCE` of Marian
         if codes := getattr(tokenizer, "supported_language_codes", None):
-            return cls(tokenizer, (source,) if source else (), tuple(code.strip("<>") for code in codes), "text")
+            usual = None, getattr(config, "target_language", None)
+            targets = tuple(code.strip("<>") for code in codes)
+            return cls(tokenizer, (source,) if source else (), targets, "text", usual=usual)
         if prefixes := _prefixes(config):
             sources, targets = (tuple(dict.fromkeys(codes)) for codes in zip(*prefixes, strict=True))
             usual = source, getattr(config, "target_language", None)
@@ -102,13 +105,14 @@ class Languages:
         if self.kind in ("forced", "start"):
             ids = getattr(self.tokenizer, "lang_code_to_id", None) or {}
             token = ids.get(target, self.tokenizer.convert_tokens_to_ids(target))
-            return Selection(source, "", **{_TOKENS[self.kind]: token})
+            return Selection(source, target_language=target, **{_TOKENS[self.kind]: token})
         source = source or (self.sources[0] if len(self.sources) == 1 else None)
         if self.kind == "text":
-            return Selection(source, f">>{target}<< " if target is not None else "")
+            return Selection(source, f">>{target}<< " if target is not None else "", target_language=target)
         if self.kind == "prefix":
-            return Selection(source, self._instruction(source, target))
-        return Selection(source)
+            return Selection(source, self._instruction(source, target), target_language=target)
+        target = target or (self.targets[0] if len(self.targets) == 1 else None)
+        return Selection(source, target_language=target)
 
     def _instruction(self, source: str | None, target: str | None) -> str:
         if source is None or target is None:

@@ -192,15 +192,15 @@ def adopt_languages(
         tasks[task] = dict(tasks.get(task) or {}) | {"prefix": source_prefix}
         config.task_specific_params = tasks
         kind = "prefix"
-    if kind in ("fixed", "prefix", "text"):
+    if kind in ("fixed", "text"):
         config.source_language = source_language
-    if kind in ("fixed", "prefix"):
+    if kind == "fixed":
         config.target_language = target_language
     if kind == "fixed" and isinstance(tokenizer, NmtTokenizer):
         tokenizer.source_languages, tokenizer.target_languages = [source_language], [target_language]
         tokenizer.src_lang, tokenizer.tgt_lang = source_language, target_language
     try:
-        return Languages.of(config, tokenizer).select(source_language, target_language)
+        selected = Languages.of(config, tokenizer).select(source_language, target_language)
     except ValueError as error:
         if kind != "prefix":
             raise
@@ -208,6 +208,9 @@ def adopt_languages(
             f"{error} Write what is to stand in front of each source, such as "
             'model.source_prefix="translate French to English: ", or model.source_prefix="" for nothing.'
         ) from error
+    if kind in ("text", "prefix"):  # the pair that is meant where none is named
+        config.source_language, config.target_language = selected.source_language, selected.target_language
+    return selected
 
 
 def adopt_pairs(

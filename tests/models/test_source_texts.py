@@ -15,14 +15,14 @@ NOTHING = SimpleNamespace()
 
 def test_a_model_that_tells_nothing_takes_every_language():
     languages = Languages.of(NOTHING, NOTHING)
-    assert languages.select("de", "en") == ("de", "", None, None)
-    assert languages.select(None, None) == (None, "", None, None)
+    assert languages.select("de", "en") == ("de", "", None, None, "en")
+    assert languages.select(None, None) == (None, "", None, None, None)
 
 
 def test_one_pair_from_the_configuration():
     languages = Languages.of(SimpleNamespace(source_language="de", target_language="en"), NOTHING)
-    assert languages.select(None, None) == ("de", "", None, None)
-    assert languages.select("de", "en") == ("de", "", None, None)
+    assert languages.select(None, None) == ("de", "", None, None, "en")
+    assert languages.select("de", "en") == ("de", "", None, None, "en")
     with pytest.raises(ValueError, match="The target language 'ko' was asked for; this model has en."):
         languages.select("de", "ko")
 
@@ -30,7 +30,7 @@ def test_one_pair_from_the_configuration():
 def test_marian_writes_the_target_language_in_front_of_the_source():
     tokenizer = SimpleNamespace(source_lang="en", supported_language_codes=[">>fra<<", ">>spa<<"])
     languages = Languages.of(NOTHING, tokenizer)
-    assert languages.select(None, "spa") == ("en", ">>spa<< ", None, None)
+    assert languages.select(None, "spa") == ("en", ">>spa<< ", None, None, "spa")
     with pytest.raises(ValueError, match="'deu' was asked for; this model has fra, spa."):
         languages.select(None, "deu")
 
@@ -44,7 +44,7 @@ def test_forced_first_tokens():
     languages = Languages.of(NOTHING, tokenizer)
     with pytest.raises(ValueError, match="several target languages; choose one of de_DE, en_XX, pt_BR, pt_PT"):
         languages.select(None, None)
-    assert languages.select("de", "en-XX") == ("de_DE", "", 7, None)
+    assert languages.select("de", "en-XX") == ("de_DE", "", 7, None, "en_XX")
     assert (tokenizer.src_lang, tokenizer.tgt_lang) == ("de_DE", "en_XX")
     with pytest.raises(ValueError, match="'pt' was asked for"):
         languages.select(None, "pt")
@@ -62,7 +62,7 @@ def test_tags_of_our_own_tokenizer():
     languages = Languages.of(NOTHING, tokenizer)
     with pytest.raises(ValueError, match="choose one of de, fr"):
         languages.select(None, None)
-    assert languages.select(None, "fr") == ("en", "", None, None)
+    assert languages.select(None, "fr") == ("en", "", None, None, "fr")
     tag = tokenizer.convert_tokens_to_ids("<2fr>")
     (text,) = encode_texts(["balo. delo."], tokenizer, language="en")
     assert [ids[0] for ids in text.sentences] == [tag, tag]

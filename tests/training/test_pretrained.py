@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import families
 import pytest
+import torch
+from safetensors.torch import load_file
 from settings_walk.keys import recipe_module
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
@@ -50,19 +53,66 @@ def train(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", families.FAMILIES)
-def test_every_family_is_trained_and_translates(name, train):
+def test_every_family_is_trained_and_writes_the_language_of_the_run(name, train):
     run = train(name)
     record = json.loads((run / "run.json").read_text())
     assert record["status"] == "finished" and record["pretrained"].keys() == {"path", "hash"}
     report = json.loads((run / "tokenizer_report.json").read_text())
     assert report["target"]["unknown_rate"] == 0 and report["target"]["round_trip"]["failures"] == 0
+
     model, tokenizer = AutoModelForSeq2SeqLM.from_pretrained(run / "best"), AutoTokenizer.from_pretrained(run / "best")
-    translator = load_translator(run / "best", "cpu")
-    sources, _ = families.pairs(4, seed=9)
-    settings = DecodingSettings(num_beams=1, max_target_length=9, split_sentences=False)
-    ours = [n_best[0].text for n_best in translator.translate(sources, settings)]
-    assert model.generation_config.num_beams == 2 and len(ours) == 4
-    assert tokenizer(sources)["input_ids"] == translator.tokenizer(sources)["input_ids"]
+    family, settings = families.FAMILIES[name], model.generation_config
+    code = tokenizer.convert_tokens_to_ids(LANGUAGE_TOKENS.get(name, family.target))
+    forced, starts = name in ("m2m_100", "nllb", "mbart50"), name == "mbart"
+    assert (settings.forced_bos_token_id == code, settings.decoder_start_token_id == code) == (forced, starts)
+    if forced or starts:
+        assert (tokenizer.src_lang, tokenizer.tgt_lang) == (family.source, family.target)
+    sources, _ = families.pairs(5, seed=10)
+    for source in sources:  # nothing is said of languages
+        inputs = tokenizer(source, return_tensors="pt", return_token_type_ids=False)
+        ids = model.generate(**inputs)[0].tolist()
+        assert len(ids) <= 21
+        assert not forced or ids[1] == code
+        assert not starts or ids[0] == code
+    decoding = DecodingSettings(num_beams=1, max_target_length=9, split_sentences=False)
+    own = [n_best[0].text for n_best in load_translator(run / "best", "cpu").translate(sources, decoding)]
+    told = {"source_language": family.source, "target_language": family.target}
+    told = [n_best[0].text for n_best in load_translator(run / "best", "cpu", **told).translate(sources, decoding)]
+    assert own == told
+
+
+LANGUAGE_TOKENS = {"m2m_100": "__de__"}
+
+
+# All families are resumed; the fast tests take one of each kind of tokenizer.
+RESUMED = [
+    name if name in ("nmt", "marian", "nllb") else pytest.param(name, marks=pytest.mark.slow)
+    for name in families.FAMILIES
+]
+
+
+@pytest.mark.parametrize("name", RESUMED)
+def test_a_run_that_was_stopped_goes_on_bit_by_bit_without_the_model_it_came_from(name, train, tmp_path, monkeypatch):
+    more = ("training.save_steps=1", "training.eval_steps=4", "model.dropout=0.2")
+    whole = train(name, *more)
+
+    def stop(self, args, state, control, **kwargs):
+        if state.global_step == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("hf_nmt.training.callbacks.ProgressBar.on_step_end", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(name, *more)
+    (stopped,) = set((tmp_path / "runs").iterdir()) - {whole}
+    shutil.rmtree(tmp_path / "model")
+    assert recipe_module("train").main([f"resume={stopped}"]) == 0
+    for file in ("checkpoints/step-4", "best"):
+        weights = [load_file(run / file / "model.safetensors") for run in (whole, stopped)]
+        assert weights[0].keys() == weights[1].keys()
+        assert all(torch.equal(weights[1][key], tensor) for key, tensor in weights[0].items())
+    for file in ("config.json", "generation_config.json"):
+        assert (whole / "best" / file).read_text() == (stopped / "best" / file).read_text()
 
 
 REFUSED = {

@@ -23,6 +23,9 @@ from hf_nmt.training.saved import check_checkpoint, check_saved
 from hf_nmt.training.trainer import TranslationTrainer
 from hf_nmt.training.validation import ValidationResult, search_text
 
+# Tokens that `generate` of a model without absolute positions (T5) may write: what T5 was trained on.
+_NO_POSITIONS_LENGTH = 512
+
 logger = logging.getLogger(__name__)
 
 
@@ -187,9 +190,8 @@ def _set_generation(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, 
     every = DecodingSettings(num_beams=2, do_sample=True).generate_kwargs()
     model.generation_config.update(**(dict.fromkeys(every) | decoding.generate_kwargs()))
     # Otherwise a plain `generate` would stop after 20 tokens. One position is the start symbol's.
-    limit = source_limit(model, tokenizer)
-    if limit is not None:
-        model.generation_config.max_length = min(limit, (decoding.max_target_length or limit) + 1)
+    limits = [source_limit(model, tokenizer), decoding.max_target_length and decoding.max_target_length + 1]
+    model.generation_config.max_length = min(filter(None, limits), default=_NO_POSITIONS_LENGTH)
 
 
 def save_adapter(

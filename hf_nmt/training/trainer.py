@@ -333,7 +333,7 @@ class TranslationTrainer(Seq2SeqTrainer):
             load_checkpoint(self.model, Path(resume_from_checkpoint))
             return
         super()._load_from_checkpoint(str(resume_from_checkpoint), model)
-        (model or self.model).tie_weights()
+        self._tie(model or self.model)
 
     def trained_weights(self) -> dict[str, torch.Tensor]:
         """A copy of what a checkpoint holds: all weights, or those of the adapter."""
@@ -350,7 +350,12 @@ class TranslationTrainer(Seq2SeqTrainer):
             load_adapter_weights(self.model, weights)
         else:
             self._issue_warnings_after_load(self.model.load_state_dict(weights, strict=False))
-            self.model.tie_weights()
+            self._tie(self.model)
+
+    @staticmethod
+    def _tie(model: PreTrainedModel) -> None:
+        # As it was loaded: by its class alone, mT5 and T5 1.1 would lose the output projection that they have.
+        model.tie_weights(recompute_mapping=False)
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
         """Tied weights are saved once, and some are made anew; any other difference is an error."""

@@ -2,16 +2,19 @@ from __future__ import annotations
 
 import json
 
+import families
 import pytest
 import torch
 from toy_training import GroupSampler, make_marian, make_model, make_run, make_tokenizer, make_trainer
 from transformers import BertConfig, EncoderDecoderConfig, EncoderDecoderModel
 
 from hf_nmt.errors import NmtError
+from hf_nmt.generation.decoding import DecodingSettings
 from hf_nmt.training import checkpoints
-from hf_nmt.training.finish import choose_model
+from hf_nmt.training.finish import choose_model, save_model
 from hf_nmt.training.saved import WEIGHTS, check_checkpoint
 from hf_nmt.training.trainer import TranslationTrainer
+from hf_nmt.translators import load_model
 
 
 def make_composite():
@@ -112,3 +115,22 @@ def test_a_broken_checkpoint_does_not_get_into_the_average(tmp_path, caplog):
     assert "step-6 is not used" in caplog.text and "SHA-256 differs" in caplog.text
     expected = checkpoints.average_weights([checkpoints.folder_of(run.checkpoints, step) for step in (2, 4, 8)])
     assert all(torch.equal(trainer.model.state_dict()[name], tensor) for name, tensor in expected.items())
+
+
+def test_an_output_projection_of_its_own_stays(tmp_path):
+    # The class of mT5 ties it to the embeddings; published models have both.
+    model, tokenizer = families.load("mt5")
+    model.lm_head.weight = torch.nn.Parameter(torch.randn_like(model.lm_head.weight))
+    model.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    loaded, _ = load_model(tmp_path / "model")
+    trainer = make_trainer(make_run(tmp_path / "runs"), model=loaded)
+    expected = trainer.trained_weights()
+    assert not torch.equal(expected["lm_head.weight"], expected["shared.weight"])
+    trainer.load_weights(expected)
+    trainer._load_from_checkpoint(tmp_path / "model")
+    after = trainer.model.state_dict()
+    assert all(torch.equal(after[name], tensor) for name, tensor in expected.items())
+    assert trainer.model.shared.weight is trainer.model.decoder.embed_tokens.weight
+    save_model(trainer.model, tokenizer, tmp_path / "best", DecodingSettings())
+    assert torch.equal(load_model(tmp_path / "best")[0].lm_head.weight, expected["lm_head.weight"])

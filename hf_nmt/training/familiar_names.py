@@ -80,7 +80,7 @@ _ANSWERS: dict[tuple[str, ...], str] = {
     ("relu_dropout", "transformer_dropout_ffn"): "write model.activation_dropout",
     ("transformer_dropout",): "write model.dropout",
     ("transformer_dropout_attention",): "write model.attention_dropout",
-    ("arch", "architecture"): "write model.d_model and its neighbours; --config production has the shape of the base transformer",
+    ("arch", "architecture"): "write model.d_model and its neighbours; --config production has the base transformer",
     # data and tokenizer
     ("source_lang", "src_lang"): "write data.source_language",
     ("target_lang", "tgt_lang", "trg_lang"): "write data.target_language",

@@ -143,6 +143,9 @@ _LOGIN = "log in with `hf auth login`, or set HF_TOKEN in the environment"
 _CACHE = "texts and token ids are kept in the datasets cache and read again where their content is the same"
 _SHAPE = "the shape of a new model is in the `model` section; a trained one brings its own"
 
+# Their values stay out of the log.
+SECRETS = {"token", "use_auth_token", "hub_token", "push_to_hub_token"}
+
 ARGUMENTS: dict[str, str | Converted | NoCounterpart] = {
     # ModelArguments
     "model_name_or_path": "model.pretrained",
@@ -278,7 +281,7 @@ def map_arguments(given: Given) -> list[Mapped]:
         raise ConfigError(findings)
     mapped = []
     for name, value in given.items():
-        entry, argument = known[name], f"{name}={_text(value)}"
+        entry, argument = known[name], f"{name}={'***' if name in SECRETS else _text(value)}"
         if isinstance(entry, NoCounterpart):
             mapped.append(Mapped(argument, {}, entry.why))
         elif value is None:

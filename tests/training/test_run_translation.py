@@ -18,6 +18,7 @@ from hf_nmt.training.run_translation import (
     ARGUMENTS,
     NOT_GIVEN,
     OPTION,
+    SECRETS,
     NoCounterpart,
     command_line,
     known_arguments,
@@ -140,8 +141,17 @@ def test_what_has_no_counterpart_says_why_and_what_to_do():
     assert len(reasons) > 15
     for name, reason in reasons.items():
         mapped, _ = settings({name: "x"})
-        line = next(line for line in mapped if line.argument == f"{name}=x")
+        shown = "***" if name in SECRETS else "x"
+        line = next(line for line in mapped if line.argument == f"{name}={shown}")
         assert line.settings == {} and reason in str(line) and "no counterpart" in str(line)
+
+
+def test_tokens_stay_out_of_the_report():
+    secret = dict.fromkeys(SECRETS, "hf_secret")
+    assert len(secret) == 4
+    lines = [str(line) for line in map_arguments(NEEDED | secret)]
+    assert not any("hf_secret" in line for line in lines)
+    assert sum("=***: no counterpart" in line for line in lines) == 4
 
 
 def test_arguments_of_the_trainer_keep_their_names():

@@ -29,7 +29,7 @@ from hf_nmt.vocabularies.tokenizer_files import (
 )
 
 REPORT = "vocabulary.json"
-NUM_PROBES, PROBE_LENGTH = 8, 48
+NUM_SENTENCES, NUM_AT_RANDOM, PROBE_LENGTH = 8, 2, 48  # few, as each position has a logit of every token
 TOLERANCE = 1e-5  # of logits; of the largest where that is above 1, and more where weights have fewer digits
 
 logger = logging.getLogger(__name__)
@@ -143,9 +143,11 @@ def _probes(
     for side, origins in zip(BOTH, (source, target), strict=True):
         kept = {*new_ids(origins)} - {pad}
         column = texts[side]
-        sample = [column[len(column) * number // NUM_PROBES] for number in range(NUM_PROBES)] if len(column) else []
+        sample = (
+            [column[len(column) * number // NUM_SENTENCES] for number in range(NUM_SENTENCES)] if len(column) else []
+        )
         sentences = [[i for i in ids if i in kept] for ids in files.ids(side, sample)]
-        at_random = [draw.choices(sorted(kept), k=limit) for _ in range(NUM_PROBES)]
+        at_random = [draw.choices(sorted(kept), k=limit) for _ in range(NUM_AT_RANDOM)]
         rows.append([ids[: limit - 1] for ids in (*sentences, *at_random)])
     # An empty row is no input; the start symbol is one of the decoder.
     eos, start = model.config.eos_token_id, model.config.decoder_start_token_id

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import random
 
 import families
 import pytest
 import torch
+from sentencepiece import sentencepiece_model_pb2
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from hf_nmt.errors import ConfigError, DataError, NmtError
@@ -325,6 +327,48 @@ def test_pieces_of_one_side_alone(name, folder_of, adapted):
     assert max(map(len, written(after, "source", ["zézayer"]))) <= max(map(len, written(both, "source", ["zézayer"])))
     # A word of the other side is not learnt.
     assert len(written(after, "target", ["gumybu"])[0]) > len(written(both, "target", ["gumybu"])[0])
+
+
+@pytest.fixture
+def published_nllb(tmp_path):
+    """NLLB as it was published: codes before the mask, added tokens by id, SentencePiece's normalisation."""
+    folder = families.make("nllb", tmp_path / "published")
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    special, mask, codes = (tokenizer["added_tokens"][part] for part in (slice(4), slice(4, 5), slice(5, None)))
+    tokenizer["added_tokens"] = [*special, *codes, *mask]
+    first = min(token["id"] for token in (*codes, *mask))
+    for number, token in enumerate([*codes, *mask]):
+        token["id"] = first + number
+    index = {token["content"]: token["id"] for token in tokenizer["added_tokens"]}
+    for token in tokenizer["post_processor"]["special_tokens"].values():
+        token["ids"] = [index[name] for name in token["tokens"]]
+    proto = sentencepiece_model_pb2.ModelProto()
+    proto.ParseFromString(families._sentencepiece("bpe", "both"))
+    charsmap = base64.b64encode(proto.normalizer_spec.precompiled_charsmap).decode()
+    spaces = {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "}
+    steps = [{"type": "Precompiled", "precompiled_charsmap": charsmap}, spaces]
+    tokenizer["normalizer"] = {"type": "Sequence", "normalizers": steps}
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    config["additional_special_tokens"] = config.pop("extra_special_tokens")
+    config["added_tokens_decoder"] = {
+        str(token["id"]): {name: fact for name, fact in token.items() if name != "id"}
+        for token in tokenizer["added_tokens"]
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_nllb_as_it_was_published(published_nllb, tmp_path):
+    texts = {"source": ["ｂａｌｏ  ﬁ " + text for text in SOURCES], "target": TARGETS}
+    adapt(published_nllb, tmp_path / "new", texts, trim=True, add_languages=["xxx_Latn"])
+    before, after = opened(published_nllb), opened(tmp_path / "new")
+    assert_kept_tokens_are_equal(before, after)
+    old, new = before[1].get_vocab(), after[1].get_vocab()
+    assert old["<mask>"] > old["zul_Latn"] and new["xxx_Latn"] > new["<mask>"] > new["zul_Latn"] > new["ace_Arab"]
+    assert len(new) < len(old)
+    for tokenizer in (before[1], after[1]):
+        assert tokenizer.tokenize("ｂａｌｏ  ﬁ") == before[1].tokenize("balo fi")
 
 
 def test_several_languages_and_new_pieces_at_once(folder_of, tmp_path):

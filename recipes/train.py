@@ -117,6 +117,8 @@ def main(argv: list[str]) -> int:
             summary = write_summary(trainer, chosen, candidates)
             plot_run(run.folder)
             write_card(run.best)
+            if run.adapter.is_dir():
+                write_card(run.adapter)
             logger.info("\n%s", "\n".join(summary_lines(trainer, summary)))
     if trainer.is_world_process_zero():
         sys.stdout.write(f"{run.best}\n")

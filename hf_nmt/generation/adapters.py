@@ -133,6 +133,7 @@ def write_adapter(model: Any, folder: str | Path) -> None:
     save_file(weights, folder / ADAPTER_WEIGHTS, {"format": "pt"} | ({} if found is None else {_BASE_HASH: found}))
     plain = model.config.to_dict()
     plain.pop("quantization_config", None)  # an adapter is merged into full weights
+    plain.pop("_name_or_path", None)  # it stands in the adapter's configuration
     write_json(folder / MODEL_CONFIG, plain)
     model.generation_config.save_pretrained(folder)
 

@@ -92,6 +92,8 @@ def test_a_run_of_every_family(name, train, tmp_path):
     assert merged.generation_config.to_dict() == alone.generation_config.to_dict()
     folder = run / "checkpoints" / "step-6"
     assert adapters.is_adapter(folder) and not (folder / "model.safetensors").exists()
+    assert "library_name: peft" in (run / "adapter" / "README.md").read_text()
+    assert str(tmp_path) not in (run / "adapter" / "model_config.json").read_text()
     summary = json.loads((run / "summary.json").read_text())
     assert summary["parameters"] == merged.num_parameters()
 

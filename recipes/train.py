@@ -110,7 +110,7 @@ def main(argv: list[str]) -> int:
         chosen, candidates = choose_model(trainer)
         if pretrained is not None and settings.model.adapter is not None:
             full = settings.model.model_copy(update={"quantization": None})
-            load = functools.partial(pretrained.load, full, **settings.data.languages)
+            load = functools.partial(pretrained.load, full, **languages)
             chosen = merge_adapter(trainer, tokenizer, settings.decoding, chosen, load)
         if trainer.is_world_process_zero():
             save_model(trainer.model, tokenizer, run.best, settings.decoding)

@@ -66,7 +66,11 @@ def test_what_cannot_be_merged(adapter, tmp_path):
         main(adapter, f"output={adapter}", "overwrite=true")
     with pytest.raises(ConfigError, match="base: .*nowhere: there is no such folder"):
         main(adapter, f"output={tmp_path / 'merged'}", f"base={tmp_path / 'nowhere'}")
-    families.make("nllb", tmp_path / "other")
+    other, tokenizer = families.load("m2m_100")
+    with torch.no_grad():
+        other.model.shared.weight[5] += 1
+    other.save_pretrained(tmp_path / "other")
+    tokenizer.save_pretrained(tmp_path / "other")
     with pytest.raises(NmtError, match="is an adapter of other weights than those in .*other"):
         main(adapter, f"output={tmp_path / 'merged'}", f"base={tmp_path / 'other'}")
     assert not (tmp_path / "merged").exists()

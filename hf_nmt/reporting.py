@@ -71,6 +71,13 @@ PLOTS = (
     ),
     Plot("bleu.png", "BLEU on validation", "BLEU", {"eval_bleu": ("BLEU", False)}, best="eval_bleu"),
     Plot("chrf.png", "chrF on validation", "chrF", {"eval_chrf": ("chrF", False)}, best="eval_chrf"),
+    Plot(
+        "off_target.png",
+        "Translations in another language, on validation",
+        "% of translations",
+        {"eval_off_target": ("off-target rate", False)},
+        from_zero=True,
+    ),
 )
 
 
@@ -98,9 +105,9 @@ def plot_run(folder: Path | str) -> list[Path]:
 
 def _with_pairs(plot: Plot, names: Iterable[str]) -> Plot:
     """The plot of a score with a curve for each language pair as well, such as eval_bleu_de-en."""
-    opening = f"{plot.best}_"
+    opening = f"{next(iter(plot.curves))}_"
     pairs = {name: (name.removeprefix(opening), False) for name in sorted(names) if name.startswith(opening)}
-    if plot.best is None or not pairs:
+    if not opening.startswith("eval_") or not pairs:
         return plot
     means = {name: (f"{legend}, mean over pairs", noisy) for name, (legend, noisy) in plot.curves.items()}
     return dataclasses.replace(plot, curves=means | pairs)

@@ -99,6 +99,7 @@ def metric_cases(sees: str) -> dict[str, Case]:
         "chrf.word_order": Case("2", sees),
         "ter.normalized": Case("true", sees),
         "ter.case_sensitive": Case("true", sees),
+        "off_target.candidates": Case("[en,fr,cs]", sees, ("metrics.names=[bleu,off_target]",)),
         "num_bootstrap_samples": Case("0", sees),
         "confidence": Case("0.5", sees),
         "seed": Case("1", sees),

@@ -11,7 +11,7 @@ from toy_training import collate
 from hf_nmt.generation.decoding import DecodingSettings
 from hf_nmt.metrics import MetricSettings
 from hf_nmt.training.recipe import TrainingRecipe
-from hf_nmt.training.validation import Validation, search_text, with_beams
+from hf_nmt.training.validation import Validation, search_text, with_beams, with_off_target
 
 METRICS = MetricSettings(names=["bleu", "chrf"], num_bootstrap_samples=0)
 
@@ -115,3 +115,40 @@ def test_no_samples_are_shown_where_none_are_wanted(copy_system, texts):
 )
 def test_how_translations_were_searched_for_is_told(settings, num_beams, text):
     assert search_text(settings, num_beams) == text
+
+
+def test_each_pair_scores_as_it_does_alone(copy_system, texts, caplog):
+    """The copying model is right for one pair, half right for another."""
+    codes = ["de"] * 6 + ["xx"] * 6
+    targets = [text if row < 9 else "nothing at all" for row, text in enumerate(texts["source"])]
+    mixed = Dataset.from_dict({"source": texts["source"][:], "target": targets, "target_language": codes})
+    mixed = mixed.select([0, 6, 7, 1, 2, 8, 9, 10, 3, 4, 11, 5])
+    model = copy_system[0]
+    result = make(copy_system, mixed).run(model, token_loss(model))
+    assert result.translations == mixed["source"][:], "in the order of the rows"
+    alone = {}
+    for code in ("de", "xx"):
+        rows = [row for row, own in enumerate(mixed["target_language"]) if own == code]
+        alone[code] = make(copy_system, mixed.select(rows)).run(model, token_loss(model))
+        for name in ("bleu", "chrf"):
+            assert result.metrics[f"{name}_de-{code}"] == alone[code].metrics[name]
+    for name in ("bleu", "chrf"):
+        assert result.metrics[name] == pytest.approx(sum(one.metrics[name] for one in alone.values()) / 2)
+    assert [(score.name, score.data.domain, score.n) for score in result.scores] == [
+        ("BLEU", None, 12), ("chrF2", None, 12), ("BLEU", "de-de", 6), ("chrF2", "de-de", 6), ("BLEU", "de-xx", 6),
+        ("chrF2", "de-xx", 6),
+    ]  # fmt: skip
+    assert result.scores[0].signature.startswith("mean:2|nrefs:1|case:mixed")
+    assert [line.partition(" ")[0] for line in result.score_lines()] == ["BLEU", "de-de:", "de-xx:"]
+    assert (
+        "The share of translations in a wrong language is not measured. The detector does not know xx" in caplog.text
+    )
+
+
+def test_the_off_target_rate_is_measured_where_there_are_several_target_languages():
+    pytest.importorskip("py3langid")
+    several = with_off_target(METRICS, [("en", "de"), ("en", "fr")])
+    assert several.names == ["bleu", "chrf", "off_target"] and several.off_target.candidates == ["en", "de", "fr"]
+    assert with_off_target(METRICS, [("en", "de"), ("fr", "de")]) == METRICS
+    asked = METRICS.model_copy(update={"names": ["off_target"]})
+    assert with_off_target(asked, [("en", "de")]).off_target.candidates == ["en", "de"]

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
 from hf_nmt.errors import DataError
+from hf_nmt.models.sources_nmt import some_target
 from hf_nmt.models.tokenization_nmt import SPECIAL_TOKENS, NmtTokenizer
 from hf_nmt.tokenizer_training import BYTES, CHUNK, SPACE, chosen_texts
 
@@ -93,7 +94,8 @@ def measure_tokenizer(
     sides = [list(texts) for texts in chosen_texts(sources, targets, max_sentences)]
     report: dict[str, Any] = {"sentences": len(sides[0]), "tokenizer_class": type(tokenizer).__name__}
     for name, argument, texts in zip(("source", "target"), ("text", "text_target"), sides, strict=True):
-        found = report[name] = _measure_side(tokenizer, argument, texts)
+        with some_target(tokenizer):
+            found = report[name] = _measure_side(tokenizer, argument, texts)
         if found["unknown_rate"] > max_unknown:
             logger.warning(
                 "The tokenizer of the pretrained model does not know %.1f%% of the %s tokens: they are %s to the "

@@ -65,6 +65,9 @@ class TrainRecipe(TrainingRecipe):
             )
         return self
 
+    def check_files(self) -> list[str]:
+        return super().check_files() + (self.model.check_files() if self.resume is None else [])
+
 
 SETTINGS = TrainRecipe
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 
 import pytest
+from families import make
 from small_models import SPECIAL, WORDS, word_tokenizer
 from transformers import MarianConfig, MarianMTModel, PreTrainedTokenizerFast
 
@@ -104,3 +106,16 @@ def test_wrong_devices_and_languages(folder):
     (folder / "config.json").write_text(json.dumps(config | {"source_language": "ko", "target_language": "en"}))
     with pytest.raises(ConfigError, match="The target language 'de' was asked for; this model has en"):
         load_translator(folder, "cpu", target_language="de")
+
+
+def test_a_tokenizer_that_needs_sentencepiece_says_how_to_install_it(tmp_path, monkeypatch):
+    make("marian", tmp_path)
+    load_translator(tmp_path, "cpu")
+
+    def without(*given, **options):
+        raise ImportError("MarianTokenizer requires the SentencePiece library")
+
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", without)
+    monkeypatch.setitem(sys.modules, "sentencepiece", None)
+    with pytest.raises(NmtError, match=r"'sentencepiece' is needed here .* pip install \"hf_nmt\[sentencepiece\]\""):
+        load_translator(tmp_path, "cpu")

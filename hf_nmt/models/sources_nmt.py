@@ -5,11 +5,12 @@ The same for the translation pipeline and the translator of hf_nmt, and for ever
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
 import itertools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -121,6 +122,20 @@ class Languages:
             pairs = _listed(f"{one}-{other}" for one, other in self.prefixes)
             raise ValueError(f"{source}-{target} was asked for; this model has {pairs}.")
         return self.prefixes[source, target]
+
+
+@contextlib.contextmanager
+def some_target(tokenizer: Any) -> Iterator[None]:
+    """Have a tokenizer of many languages that is set to no target language (M2M100 refuses to encode one then) take
+    that of its sources within the block."""
+    unset = hasattr(tokenizer, "_build_translation_inputs") and tokenizer.tgt_lang is None
+    if unset:
+        tokenizer.tgt_lang = tokenizer.src_lang
+    try:
+        yield
+    finally:
+        if unset:
+            tokenizer.tgt_lang = None
 
 
 _TOKENS = {"forced": "forced_bos_token_id", "start": "decoder_start_token_id"}

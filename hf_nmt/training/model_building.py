@@ -11,11 +11,12 @@ from pydantic import Field
 from transformers import PreTrainedModel
 
 from hf_nmt.config import Settings
-from hf_nmt.errors import ConfigError
+from hf_nmt.errors import ConfigError, NmtError
 from hf_nmt.models.configuration_nmt import NmtConfig
 from hf_nmt.models.modeling_nmt import NmtForConditionalGeneration
 from hf_nmt.models.tokenization_nmt import NmtTokenizer
 from hf_nmt.training.adapters import AdapterSettings, Quantization
+from hf_nmt.translators import find_model
 
 FROM_SAVED_WEIGHTS = (
     "to train a saved model further (to fine-tune it) write model.pretrained=MODEL: its folder, a run folder or an id "
@@ -164,6 +165,14 @@ class ModelSettings(Settings):
         if findings:
             raise ConfigError(findings)
         return self
+
+    def check_files(self) -> list[str]:
+        try:
+            if self.pretrained is not None:
+                find_model(self.pretrained)
+        except NmtError as error:
+            return [f"model.pretrained: {error}"]
+        return []
 
     @pydantic.model_serializer(mode="wrap")
     def _what_holds(self, serialize: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -73,6 +73,8 @@ class Pretrained(NamedTuple):
             write_language(model, self.languages.select(source_language, target_language))
         elif self.languages.kind == "forced":
             model.generation_config.forced_bos_token_id = None
+        elif self.languages.kind == "start":
+            model.generation_config.decoder_start_token_id = model.config.decoder_start_token_id = None
         if settings.adapter is not None:
             add_adapter(model, settings.adapter, revision=self.saved.revision)
         return model

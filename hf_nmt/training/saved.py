@@ -12,7 +12,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, 
 from hf_nmt.config import differences
 from hf_nmt.errors import NmtError
 from hf_nmt.generation import adapters
-from hf_nmt.models.sources_nmt import source_limit
+from hf_nmt.models.sources_nmt import some_target, source_limit
 
 WEIGHTS = "model.safetensors"
 PROBE_TEXTS = ("A probe.", "A second, longer sentence: it must come out the same, 1 2 3.")
@@ -127,15 +127,17 @@ def _probe_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[list[list[int]], lis
     # A tokenizer of several target languages has to be told one.
     languages = getattr(tokenizer, "target_languages", None) or [None]
     told = {"tgt_lang": languages[0]} if len(languages) > 1 else {}
-    sources = [tokenizer(text, **told)["input_ids"] for text in PROBE_TEXTS]
-    targets = [tokenizer(text_target=text, **told)["input_ids"] for text in PROBE_TEXTS]
+    with some_target(tokenizer):
+        sources = [tokenizer(text, **told)["input_ids"] for text in PROBE_TEXTS]
+        targets = [tokenizer(text_target=text, **told)["input_ids"] for text in PROBE_TEXTS]
     return sources, targets, [tokenizer.decode(ids, skip_special_tokens=True) for ids in targets]
 
 
 @torch.no_grad()
 def probe_logits(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[torch.Tensor]:
     """Logits of a few fixed pairs, to compare models by."""
-    start = model.config.decoder_start_token_id
+    own = model.config.decoder_start_token_id, model.config.bos_token_id, model.config.pad_token_id
+    start = next(one for one in own if one is not None)  # of mBART it is the language's, and any will do here
     longest = source_limit(model, tokenizer)
     source_ids, target_ids, _ = _probe_ids(tokenizer)
     pairs = [(source[:longest], target[:longest]) for source, target in zip(source_ids, target_ids, strict=True)]

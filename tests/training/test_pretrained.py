@@ -49,6 +49,7 @@ def train(tmp_path, monkeypatch):
         (folder,) = set((tmp_path / "runs").glob("*")) - before
         return folder
 
+    run.folder, run.recipe = tmp_path, module.main
     return run
 
 
@@ -144,3 +145,20 @@ def test_what_does_not_go_with_the_model_is_refused_before_a_text_is_read(what, 
 def test_rates_of_dropout_have_the_names_of_the_family(train):
     run = train("t5", "model.dropout=0.25")
     assert AutoModelForSeq2SeqLM.from_pretrained(run / "best").config.dropout_rate == 0.25
+
+
+@pytest.mark.parametrize("name", ["m2m_100", "mbart", "nllb"])
+def test_a_model_of_several_targets_of_the_run_is_left_to_be_told(name, train):
+    family = families.FAMILIES[name]
+    families.make(name, train.folder / "model")
+    plain = arguments(name, train.folder)
+    corpora = [one for one in plain if one.startswith(("data.train.", "data.validation."))]
+    kept = [one for one in plain if not one.startswith("data.")]
+    pairs = [
+        one.replace("data.", f"data.pairs.{family.source}-{code}.", 1) for code in family.targets for one in corpora
+    ]
+    assert train.recipe([*kept, *pairs, "training.max_steps=1", "training.save_steps=1"]) == 0
+    (run,) = (train.folder / "runs").iterdir()
+    model, tokenizer = AutoModelForSeq2SeqLM.from_pretrained(run / "best"), AutoTokenizer.from_pretrained(run / "best")
+    assert model.generation_config.forced_bos_token_id is None and tokenizer.tgt_lang is None
+    assert model.generation_config.decoder_start_token_id == (None if name == "mbart" else 2)

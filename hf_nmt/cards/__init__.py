@@ -105,7 +105,6 @@ def make_card(folder: Path | str, choices: CardChoices) -> str:
         signatures=[{"name": name, "signature": text} for name, text in {(s.name, s.signature): 0 for s in scores}],
         confidence=f"{(record.run['settings'].get('metrics') or {}).get('confidence', 0.95):.0%}",
         on_validation=any(score.data.split == "validation" for score in scores),
-        num_candidates=len(record.summary.get("candidates", [])),
         searches=list(dict.fromkeys(filter(None, map(facts.search_of, scores)))),
         samples=facts.samples(record, choices.num_samples),
         splits=facts.splits(record),

@@ -54,7 +54,7 @@ TRACKER_EXTRAS = ("tensorboard", "wandb", "mlflow")
 _BATCHES = "batches are made by the token budget of the `batching` section; set it there"
 _VALIDATION = "validation translates the texts under the `decoding` section and takes no such argument"
 _SHARDED = "checkpoints that resume bit by bit are written for one device or data-parallel processes only"
-_HUB = "nothing is uploaded while training; push the finished model with push_to_hub"
+_HUB = "nothing is uploaded while training; push the finished model with recipes/push.py"
 
 REFUSED: dict[str, str] = {
     "output_dir": "write output_dir at the top level; a run gets its own folder in it",

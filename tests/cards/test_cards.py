@@ -38,7 +38,7 @@ def test_every_fact_is_that_of_its_record(run):
         "# nmt\n", "translates from de to en. It was trained with hf_nmt 0.1.0.",
         'pipeline("translation", model="me/nmt", trust_remote_code=True)',
         "| BLEU | 41.23 | 40.10 to 42.20 | 1,014 | validation text (cdcdcdcdcdcdcdcd) |", f"- BLEU: `{SIGNATURE}`",
-        "also chose the weights among 2 candidates", "Translated with beam search, 5 beams, length penalty 1.0.",
+        "The validation text also chose these weights", "Translated with beam search, 5 beams, length penalty 1.0.",
         "| train | 29,000 | train.de, train.en | `abababababababab` |",
         "| validation | 1,014 | controlled/tiny, split validation | `cdcdcdcdcdcdcdcd` |",
         "- train, encode: dropped: 1,200 too long", "6,808,576; the average of 2 checkpoints (step 3000 to 4000)",

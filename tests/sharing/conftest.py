@@ -29,6 +29,7 @@ def hub(server, monkeypatch, tmp_path) -> HubServer:
     monkeypatch.setattr(
         constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
     )
+    monkeypatch.setattr("transformers.utils.hub._hf_api", None)  # it keeps the address of the first Hub it asked
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))

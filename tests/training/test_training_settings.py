@@ -76,7 +76,7 @@ def test_types_convert_and_words_are_checked():
         ("per_device_train_batch_size=8", "token budget of the `batching` section"),
         ("gradient_checkpointing=true", "write activation_checkpointing"),
         ("generation_num_beams=4", "write decoding.num_beams"),
-        ("push_to_hub=true", "push the finished model with push_to_hub"),
+        ("push_to_hub=true", "push the finished model with recipes/push.py"),
         ("output_dir=x", "write output_dir at the top level"),
         ("deepspeed=x.json", "data-parallel processes only"),
     ],

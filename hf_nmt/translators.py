@@ -156,7 +156,7 @@ class SavedModel:
     def record(self) -> dict[str, Any]:
         """What tells this model from another: its commit on the Hub, or the hash of the folder."""
         if not artifacts.may_be_hub_id(self.path):
-            return {"path": self.path, "hash": fingerprint(artifacts.hash_folder(self.path))}
+            return {"path": self.path, "hash": fingerprint(artifacts.hash_model(self.path))}
         return {"path": self.path, "revision": hub.revision(self.path) if self.revision is None else self.revision}
 
     def _found(self) -> dict[str, Any]:

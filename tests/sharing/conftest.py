@@ -29,6 +29,7 @@ def hub(server, monkeypatch, tmp_path) -> HubServer:
     monkeypatch.setattr(
         constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
     )
+    monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", server.endpoint)
     monkeypatch.setattr("transformers.utils.hub._hf_api", None)  # it keeps the address of the first Hub it asked
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)

@@ -8,8 +8,9 @@ from pathlib import Path
 import families
 import pytest
 import torch
-from settings_walk.inputs import make_varied
-from transformers import pipeline
+from huggingface_hub import ModelCard
+from settings_walk.inputs import make_varied, write_adapter
+from transformers import AutoModelForSeq2SeqLM, pipeline
 
 import hf_nmt
 
@@ -98,3 +99,22 @@ def test_every_family_translates_where_hf_nmt_is_not_installed(hub, elsewhere, t
 def test_where_hf_nmt_is_installed_no_trust_is_needed(hub, elsewhere, tmp_path):
     calls, expected = pushed(["nmt", "marian"], tmp_path)
     assert pulled(elsewhere, calls, with_package=True) == expected
+
+
+def test_an_adapter_is_put_on_the_model_that_it_names(hub, tmp_path):
+    """As the card shows it, with peft alone."""
+    peft = pytest.importorskip("peft")
+    write_adapter(tmp_path / "adapter", saved("nmt", tmp_path / "base"), seed=3)
+    hf_nmt.push_to_hub(tmp_path / "base", "me/base")
+    hf_nmt.push_to_hub(tmp_path / "adapter", "me/adapter", base_model="me/base")
+    model = AutoModelForSeq2SeqLM.from_pretrained("me/base")
+    before = model.state_dict()["model.decoder.layers.0.self_attn.q_proj.weight"].clone()
+    ids = {"input_ids": torch.tensor([[5, 6, 3]]), "decoder_input_ids": torch.tensor([[2, 7]])}
+    here = peft.PeftModel.from_pretrained(
+        AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "base"), tmp_path / "adapter"
+    )
+    merged = peft.PeftModel.from_pretrained(model, "me/adapter").merge_and_unload()
+    assert torch.allclose(merged(**ids).logits, here(**ids).logits, atol=1e-3)
+    assert not torch.equal(merged.state_dict()["model.decoder.layers.0.self_attn.q_proj.weight"], before)
+    data = ModelCard.load("me/adapter").data
+    assert (data.base_model, data.library_name) == ("me/base", "peft")

@@ -23,7 +23,7 @@ from pydantic import Field
 from hf_nmt.config import Settings, dump, from_command_line, launch
 from hf_nmt.data.sources import CorpusSettings
 from hf_nmt.errors import ConfigError, NmtError
-from hf_nmt.evaluation import suite
+from hf_nmt.evaluation import corpora, folders, scores, systems
 from hf_nmt.generation.decoding import of_the_model
 from hf_nmt.metrics import ComparisonSettings, check_metrics, compare, comparison_table, score_table
 
@@ -47,7 +47,7 @@ class ValidateRecipe(Settings):
         None, description="Model folder or file of translations to compare with in a paired significance test."
     )
     data: ValidateData = Field(ValidateData(), description="Languages and test set.")
-    decoding: suite.CorpusDecodingSettings | None = Field(
+    decoding: systems.CorpusDecodingSettings | None = Field(
         None,
         description="How to translate. null, and every key left out, takes the model's own generation_config.json.",
         json_schema_extra=of_the_model(),
@@ -92,7 +92,7 @@ def find_systems(settings: ValidateRecipe) -> list[str]:
     for kind in ("model", "translations", "baseline"):
         if (path := getattr(settings, kind)) is not None:
             try:
-                found.append(suite.find_system(path, kind))
+                found.append(systems.find_system(path, kind))
             except NmtError as error:
                 findings.append(f"{kind}: {error}")
     if len(found) == 2 and found[0] == found[1]:
@@ -107,34 +107,34 @@ def main(argv: list[str]) -> int:
     paths = find_systems(settings)
     source_language, target_language = settings.data.source_language, settings.data.target_language
     for path in paths:
-        source_language, target_language = suite.check_languages(path, source_language, target_language)
+        source_language, target_language = systems.check_languages(path, source_language, target_language)
 
     languages = {"source_language": source_language, "target_language": target_language}
-    corpus = suite.load_corpus(settings.data.test, **languages)
+    corpus = corpora.load_corpus(settings.data.test, **languages)
     check_metrics(settings.metrics, target_language, corpus.references)
     if settings.per_domain:
-        suite.check_domains(corpus)
+        scores.check_domains(corpus)
 
     # Files first: a wrong number of lines is told before anything is translated.
-    systems = {path: suite.read_system(path, corpus) for path in paths if Path(path).is_file()}
+    outputs = {path: systems.read_system(path, corpus) for path in paths if Path(path).is_file()}
     for path in paths:
-        if path not in systems:
-            systems[path] = suite.run_model(path, corpus, settings.decoding, device=settings.device, **languages)
-    system = systems[paths[0]]
-    suite.warn_if_like_source(corpus, system)
+        if path not in outputs:
+            outputs[path] = systems.run_model(path, corpus, settings.decoding, device=settings.device, **languages)
+    system = outputs[paths[0]]
+    scores.warn_if_like_source(corpus, system)
 
-    evaluation = suite.evaluate(corpus, system, settings.metrics, target_language, per_domain=settings.per_domain)
-    pair = {path: system.texts for path, system in systems.items() if len(paths) == 2}
+    evaluation = scores.evaluate(corpus, system, settings.metrics, target_language, per_domain=settings.per_domain)
+    pair = {path: system.texts for path, system in outputs.items() if len(paths) == 2}
     test = (corpus.references, settings.metrics, target_language)
     comparisons = compare(pair, *test, baseline=paths[1]) if pair else []
-    folder = suite.new_folder(settings.output_dir, settings.name or suite.system_name(paths[0]))
+    folder = folders.new_folder(settings.output_dir, settings.name or systems.system_name(paths[0]))
     if system.facts.decoding is not None:
-        settings.decoding = suite.CorpusDecodingSettings(**system.facts.decoding)
+        settings.decoding = systems.CorpusDecodingSettings(**system.facts.decoding)
     facts = settings.model_dump(include={"model", "translations", "baseline"}) | languages
-    suite.write_evaluation(
+    folders.write_evaluation(
         folder, corpus, system, evaluation, settings_yaml=dump(settings), facts=facts, comparisons=comparisons
     )
-    for line in [*suite.sample_lines(corpus, system, settings.num_samples), f"Written to {folder}"]:
+    for line in [*folders.sample_lines(corpus, system, settings.num_samples), f"Written to {folder}"]:
         logger.info(line)
 
     sys.stdout.write(score_table(evaluation.scores, confidence=settings.metrics.confidence) + "\n")

@@ -16,7 +16,7 @@ from hf_nmt import artifacts
 from hf_nmt.config import load
 from hf_nmt.data.sources import CorpusSettings
 from hf_nmt.errors import ConfigError, DataError, NmtError
-from hf_nmt.evaluation import suite
+from hf_nmt.evaluation import corpora, systems
 from hf_nmt.metrics import load_scores
 from hf_nmt.protocols import Translation
 
@@ -65,7 +65,7 @@ def work(tmp_path, monkeypatch):
         Path(folder, "config.json").write_text(json.dumps({"source_language": "de", "target_language": "en"}))
         Path(folder, "model.safetensors").touch()
         Path(folder, "generation_config.json").write_text(json.dumps({"num_beams": 6}))
-    monkeypatch.setattr(suite, "load_translator", lambda path, **options: translators[path])
+    monkeypatch.setattr(systems, "load_translator", lambda path, **options: translators[path])
     return translators
 
 
@@ -233,7 +233,7 @@ def test_every_settings_file_is_valid_and_default_shows_the_defaults(recipe):
 
 def test_the_built_in_corpus_with_its_references_and_domains(recipe, work):
     Path("runs/new/best/config.json").write_text(json.dumps({"source_language": "ko", "target_language": "en"}))
-    corpus = suite.load_corpus(CorpusSettings(path="controlled/tiny", split="test", max_rows=8))
+    corpus = corpora.load_corpus(CorpusSettings(path="controlled/tiny", split="test", max_rows=8))
     Path("out.en").write_text("".join(f"{row[-1]}\n" for row in corpus.references))
     recipe.main(["--config", "tiny", "translations=out.en", "per_domain=true"])
     scores = load_scores(_folder() / "scores.json")

@@ -27,7 +27,7 @@ from run_records import write_run, write_scores
 
 from hf_nmt.data import sources
 from hf_nmt.errors import NmtError
-from hf_nmt.evaluation import suite
+from hf_nmt.evaluation import corpora
 from hf_nmt.models.modeling_nmt import NmtForConditionalGeneration
 from hf_nmt.tokenizer_training import load_tokenizer
 from hf_nmt.training.trainer import TranslationTrainer
@@ -121,7 +121,7 @@ class Workplace:
                 def see_texts(rows: Any, *_: Any, **__: Any) -> None:
                     seen["texts/test"] = _rows(rows)
 
-                patch.setattr(suite, "corpus_of", _ending(see_texts))
+                patch.setattr(corpora, "corpus_of", _ending(see_texts))
             self._run(module, arguments, seen)
         return seen
 

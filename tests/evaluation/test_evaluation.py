@@ -14,22 +14,20 @@ from small_models import sentences
 from hf_nmt import artifacts
 from hf_nmt.data.sources import CorpusSettings
 from hf_nmt.errors import ConfigError, DataError, NmtError
-from hf_nmt.evaluation import suite
-from hf_nmt.evaluation.suite import (
+from hf_nmt.evaluation import systems
+from hf_nmt.evaluation.corpora import corpus_of
+from hf_nmt.evaluation.folders import new_folder, sample_lines, write_evaluation
+from hf_nmt.evaluation.scores import evaluate, warn_if_like_source
+from hf_nmt.evaluation.systems import (
     CorpusDecodingSettings,
     System,
     check_languages,
     corpus_decoding,
-    corpus_of,
-    evaluate,
     model_languages,
-    new_folder,
     read_system,
-    sample_lines,
+    run_model,
     system_name,
     translate_corpus,
-    warn_if_like_source,
-    write_evaluation,
 )
 from hf_nmt.generation.decoding import DecodingSettings
 from hf_nmt.metrics import MetricSettings, ScoredSystem, load_scores, score_corpus
@@ -277,12 +275,12 @@ def test_translations_that_are_like_their_sources_are_told(sources, references, 
 
 
 def test_a_long_translation_tells_how_far_it_is(copy_folder, monkeypatch, caplog):
-    monkeypatch.setattr(suite, "Meter", functools.partial(suite.Meter, seconds_between_lines=0))
+    monkeypatch.setattr(systems, "Meter", functools.partial(systems.Meter, seconds_between_lines=0))
     texts = sentences(20, seed=3)
     corpus = corpus_of(Dataset.from_dict({"source": texts, "target": texts}), TOY)
-    decoding = suite.CorpusDecodingSettings(num_beams=1, batch_tokens=40)
+    decoding = CorpusDecodingSettings(num_beams=1, batch_tokens=40)
     with caplog.at_level("INFO", logger="hf_nmt"):
-        suite.run_model(copy_folder, corpus, decoding, source_language=None, target_language=None, device="cpu")
+        run_model(copy_folder, corpus, decoding, source_language=None, target_language=None, device="cpu")
     told = re.findall(r"translating with .*: (\d+)/20 segments  [\d.,]+ segments/s", caplog.text)
     assert 0 < int(told[0]) < 10 and len(told) > 2  # within the one window
 

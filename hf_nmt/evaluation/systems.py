@@ -1,0 +1,227 @@
+"""What is scored: a saved model that translates a corpus, or a file with the translations of any system."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from hf_nmt import artifacts
+from hf_nmt.config import fingerprint
+from hf_nmt.data.text_lines import existing_file, read_lines
+from hf_nmt.errors import ConfigError, DataError
+from hf_nmt.evaluation.corpora import Corpus
+from hf_nmt.generation.decoding import DecodingSettings, model_decoding
+from hf_nmt.generation.meter import Meter
+from hf_nmt.metrics import ScoredSystem, primary_language
+from hf_nmt.protocols import Translation, Translator
+from hf_nmt.translators import find_model, load_translator
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class System:
+    """The output of one system on a corpus.
+
+    Attributes:
+        name: what the tables call it.
+        texts: one translation a segment.
+        facts: what a score record says of it.
+        translations: what the translator told beside the text; empty where the texts came from a file.
+        seconds: time spent translating; None where the texts came from a file.
+    """
+
+    name: str
+    texts: list[str]
+    facts: ScoredSystem
+    translations: list[Translation] = field(default_factory=list)
+    seconds: float | None = None
+
+
+def find_system(path: str, kind: Literal["model", "translations", "baseline"]) -> str:
+    """What a path stands for: a file of translations, the folder of a model (of a run, its best), or an id of the Hub.
+
+    Args:
+        path: as the user gave it.
+        kind: a model, a file of translations, or either of them.
+
+    Raises:
+        NmtError: nothing usable is there.
+    """
+    if kind == "translations" or (kind == "baseline" and Path(path).is_file()):
+        return str(existing_file(path))
+    return find_model(path)
+
+
+def system_name(path: str | Path) -> str:
+    """A short name for a system: `runs/de-en-20260101-120000/best` -> `de-en-20260101-120000-best`."""
+    path = Path(path).resolve()
+    generic = path.name == "best" or path.name.startswith("step-")
+    above = path.parent.parent.name if path.parent.name == "checkpoints" else path.parent.name
+    return f"{above}-{path.name}" if generic and above else path.name
+
+
+def model_languages(path: str | Path) -> tuple[list[str], list[str]]:
+    """Source and target languages that a model folder says it was trained for; empty where it does not say.
+
+    Read from `config.json` (one language a side) or else `tokenizer_config.json` (several); no weights are loaded.
+    """
+
+    def read(name: str) -> dict[str, Any]:
+        try:
+            found = json.loads(Path(path, name).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    config, tokenizer = read("config.json"), read("tokenizer_config.json")
+    sides = []
+    for side in ("source", "target"):
+        one, several = config.get(f"{side}_language"), tokenizer.get(f"{side}_languages")
+        sides.append([one] if isinstance(one, str) else list(several) if isinstance(several, list) else [])
+    return sides[0], sides[1]
+
+
+def check_languages(path: str | Path, source: str | None, target: str | None) -> tuple[str | None, str | None]:
+    """Language codes of an evaluation, in the model's own spelling.
+
+    Args:
+        path: a model folder.
+        source, target: what the settings say; None takes the model's language where it has one.
+
+    Raises:
+        ConfigError: the model was trained for other languages, or has several and none was chosen.
+    """
+    findings: list[str] = []
+    chosen: list[str | None] = []
+    for side, code, known in zip(("source", "target"), (source, target), model_languages(path), strict=True):
+        same = [own for own in known if code is not None and primary_language(own) == primary_language(code)]
+        if code is None and len(known) == 1:
+            chosen.append(known[0])
+        elif code is None and len(known) > 1 and side == "target":
+            findings.append(
+                f"data.target_language: {path} translates into {', '.join(known)}; say which one the test set holds."
+            )
+        elif code is not None and known and not same:
+            verb = "reads" if side == "source" else "writes"
+            findings.append(
+                f"data.{side}_language={code}: the model {path} {verb} {', '.join(known)}. Choose a model for "
+                f"{code!r}, or correct data.{side}_language (are source and target files exchanged?)."
+            )
+        else:
+            chosen.append(code if code in known or not same else same[0])
+    if findings:
+        raise ConfigError(findings)
+    return chosen[0], chosen[1]
+
+
+class CorpusDecodingSettings(DecodingSettings):
+    """How a test set is translated: line by line, as it is aligned, and no line is refused; as in a training."""
+
+    split_sentences: bool = Field(
+        False,
+        description="Translate every sentence of a line on its own and join the translations. A test set is "
+        "translated line by line, as its references are.",
+    )
+    truncate: bool = Field(
+        True,
+        description="Cut off what is over the limit of the source, with a warning, so that every line is scored. "
+        "false refuses such lines or, with split_sentences=true, cuts them into parts that are all translated.",
+    )
+
+
+def corpus_decoding(path: str | Path, given: CorpusDecodingSettings | None) -> CorpusDecodingSettings:
+    """How a model translates a test set: as it is given, else as the model's `generation_config.json` says."""
+    given = given or CorpusDecodingSettings()
+    by_line = given.model_dump(include={"split_sentences", "truncate"})
+    return CorpusDecodingSettings(**model_decoding(path, given).model_dump() | by_line)
+
+
+def read_system(path: str | Path, corpus: Corpus) -> System:
+    """Translations from a file, one line a segment.
+
+    Raises:
+        DataError: the file cannot be read, or has another number of lines than the corpus has segments.
+    """
+    texts = list(read_lines(path))
+    if len(texts) != len(corpus):
+        raise DataError(
+            f"{path} has {len(texts):,} lines, the test set {corpus.data.id} has {len(corpus):,} segments. There must "
+            "be one translation a line, in the order of the test set."
+        )
+    return System(str(path), texts, ScoredSystem(hash=artifacts.hash_file(path)[:16]))
+
+
+def run_model(
+    path: str | Path,
+    corpus: Corpus,
+    decoding: CorpusDecodingSettings | None,
+    *,
+    source_language: str | None,
+    target_language: str | None,
+    device: str | None = None,
+) -> System:
+    """Load a saved model and translate a corpus with it.
+
+    Args:
+        path: what `find_system` gave.
+        corpus: what to translate.
+        decoding: settings given by the user; the model's own are taken for the rest.
+        source_language, target_language: codes in the model's own spelling, or None.
+        device: such as "cpu"; None leaves the choice to `load_translator`.
+    """
+    resolved = corpus_decoding(path, decoding)
+    translator = load_translator(path, device=device, source_language=source_language, target_language=target_language)
+    return translate_corpus(
+        translator,
+        corpus,
+        resolved,
+        name=str(path),
+        model_hash=fingerprint(artifacts.hash_model(path)) if Path(path).is_dir() else None,
+        target_language=target_language,
+    )
+
+
+def translate_corpus(
+    translator: Translator,
+    corpus: Corpus,
+    decoding: Any,
+    *,
+    name: str,
+    model_hash: str | None,
+    target_language: str | None,
+) -> System:
+    """Translate the sources of a corpus; progress goes to stderr.
+
+    Args:
+        translator: any saved or built system.
+        corpus: what to translate.
+        decoding: a `generation.decoding.DecodingSettings`, such as `CorpusDecodingSettings`.
+        name: what tables call the system.
+        model_hash: for the records.
+        target_language: code in the model's own spelling, or None.
+    """
+    start = time.perf_counter()
+    with Meter(len(corpus), "segments", f"translating with {name}") as meter:
+        if hasattr(translator, "on_progress"):
+            translator.on_progress = meter.at
+        outputs = translator.translate(corpus.sources, decoding, target_language=target_language)
+        best = []
+        for nbest in outputs:
+            best.append(nbest[0])
+            meter.at(len(best))
+    seconds = time.perf_counter() - start
+    cut = sum(translation.finish_reason == "length" for translation in best)
+    if cut:
+        logger.warning("%s: %d of %d translations were cut at the length limit.", name, cut, len(best))
+    facts = ScoredSystem(hash=model_hash, decoding=decoding.model_dump(mode="json"))
+    # A line end inside a translation would move all later lines of a file.
+    texts = [re.sub(r"[\r\n]+", " ", translation.text) for translation in best]
+    return System(name, texts, facts, best, seconds)

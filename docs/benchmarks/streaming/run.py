@@ -6,8 +6,7 @@
 The text is made here: records of one to eleven sentences of the built-in corpus, drawn at random with a fixed seed.
 Every byte is read and every record encoded; pairs of more than 24 tokens, which is most of those of several sentences,
 are then dropped as too long, and a model as small as models come is trained on the rest, so that reading, encoding and
-batching are the work that is seen. The training is interrupted where the file is opened for its second reading, after
-the last update of the first.
+batching are the work that is seen. The training is interrupted at the last update of the first reading.
 """
 
 from __future__ import annotations
@@ -93,6 +92,15 @@ def memory_of(process: int) -> dict[str, float]:
     return {names[line.split()[0]]: int(line.split()[1]) / 1024 for line in lines if line.split()[0] in names}
 
 
+def readings(folder: Path, before: set[str]) -> float:
+    """The epoch that the newest run has logged; 0 before."""
+    for metrics in folder.glob("*/metrics.jsonl"):
+        lines = metrics.read_text(encoding="utf-8").splitlines()
+        if metrics.parent.name not in before and lines:
+            return json.loads(lines[-1])["epoch"]
+    return 0.0
+
+
 def bytes_read(process: int, path: Path) -> int:
     """How far the process has read a file, by its open descriptors; 0 where it has none on it."""
     for descriptor in Path(f"/proc/{process}/fd").iterdir():
@@ -123,22 +131,22 @@ def measure(name: str, work: Path) -> None:
             command, env=environment, stdout=subprocess.DEVNULL, stderr=log, preexec_fn=_interruptible
         )
         start = time.monotonic()
+        read = 0.0
         while process.poll() is None:
             try:
+                read = max(read, round(bytes_read(process.pid, path.resolve()) / 10**6, 1))
                 samples.append(
                     {
                         "seconds": round(time.monotonic() - start, 1),
-                        "megabytes_read": round(bytes_read(process.pid, path.resolve()) / 10**6, 1),
+                        "megabytes_read": read,  # a file that was read to its end is closed
                         **{kind: round(size, 1) for kind, size in memory_of(process.pid).items()},
                     }
                 )
             except (OSError, IndexError):
                 pass
-            whole = path.stat().st_size / 10**6
-            if len(samples) > 1 and max(sample["megabytes_read"] for sample in samples) > 0.99 * whole:
-                if 0 < samples[-1]["megabytes_read"] < 0.9 * whole:
-                    process.send_signal(signal.SIGINT)
-                    break
+            if readings(work / "runs", runs) >= 1:
+                process.send_signal(signal.SIGINT)
+                break
             time.sleep(SECONDS_BETWEEN)
         if process.wait() != 130:
             raise SystemExit((work / "log.txt").read_text())

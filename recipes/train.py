@@ -42,6 +42,7 @@ with interrupts_told():  # torch and Transformers take seconds to import
     from hf_nmt.training.pretrained import open_pretrained
     from hf_nmt.training.recipe import TrainingRecipe
     from hf_nmt.training.run_translation import command_line
+    from hf_nmt.training.sharding import check_model, is_asked_for
 
 logger = logging.getLogger("hf_nmt.recipes.train")
 
@@ -86,6 +87,8 @@ def main(argv: list[str]) -> int:
     resumed = runs.resume(settings.resume, "train") if settings.resume is not None else None
     with redirect_stdout(sys.stderr):  # some libraries print when they are first used, as DeepSpeed does
         arguments = settings.arguments()
+        if is_asked_for():
+            check_model(adapter=settings.model.adapter is not None)
         pretrained = open_pretrained(settings) if resumed is None else None
         with arguments.main_process_first(local=True, desc="texts"):
             texts = settings.data.load()

@@ -36,7 +36,7 @@ from hf_nmt.runs import Run
 from hf_nmt.subwords import BpeDropout
 from hf_nmt.tokenizer_checking import check_tokenizer, measure_tokenizer
 from hf_nmt.tokenizer_training import load_tokenizer, train_tokenizer
-from hf_nmt.training import checkpoints
+from hf_nmt.training import checkpoints, sharding
 from hf_nmt.training.recipe import TrainingRecipe
 from hf_nmt.training.texts import Texts
 from hf_nmt.training.trainer import TranslationTrainer
@@ -122,6 +122,7 @@ def describe_device(arguments: Seq2SeqTrainingArguments) -> dict[str, Any]:
         "type": device.type,
         "name": torch.cuda.get_device_name(device) if is_cuda else runs.environment()["processor"],
         "processes": arguments.world_size,
+        "sharding": "fsdp" if sharding.is_asked_for() else None,
         "threads": torch.get_num_threads(),
     }
 

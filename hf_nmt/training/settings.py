@@ -25,6 +25,7 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from hf_nmt.config import Settings
 from hf_nmt.config_keys import shown
 from hf_nmt.errors import ConfigError, need
+from hf_nmt.training import sharding
 from hf_nmt.training.trainer_meanings import meaning_of
 
 logger = logging.getLogger(__name__)
@@ -53,7 +54,8 @@ TRACKER_EXTRAS = ("tensorboard", "wandb", "mlflow")
 
 _BATCHES = "batches are made by the token budget of the `batching` section; set it there"
 _VALIDATION = "validation translates the texts under the `decoding` section and takes no such argument"
-_SHARDED = "checkpoints that resume bit by bit are written for one device or data-parallel processes only"
+_FSDP = "launch with recipes/launch/fsdp.yaml to divide the weights among the processes"
+_SHARDED = "training runs on one device, in data-parallel processes, or under FSDP (recipes/launch/fsdp.yaml)"
 _HUB = "nothing is uploaded while training; push the finished model with recipes/push.py"
 
 REFUSED: dict[str, str] = {
@@ -102,8 +104,8 @@ REFUSED: dict[str, str] = {
     "save_on_each_node": "the first process writes; let output_dir be on storage that all nodes share",
     "enable_jit_checkpoint": "it writes into folders that a resume does not look at; set save_steps instead",
     "use_liger_kernel": "it has no kernels for encoder-decoder translation models",
-    "fsdp": _SHARDED,
-    "fsdp_config": _SHARDED,
+    "fsdp": _FSDP,
+    "fsdp_config": _FSDP,
     "deepspeed": _SHARDED,
     "parallelism_config": _SHARDED,
     "push_to_hub": _HUB,
@@ -142,8 +144,8 @@ RENAMED: dict[str, str] = {
     "ray_scope": "dropped in Transformers 5; it belonged to hyperparameter search",
     "tp_size": f"dropped in Transformers 5; {_SHARDED}",
     "mp_parameters": f"dropped in Transformers 5; {_SHARDED}",
-    "fsdp_min_num_params": f"dropped in Transformers 5; {_SHARDED}",
-    "fsdp_transformer_layer_cls_to_wrap": f"dropped in Transformers 5; {_SHARDED}",
+    "fsdp_min_num_params": f"dropped in Transformers 5; {_FSDP}",
+    "fsdp_transformer_layer_cls_to_wrap": f"dropped in Transformers 5; {_FSDP}",
     "split_batches": f"dropped in Transformers 5; {_BATCHES}",
     "dispatch_batches": f"dropped in Transformers 5; {_BATCHES}",
     "per_gpu_train_batch_size": f"dropped in Transformers 5; {_BATCHES}",
@@ -283,7 +285,7 @@ class TrainingSettings(_Base):
             ConfigError: a setting cannot be honoured on this machine, or the launcher started another number of
                 processes than num_processes.
         """
-        _check_sharding()
+        _check_sharding(self.fp16, self.torch_compile, self.optim)
         values = {name: getattr(self, name) for name in _trainer_fields()}
         values["use_cpu"] = self.use_cpu or not _has_accelerator()
         values["dataloader_pin_memory"] = self.dataloader_pin_memory and not values["use_cpu"]
@@ -347,16 +349,16 @@ def _meet_on_cpu(backend: str | None, timeout_seconds: int) -> None:
         torch.distributed.init_process_group(backend or "gloo", timeout=timedelta(seconds=timeout_seconds))
 
 
-def _check_sharding() -> None:
-    """A launch file may ask for what the settings refuse."""
-    kinds = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
-    kinds["ACCELERATE_USE_MEGATRON_LM"] = "Megatron-LM"
+def _check_sharding(fp16: bool, torch_compile: bool, optim: str) -> None:
+    """A launch file may ask for what is refused, or does not go with the settings."""
+    kinds = {"ACCELERATE_USE_DEEPSPEED": "DeepSpeed", "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM"}
     asked = [name for variable, name in kinds.items() if os.environ.get(variable, "").lower() in ("true", "1")]
-    if asked:
-        raise ConfigError(
-            f"training: the launcher asks for {asked[0]}, which divides weights or the state of the optimizer among "
-            f"the processes; {_SHARDED}. Launch with recipes/launch/multi_gpu.yaml."
-        )
+    findings = [f"training: the launcher asks for {name}; {_SHARDED}." for name in asked]
+    if sharding.is_asked_for():
+        findings += sharding.launcher_findings()
+        findings += sharding.settings_findings({"fp16": fp16, "torch_compile": torch_compile, "optim": optim})
+    if findings:
+        raise ConfigError(findings)
 
 
 def _check_trackers(arguments: Seq2SeqTrainingArguments) -> None:

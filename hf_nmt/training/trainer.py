@@ -22,7 +22,6 @@ from transformers import (
     PreTrainedTokenizerBase,
     PrinterCallback,
     ProgressCallback,
-    Seq2SeqTrainer,
     Seq2SeqTrainingArguments,
     TrainerCallback,
 )
@@ -40,6 +39,7 @@ from hf_nmt.training.adapters import load_checkpoint
 from hf_nmt.training.callbacks import EarlyStopping, ProgressBar, RunRecorder, Stopwatch, check_finite
 from hf_nmt.training.saved import check_checkpoint
 from hf_nmt.training.settings import TrainingSettings
+from hf_nmt.training.sharding import OPTIMIZER, SCHEDULER, ShardingTrainer
 from hf_nmt.training.validation import Validation, ValidationResult, search_text
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ TRAINER_STATE = "trainer_state.json"
 logger = logging.getLogger(__name__)
 
 
-class TranslationTrainer(Seq2SeqTrainer):
+class TranslationTrainer(ShardingTrainer):
     """Trains a translation model of any family into a run folder.
 
     The loss of an update is the label-smoothed cross-entropy summed over all target tokens of the update, on all
@@ -209,7 +209,7 @@ class TranslationTrainer(Seq2SeqTrainer):
         """
         if self.validation is None:
             raise NmtError("There are no validation texts; give data.validation.")
-        with self.accelerator.autocast():
+        with self.whole_model(), self.accelerator.autocast():
             return self.validation.run(
                 self.model,
                 lambda batch: self._token_loss(self.model, batch, 0.0)[0],
@@ -300,7 +300,9 @@ class TranslationTrainer(Seq2SeqTrainer):
         beside_bar = logging_redirect_tqdm(logs) if self._progress.show_bar else nullcontext()
         try:
             with beside_bar:
-                return super().train(resume_from_checkpoint=checkpoint, **kwargs)
+                output = super().train(resume_from_checkpoint=checkpoint, **kwargs)
+            self.join()
+            return output
         finally:
             self._progress.close()
             if (wandb := sys.modules.get("wandb")) is not None and wandb.run is not None:
@@ -378,9 +380,12 @@ class TranslationTrainer(Seq2SeqTrainer):
             unlogged = gather_object(unlogged)
         # Before the good checkpoints are thinned out to make room for this one.
         check_finite(sum(unlogged), self.state.global_step)
+        with self.stopwatch:
+            self.gather()
+            optimizer_state = self.whole_optimizer_state()
         if self.args.should_save:
             with self.stopwatch:
-                self._write_checkpoint(random_states, unlogged)
+                self._write_checkpoint(random_states, unlogged, optimizer_state)
                 checkpoints.thin_out(
                     self.run.checkpoints,
                     keep_newest=self._kept_checkpoints(),
@@ -388,12 +393,15 @@ class TranslationTrainer(Seq2SeqTrainer):
                 )
         self.accelerator.wait_for_everyone()
 
-    def _write_checkpoint(self, random_states: dict[str, bytes], unlogged: list[float]) -> None:
+    def _write_checkpoint(
+        self, random_states: dict[str, bytes], unlogged: list[float], optimizer_state: dict[str, Any]
+    ) -> None:
         folder = checkpoints.folder_of(self.run.checkpoints, self.state.global_step)
         with checkpoints.writing(folder) as partial:
             self._save(str(partial))
             check_checkpoint(self.accelerator.unwrap_model(self.model), self.processing_class, partial)
-            self._save_optimizer_and_scheduler(str(partial))
+            torch.save(optimizer_state, partial / OPTIMIZER)
+            torch.save(self.lr_scheduler.state_dict(), partial / SCHEDULER)
             self._save_scaler(str(partial))
             for name, content in random_states.items():
                 (partial / name).write_bytes(content)

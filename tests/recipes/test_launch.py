@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -12,10 +13,13 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from accelerate.commands import launch
 from accelerate.commands.config.config_args import ClusterConfig, load_config_from_file
 from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env, prepare_simple_launcher_cmd_env
 from corpora import write_corpus
+from safetensors.torch import load_file
+from transformers import AutoModelForSeq2SeqLM
 
 from hf_nmt import runs
 from hf_nmt.training import checkpoints
@@ -169,6 +173,33 @@ def test_two_launched_processes_are_stopped_and_go_on(tmp_path, number):
     assert process.wait(200) == 0, (tmp_path / "second.err").read_text()
     assert f"continuing at step {step - 5}" in (tmp_path / "second.err").read_text()
     assert (tmp_path / "second.out").read_text() == f"{run / 'best'}\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reshard", ["true", "false"])
+def test_fsdp_trains_validates_stops_and_goes_on(tmp_path, reshard):
+    launcher = [*two_processes("fsdp"), "--num_processes", "2", "--fsdp_reshard_after_forward", reshard]
+    settings = ["training.max_steps=8", "training.save_steps=4", "training.eval_steps=4"]
+    process = start(tmp_path, "first", launcher, train_line(tmp_path, *settings))
+    assert process.wait(300) == 0, (tmp_path / "first.err").read_text()
+    run = only_run(tmp_path)
+    assert (tmp_path / "first.out").read_text() == f"{run / 'best'}\n"
+    assert runs.load(run).record["device"]["sharding"] == "fsdp"
+    opened = AutoModelForSeq2SeqLM.from_pretrained(run / "best")
+    assert "FSDP" not in json.loads((run / "best" / "config.json").read_text())["architectures"][0]
+    weights = load_file(checkpoints.folder_of(run / "checkpoints", 8) / "model.safetensors")
+    assert {*weights} <= {*opened.state_dict()}
+
+    # As if it had been stopped after the first checkpoint.
+    shutil.rmtree(checkpoints.folder_of(run / "checkpoints", 8))
+    shutil.rmtree(run / "best")
+    record = json.loads((run / "run.json").read_text()) | {"status": "interrupted"}
+    (run / "run.json").write_text(json.dumps(record))
+    process = start(tmp_path, "second", launcher, ["recipes/train.py", f"resume={run}"])
+    assert process.wait(300) == 0, (tmp_path / "second.err").read_text()
+    assert "continuing at step 4" in (tmp_path / "second.err").read_text()
+    again = load_file(checkpoints.folder_of(run / "checkpoints", 8) / "model.safetensors")
+    assert {*again} == {*weights} and all(torch.equal(again[name], tensor) for name, tensor in weights.items())
 
 
 @pytest.mark.slow

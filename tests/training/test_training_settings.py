@@ -78,7 +78,8 @@ def test_types_convert_and_words_are_checked():
         ("generation_num_beams=4", "write decoding.num_beams"),
         ("push_to_hub=true", "push the finished model with recipes/push.py"),
         ("output_dir=x", "write output_dir at the top level"),
-        ("deepspeed=x.json", "data-parallel processes only"),
+        ("deepspeed=x.json", "in data-parallel processes, or under FSDP"),
+        ("fsdp=full_shard", "launch with recipes/launch/fsdp.yaml"),
     ],
 )
 def test_names_that_would_do_nothing_are_answered(override, answer):
@@ -226,9 +227,9 @@ def test_another_number_of_processes_names_the_launch_line(monkeypatch):
     assert arguments(num_processes=1).world_size == 1
 
 
-@pytest.mark.parametrize(("variable", "name"), [("FSDP", "FSDP"), ("DEEPSPEED", "DeepSpeed")])
-def test_a_launcher_that_divides_the_weights_is_refused(monkeypatch, variable, name):
+@pytest.mark.parametrize(("variable", "name"), [("MEGATRON_LM", "Megatron-LM"), ("DEEPSPEED", "DeepSpeed")])
+def test_a_launcher_of_another_kind_is_refused(monkeypatch, variable, name):
     monkeypatch.setenv(f"ACCELERATE_USE_{variable}", "true")
     with pytest.raises(ConfigError, match=f"the launcher asks for {name}") as error:
         arguments()
-    assert "recipes/launch/multi_gpu.yaml" in str(error.value)
+    assert "recipes/launch/fsdp.yaml" in str(error.value)

@@ -127,7 +127,7 @@ class SavedModel:
                 raise
 
     def model(self, **options: Any) -> PreTrainedModel:
-        """Its weights.
+        """Its weights, as they would be saved again.
 
         Args:
             options: for `from_pretrained`.
@@ -136,6 +136,8 @@ class SavedModel:
             NmtError: they cannot be read, or some are missing.
         """
         from transformers import AutoModelForSeq2SeqLM
+
+        from hf_nmt.marian.weights import keep_positions
 
         with _told(self.path), _no_progress_bars():
             model, report = AutoModelForSeq2SeqLM.from_pretrained(
@@ -151,6 +153,7 @@ class SavedModel:
                 f"{self.path}: the weights of {len(missing)} tensors are missing and would be random, such as "
                 f"{missing[0]}. The file of weights does not belong to this config.json."
             )
+        keep_positions(model)
         return model.eval()
 
     def record(self) -> dict[str, Any]:

@@ -6,7 +6,8 @@ Both compute the same network, but for what Transformers fixed to one case:
 
 - Positions: Marian divides by 10000 ** (i / (D / 2 - 1)), as tensor2tensor does, MarianMTModel computes
   10000 ** (i / (D / 2)), as Vaswani et al. (2017) do. The narrower the model, the more they differ. The imported
-  table is Marian's own and lies in the weights, see `keep_positions`.
+  table is Marian's own and lies in the weights, see `keep_positions`. As the frequencies differ, no order of the
+  dimensions gives the one from the other.
 - The start of a translation: Marian has a zero vector, MarianMTModel the embedding of the padding. So an entry for
   padding is added to each vocabulary, with a zero embedding and a logit so low that it is never taken.
 - Where the vocabularies are two, the padding must have one number in both: the shorter is filled up with entries that
@@ -32,6 +33,8 @@ NEVER = -1e4
 EOS, UNKNOWN = 0, 1
 # Marian computes positions as it goes; it translates at most 1000 tokens unless told otherwise (--max-length).
 MAX_POSITIONS = 1024
+
+_COMPARED = 16  # positions that tell two tables apart: they differ from the second on
 
 _NORMS = {"ln_scale": "weight", "ln_bias": "bias"}
 
@@ -68,6 +71,7 @@ def config_of(archive: Archive) -> MarianConfig:
         bos_token_id=None,
         forced_eos_token_id=None,
         architectures=["MarianMTModel"],
+        marian_positions=True,
     )
 
 
@@ -219,8 +223,9 @@ def position_table(num_positions: int, dim: int) -> torch.Tensor:
 def keep_positions(model: PreTrainedModel) -> bool:
     """Let a MarianMTModel whose positions are not those that Transformers computes be saved with them.
 
-    Transformers saves no positions of this family, and trains them where they were loaded. To be called on a
-    model that is loaded to be trained or saved again.
+    Transformers saves no positions of this family, and takes its own where a folder has none. So those of an imported
+    model, which its configuration tells (`marian_positions`), are written again where they got lost like this. To be
+    called on every model that is loaded; see `SavedModel.model`.
 
     Returns:
         Whether the model has positions of its own.
@@ -230,8 +235,17 @@ def keep_positions(model: PreTrainedModel) -> bool:
     tables = [model.model.encoder.embed_positions, model.model.decoder.embed_positions]
     for table in tables:
         table.weight.requires_grad_(False)
-    if all(torch.equal(table.weight, table.create_weight().to(table.weight)) for table in tables):
-        return False
+    if all(_is_computed(table) for table in tables):
+        if not getattr(model.config, "marian_positions", False):
+            return False
+        for table in tables:
+            table.weight.copy_(position_table(*table.weight.shape))
     positions = {"model.encoder.embed_positions.weight", "model.decoder.embed_positions.weight"}
     model._keys_to_ignore_on_save = [name for name in model._keys_to_ignore_on_save or () if name not in positions]
     return True
+
+
+def _is_computed(table: torch.nn.Embedding) -> bool:
+    """Whether the first positions are those of Transformers; all of them would take seconds for a large model."""
+    weight = table.weight[:_COMPARED]
+    return torch.equal(weight, type(table)(*weight.shape).create_weight().to(weight))

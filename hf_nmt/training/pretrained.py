@@ -14,7 +14,6 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from hf_nmt.batching import languages_kept
 from hf_nmt.config import differences
 from hf_nmt.errors import ConfigError, NmtError
-from hf_nmt.marian.weights import keep_positions
 from hf_nmt.models.sources_nmt import Languages, Selection
 from hf_nmt.models.tokenization_nmt import NmtTokenizer
 from hf_nmt.runs import Run
@@ -67,7 +66,6 @@ class Pretrained(NamedTuple):
         packed = {} if settings.quantization is None else {"quantization_config": how_to_pack(settings.quantization)}
         # A copy, as how the weights are packed is written into it.
         model = self.saved.model(config=copy.deepcopy(self.config), dtype=torch.float32, **packed)
-        keep_positions(model)
         set_attention(model, settings)
         if target_language is not None:
             write_language(model, self.languages.select(source_language, target_language))

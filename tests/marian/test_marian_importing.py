@@ -1,12 +1,8 @@
-"""From the files of a Marian model to a folder that translates; with pymarian, to the same translations as Marian."""
+"""From the files of a Marian model to a folder that translates."""
 
 from __future__ import annotations
 
-import importlib.util
-import json
 import logging
-import subprocess
-import sys
 from pathlib import Path
 
 import marian_files
@@ -15,15 +11,17 @@ import pytest
 import sentencepiece
 import torch
 import yaml
+from safetensors.torch import load_file
 from settings_walk.keys import recipe_module
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-from hf_nmt.data import controlled
 from hf_nmt.errors import ConfigError, DataError, NmtError
+from hf_nmt.generation.adapters import write_adapter
 from hf_nmt.generation.decoding import DecodingSettings
 from hf_nmt.marian.importing import find_files, write_model
 from hf_nmt.marian.vocabularies import read_vocabulary
-from hf_nmt.translators import load_translator
+from hf_nmt.training.adapters import AdapterSettings, add_adapter, merge_folder
+from hf_nmt.translators import load_model, load_translator
 
 TEXTS = ["derhund siehtein hausn.", "katzezwei", "ein Fisch ☂."]
 
@@ -198,83 +196,22 @@ def test_an_imported_model_is_trained_further_with_its_positions(tmp_path, monke
     assert "model.encoder.layers.0.fc1.weight" in changed
 
 
-# Against Marian itself
-
-TRAIN = (
-    "train --type transformer --cpu-threads 1 -w 1500 --seed 7 --mini-batch 64 --maxi-batch 20 --learn-rate 0.002 "
-    "--lr-warmup 200 --lr-decay-inv-sqrt 200 --clip-norm 1 --max-length 60 --save-freq 100000 --after-batches 350 "
-    "--cost-type ce-mean-words --quiet"
-).split()
-SHAPES = {
-    "tied": (["vocab.spm", "vocab.spm"], "--tied-embeddings-all --dim-vocabs 800 800 --dim-emb 64 --enc-depth 2 "
-             "--dec-depth 2 --transformer-heads 4 --transformer-dim-ffn 128"),
-    "untied": (["source.spm", "target.spm"], "--dim-vocabs 700 260 --dim-emb 96 --enc-depth 3 --dec-depth 1 "
-               "--transformer-heads 8 --transformer-dim-ffn 160 --transformer-ffn-activation relu"),
-}  # fmt: skip
-# In a process of its own: Marian ends the process where it fails.
-TRANSLATE = """
-import json, sys
-from pymarian import Translator
-folder, vocabularies, beams, lines = json.load(sys.stdin)
-options = dict(beam_size=beams, normalize=1, cpu_threads=1, max_length_factor=3)
-options |= dict.fromkeys(("n_best", "quiet", "no_spm_decode"), True)
-translator = Translator(models=f"{folder}/model.npz", vocabs=vocabularies, **options)
-json.dump(translator.translate(lines), sys.stdout)
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("pymarian") is None, reason="needs pymarian (extra pymarian)")
-@pytest.mark.parametrize("shape", SHAPES)
-def test_the_same_translations_as_marian(tmp_path, shape):
-    """A model that Marian trains in two minutes. Greedy translations are the same, piece by piece, and scores of the
-    same translation agree to 1e-3, with beams too. Beam search itself is done in two ways, so that a few translations
-    differ: Marian's beam gets narrower with each finished hypothesis, and it goes on until none is left; that of
-    `generate` stays wide, and ends when a better one of this length is impossible."""
-    vocabularies, more = SHAPES[shape]
-    pairs, test = controlled.build("tiny", "train")[:6000], controlled.build("tiny", "test")[:300]["source"]
-    for side in ("source", "target"):
-        (tmp_path / side).write_text("".join(f"{line}\n" for line in pairs[side]), encoding="utf-8")
-    arguments = [*TRAIN, *more.split(), "--model", "model.npz", "--train-sets", "source", "target", "--vocabs"]
-    command = "import sys, _pymarian; sys.exit(_pymarian.main(sys.argv[1:]))"
-    subprocess.run([sys.executable, "-c", command, *arguments, *vocabularies], cwd=tmp_path, check=True)
-    folder = run(tmp_path / "model.npz", output=tmp_path / "imported")
-    translator = load_translator(folder)
-    model, tokenizer = AutoModelForSeq2SeqLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
-    for beams in (1, 4):
-        given = json.dumps([str(tmp_path), [str(tmp_path / name) for name in vocabularies], beams, list(test)])
-        done = subprocess.run(
-            [sys.executable, "-c", TRANSLATE], input=given, capture_output=True, text=True, check=True
-        )
-        theirs: dict[int, tuple[list[str], float]] = {}
-        for line in json.loads(done.stdout):
-            index, pieces, _, score = line.split(" ||| ")
-            theirs.setdefault(int(index), (pieces.split(), float(score)))
-        settings = DecodingSettings(num_beams=beams, split_sentences=False, max_length_ratio=3, max_length_extra=0)
-        ours = [best[0] for best in translator.translate(test, settings)]
-        assert len(ours) == len(theirs) == 300
-        assert len({translation.text for translation in ours}) > 100
-        different, better, worst = [], 0, 0.0
-        for index, translation in enumerate(ours):
-            pieces, score = theirs[index]
-            if [token for token in translation.tokens if token != "</s>"] == pieces:
-                assert translation.score == pytest.approx(score, abs=1e-3)
-            else:
-                different.append(index)
-                better += translation.score > score
-            ended = translation.finish_reason == "eos" and index not in different
-            if ended or index in different:
-                worst = max(worst, abs(score_of(model, tokenizer, test[index], pieces) - score))
-        assert worst < 1e-3
-        assert len(different) <= (0 if beams == 1 else 15)
-        assert better >= len(different) / 2
-
-
-def score_of(model, tokenizer, source: str, pieces: list[str]) -> float:
-    """Mean log-probability of a translation in pieces, its end counted."""
-    vocabulary = tokenizer.target_encoder if tokenizer.separate_vocabs else tokenizer.encoder
-    target = torch.tensor([[*(vocabulary[piece] for piece in pieces), 0]])
-    shifted = torch.cat([torch.full((1, 1), model.config.decoder_start_token_id), target[:, :-1]], dim=1)
-    with torch.no_grad():
-        logits = model(**tokenizer(source, return_tensors="pt"), decoder_input_ids=shifted).logits.log_softmax(-1)
-    return logits.gather(2, target[..., None]).mean().item()
+def test_positions_go_along_with_adapters_and_vocabularies(tmp_path, monkeypatch, capsys):
+    """A merged adapter and a trimmed vocabulary of an imported model still have Marian's positions, in the file."""
+    monkeypatch.chdir(tmp_path)
+    folder = run(marian_files.write_model(tmp_path / "marian"), output=tmp_path / "imported")
+    wanted = load_file(folder / "model.safetensors")
+    model, tokenizer = load_model(folder)
+    add_adapter(model, AdapterSettings(rank=2))
+    write_adapter(model, "adapter")
+    tokenizer.save_pretrained("adapter")
+    merge_folder(Path("adapter"), Path("merged"), base=str(folder))
+    Path("text").write_text("".join(f"{text}\n" for text in marian_files.SENTENCES[:3]))
+    texts = [f"data.train.{side}=text" for side in ("source", "target")]
+    assert recipe_module("adapt_vocabulary").main([str(folder), "output=trimmed", "trim=true", *texts]) == 0
+    assert len(AutoTokenizer.from_pretrained("trimmed")) < len(tokenizer)
+    for copy in ("merged", "trimmed"):
+        found = load_file(Path(copy) / "model.safetensors")
+        for side in ("encoder", "decoder"):
+            name = f"model.{side}.embed_positions.weight"
+            assert torch.equal(found[name], wanted[name])

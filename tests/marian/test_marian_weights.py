@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import marian_files
 import numpy as np
 import pytest
@@ -12,9 +16,11 @@ from transformers import AutoModelForSeq2SeqLM, MarianConfig, MarianMTModel
 from hf_nmt.errors import DataError
 from hf_nmt.marian.archive import ALLOWED, read_archive
 from hf_nmt.marian.weights import NEVER, build_model, keep_positions, position_table
+from hf_nmt.translators import SavedModel
 
 SOURCE, TARGET = [5, 9, 4, 12, 3, 8, 0], [7, 4, 11, 6, 0]
 SIZES = (20, 20)
+POSITIONS = {"model.encoder.embed_positions.weight", "model.decoder.embed_positions.weight"}
 
 
 def write(folder, tied="all", sizes=SIZES, keep=lambda arrays: arrays, **changes):
@@ -27,7 +33,8 @@ def log_probabilities(model, source=SOURCE, target=TARGET):
     start = model.config.decoder_start_token_id
     decoder = torch.tensor([[start, *target[:-1]]])
     with torch.no_grad():
-        return model(input_ids=torch.tensor([source]), decoder_input_ids=decoder).logits.log_softmax(-1)[0].numpy()
+        logits = model(input_ids=torch.tensor([source]), decoder_input_ids=decoder).logits
+    return logits.log_softmax(-1)[0].float().numpy()
 
 
 @pytest.mark.parametrize(
@@ -63,8 +70,52 @@ def test_the_folder_holds_everything(tmp_path):
         assert keep_positions(model)
         assert not model.model.encoder.embed_positions.weight.requires_grad
         assert np.array_equal(log_probabilities(model), before)
-    names = load_file(tmp_path / "saved-1" / "model.safetensors").keys()
-    assert {"model.encoder.embed_positions.weight", "model.decoder.embed_positions.weight"} <= names
+    assert load_file(tmp_path / "saved-1" / "model.safetensors").keys() >= POSITIONS
+
+
+ALONE = """
+import sys
+sys.modules["hf_nmt"] = None  # not to be imported, wherever it is installed
+import numpy, torch
+from transformers import AutoModelForSeq2SeqLM
+folder, source, target = sys.argv[1], *(torch.tensor([eval(ids)]) for ids in sys.argv[2:])
+with torch.no_grad():
+    logits = AutoModelForSeq2SeqLM.from_pretrained(folder)(input_ids=source, decoder_input_ids=target).logits
+numpy.save(f"{folder}/logits.npy", logits.log_softmax(-1)[0].numpy())
+"""
+
+
+def test_transformers_alone_computes_what_marian_does(tmp_path):
+    """Where hf_nmt is not installed."""
+    opts, arrays, path = write(tmp_path, "target", (25, 20))
+    model = build_model(read_archive(path))
+    model.save_pretrained(tmp_path / "saved")
+    ids = str(SOURCE), str([model.config.decoder_start_token_id, *TARGET[:-1]])
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, "-P", "-c", ALONE, str(tmp_path / "saved"), *ids]
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True)
+    found = np.load(tmp_path / "saved" / "logits.npy")
+    assert np.array_equal(found, log_probabilities(model))
+    theirs = marian_files.log_probabilities(opts, arrays, SOURCE, TARGET)
+    np.testing.assert_allclose(found[:, :20], theirs, atol=2e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_positions_that_transformers_dropped_come_back(tmp_path, dtype):
+    """Transformers loads the folder and saves it without its positions; hf_nmt opens what it saved as it was."""
+    _, _, path = write(tmp_path)
+    build_model(read_archive(path)).save_pretrained(tmp_path / "imported")
+    plain = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "imported", dtype=dtype)
+    before = log_probabilities(plain)
+    plain.save_pretrained(tmp_path / "dropped")
+    assert not load_file(tmp_path / "dropped" / "model.safetensors").keys() & POSITIONS
+    again = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "dropped", dtype=dtype)
+    assert np.abs(log_probabilities(again) - before).max() > 0.01
+    model = SavedModel(str(tmp_path / "dropped")).model(dtype=dtype)
+    assert np.array_equal(log_probabilities(model), before)
+    model.save_pretrained(tmp_path / "saved")
+    again = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "saved", dtype=dtype)
+    assert np.array_equal(log_probabilities(again), before)
 
 
 def test_positions_of_transformers_stay_with_transformers(tmp_path):

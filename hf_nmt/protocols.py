@@ -44,6 +44,7 @@ class Translator(Protocol):
         sources: Iterable[str],
         settings: Any = None,
         *,
+        source_language: str | None = None,
         target_language: str | None = None,
         prefixes: Sequence[str] | None = None,
     ) -> Iterator[list[Translation]]:
@@ -52,7 +53,7 @@ class Translator(Protocol):
         Args:
             sources: texts, one sentence each.
             settings: a `generation.decoding.DecodingSettings`; None stands for its defaults.
-            target_language: language code, for models of several target languages.
+            source_language, target_language: codes, for models of several languages.
             prefixes: text that the translation of each source must open with.
         """
         ...

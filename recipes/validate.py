@@ -4,9 +4,10 @@
     python recipes/validate.py translations=out.en data.target_language=en data.test.path=test.tsv
     python recipes/validate.py --config quickstart model=runs/<id>/best
 
-Several references: data.test.target=[a.en,b.en]. With baseline=MODEL or baseline=FILE a paired significance test tells
-whether the difference may be chance. The table of scores goes to stdout; predictions/<model>/<time>/ keeps the
-translations, segment scores, score records and settings.
+Several references: data.test.target=[a.en,b.en]. Several language pairs: data.pairs.de-en.test.source=FILE and so on,
+or rows with columns source_language and target_language; the mean over the pairs is shown, then each. With
+baseline=MODEL or baseline=FILE a paired significance test tells whether the difference may be chance. The table of
+scores goes to stdout; predictions/<model>/<time>/ keeps the translations, segment scores, score records and settings.
 
 Older papers give BLEU on lower-cased, Moses-tokenised text. To compare with them (pip install "hf_nmt[moses]"), score
 against references prepared that way with: metrics.lowercase=true metrics.pretokenize=predictions
@@ -21,21 +22,12 @@ from pathlib import Path
 from pydantic import Field
 
 from hf_nmt.config import Settings, dump, from_command_line, launch
-from hf_nmt.data.sources import CorpusSettings
 from hf_nmt.errors import ConfigError, NmtError
 from hf_nmt.evaluation import corpora, folders, scores, systems
 from hf_nmt.generation.decoding import of_the_model
-from hf_nmt.metrics import ComparisonSettings, check_metrics, compare, comparison_table, score_table
+from hf_nmt.metrics import ComparisonSettings, comparison_table, score_table
 
 logger = logging.getLogger("hf_nmt.recipes.validate")
-
-
-class ValidateData(Settings):
-    source_language: str | None = Field(None, description="Code of the source language; null takes the model's own.")
-    target_language: str | None = Field(
-        None, description="Code of the target language, which chooses BLEU's tokenizer; null takes the model's own."
-    )
-    test: CorpusSettings | None = Field(None, description="The test set. Needed; several targets: several references.")
 
 
 class ValidateRecipe(Settings):
@@ -46,7 +38,7 @@ class ValidateRecipe(Settings):
     baseline: str | None = Field(
         None, description="Model folder or file of translations to compare with in a paired significance test."
     )
-    data: ValidateData = Field(ValidateData(), description="Languages and test set.")
+    data: corpora.EvaluationData = Field(corpora.EvaluationData(), description="Test set and languages.")
     decoding: systems.CorpusDecodingSettings | None = Field(
         None,
         description="How to translate. null, and every key left out, takes the model's own generation_config.json.",
@@ -78,10 +70,11 @@ def missing(settings: ValidateRecipe) -> list[str]:
         findings.append("decoding.num_return_sequences: only the best translation is scored; leave it out.")
     if settings.baseline is None:
         findings += settings.metrics.idle_without_baseline()
-    if settings.data.test is None:
+    if settings.data.test is None and not settings.data.pairs:
         findings.append(
             "data.test: no test set is given. Give data.test.source=FILE data.test.target=FILE, data.test.path=FILE, "
-            "or for the built-in corpus data.test.path=controlled/tiny data.test.split=test."
+            "for several language pairs data.pairs.de-en.test.source=FILE and so on, or for the built-in corpus "
+            "data.test.path=controlled/tiny data.test.split=test."
         )
     return findings
 
@@ -105,32 +98,26 @@ def find_systems(settings: ValidateRecipe) -> list[str]:
 def main(argv: list[str]) -> int:
     settings = from_command_line(ValidateRecipe, argv, recipe="validate", doc=__doc__, positional="model")
     paths = find_systems(settings)
-    source_language, target_language = settings.data.source_language, settings.data.target_language
+    given = settings.data.source_language, settings.data.target_language
+    corpus = corpora.load_corpus(settings.data, systems.usual_languages(paths, given))
     for path in paths:
-        source_language, target_language = systems.check_languages(path, source_language, target_language)
-
-    languages = {"source_language": source_language, "target_language": target_language}
-    corpus = corpora.load_corpus(settings.data.test, **languages)
-    check_metrics(settings.metrics, target_language, corpus.references)
-    if settings.per_domain:
-        scores.check_domains(corpus)
+        systems.check_languages(path, corpus.pairs)
+    metrics = scores.checked(corpus, settings.metrics, per_domain=settings.per_domain)
 
     # Files first: a wrong number of lines is told before anything is translated.
     outputs = {path: systems.read_system(path, corpus) for path in paths if Path(path).is_file()}
     for path in paths:
         if path not in outputs:
-            outputs[path] = systems.run_model(path, corpus, settings.decoding, device=settings.device, **languages)
-    system = outputs[paths[0]]
+            outputs[path] = systems.run_model(path, corpus, settings.decoding, device=settings.device)
+    system, *baseline = (outputs[path] for path in paths)
     scores.warn_if_like_source(corpus, system)
 
-    evaluation = scores.evaluate(corpus, system, settings.metrics, target_language, per_domain=settings.per_domain)
-    pair = {path: system.texts for path, system in outputs.items() if len(paths) == 2}
-    test = (corpus.references, settings.metrics, target_language)
-    comparisons = compare(pair, *test, baseline=paths[1]) if pair else []
+    evaluation = scores.evaluate(corpus, system, metrics, per_domain=settings.per_domain)
+    comparisons = scores.compare_with(*baseline, system, corpus, metrics) if baseline else []
     folder = folders.new_folder(settings.output_dir, settings.name or systems.system_name(paths[0]))
     if system.facts.decoding is not None:
         settings.decoding = systems.CorpusDecodingSettings(**system.facts.decoding)
-    facts = settings.model_dump(include={"model", "translations", "baseline"}) | languages
+    facts = settings.model_dump(include={"model", "translations", "baseline"})
     folders.write_evaluation(
         folder, corpus, system, evaluation, settings_yaml=dump(settings), facts=facts, comparisons=comparisons
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import datasets
@@ -10,13 +10,43 @@ import pyarrow as pa
 
 from hf_nmt.artifacts import atomic_folder, file_lock, is_complete, mark_complete
 from hf_nmt.config import fingerprint
-from hf_nmt.data.sources import cache_folder
+from hf_nmt.data.sources import CorpusSettings, cache_folder, load_pairs
 from hf_nmt.errors import DataError
 from hf_nmt.protocols import LANGUAGE_COLUMNS
 
 # What mixtures keep; other columns of their parts need not agree.
 _COLUMNS = ("source", "target", "references", *LANGUAGE_COLUMNS)
 _ROWS_AT_A_TIME = 100_000
+
+
+def languages_of_pair(
+    name: str, source_language: str | None, target_language: str | None
+) -> tuple[str | None, str | None]:
+    """The languages of a pair that a user has named: as given, else by a name like `de-en`, else None."""
+    source, _, target = name.partition("-") if name.count("-") == 1 else ("", "", "")
+    told = (source, target) if source and target else (None, None)
+    return source_language or told[0], target_language or told[1]
+
+
+def join_pairs(corpora: Mapping[str, tuple[str | None, str | None, CorpusSettings]], split: str) -> datasets.Dataset:
+    """Read the corpora of several language pairs and join their rows, each with its languages.
+
+    Args:
+        corpora: name of the pair -> source and target language, and where the rows are.
+        split: the key of these corpora in `data.pairs.<name>`, for messages.
+
+    Raises:
+        DataError, ConfigError: as `load_pairs`; the rows of a corpus name languages of their own.
+    """
+    parts = []
+    for name, (source, target, settings) in corpora.items():
+        assert source is not None and target is not None
+        rows = load_pairs(settings, source_language=source, target_language=target)
+        try:
+            parts.append(with_languages(rows, source, target))
+        except DataError as error:
+            raise DataError(f"data.pairs.{name}.{split}: {error}") from error
+    return joined(parts)
 
 
 def with_languages(
@@ -33,8 +63,8 @@ def with_languages(
     """
     if named := [name for name in LANGUAGE_COLUMNS if name in rows.column_names]:
         raise DataError(
-            f"The corpus has a column {named[0]}: its rows name their languages themselves. Give it as train or "
-            "validation by itself, or take the column out of it."
+            f"The corpus has a column {named[0]}: its rows name their languages themselves. Give it by itself in "
+            "place of pairs, or take the column out of it."
         )
     schema = pa.schema([(name, pa.string()) for name in LANGUAGE_COLUMNS])
     folder = cache_folder(cache_dir) / f"languages-{fingerprint(source_language, target_language, len(rows))}"

@@ -1,17 +1,78 @@
-"""Test corpora in memory."""
+"""Test corpora in memory, of one language pair or of several."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import pydantic
+from pydantic import Field
+
+from hf_nmt.config import Settings
 from hf_nmt.data.manifest import Manifest, describe
+from hf_nmt.data.mixtures import join_pairs, languages_of_pair
 from hf_nmt.data.sources import CorpusSettings, load_pairs
-from hf_nmt.errors import DataError
-from hf_nmt.metrics import ScoredData
+from hf_nmt.errors import ConfigError, DataError
+from hf_nmt.metrics import LanguagePair, ScoredData
+from hf_nmt.protocols import LANGUAGE_COLUMNS
 
 if TYPE_CHECKING:
     import datasets
+
+
+class PairTestSettings(Settings):
+    """The test set of one language pair of several."""
+
+    source_language: str | None = Field(
+        None, description="Code of the source language; null takes it from the name of the pair, such as de-en."
+    )
+    target_language: str | None = Field(None, description="Code of the target language, as source_language.")
+    test: CorpusSettings = Field(description="The test set of the pair; several targets: several references.")
+
+
+class EvaluationData(Settings):
+    """Which test set is scored, in which languages."""
+
+    source_language: str | None = Field(
+        None,
+        description="Code of the source language of rows that name none in a column source_language; null takes the "
+        "model's own.",
+    )
+    target_language: str | None = Field(
+        None, description="Code of the target language, as source_language; it chooses BLEU's tokenizer."
+    )
+    test: CorpusSettings | None = Field(
+        None, description="The test set. Needed, or pairs; several targets: several references."
+    )
+    pairs: dict[str, PairTestSettings] = Field(
+        {},
+        description="Test sets of several language pairs, in place of source_language, target_language and test: "
+        "{de-en: {test: ...}, fr-en: ...}, or data.pairs.de-en.test.source=FILE and so on.",
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _pairs_alone(self) -> EvaluationData:
+        alone = [name for name in (*LANGUAGE_COLUMNS, "test") if self.pairs and getattr(self, name) is not None]
+        findings = [
+            f"{name}: given together with data.pairs, where each pair has its own. Leave one of them out."
+            for name in alone
+        ]
+        for name in self.pairs:
+            findings += [
+                f"pairs.{name}.{side}: not given, and the name {name!r} does not tell it as one like de-en would. "
+                "Write the code of the language."
+                for side, code in zip(LANGUAGE_COLUMNS, self.languages_of(name), strict=True)
+                if code is None
+            ]
+        if findings:
+            raise ConfigError(findings)
+        return self
+
+    def languages_of(self, name: str) -> LanguagePair:
+        """Source and target language of an entry of `pairs`."""
+        pair = self.pairs[name]
+        return languages_of_pair(name, pair.source_language, pair.target_language)
 
 
 @dataclass(frozen=True)
@@ -24,6 +85,7 @@ class Corpus:
         domains: the domain of each segment, or None where the corpus names none.
         data: what a score record says of it.
         manifest: its files, hashes and what was dropped.
+        pairs: its language pairs, and the positions of the segments of each; a language is None where it is not told.
     """
 
     sources: list[str]
@@ -31,50 +93,76 @@ class Corpus:
     domains: list[str] | None
     data: ScoredData
     manifest: Manifest
+    pairs: dict[LanguagePair, list[int]]
 
     def __len__(self) -> int:
         return len(self.sources)
 
+    @property
+    def only_pair(self) -> LanguagePair:
+        """Source and target language of the whole corpus; (None, None) where there are several pairs."""
+        return next(iter(self.pairs)) if len(self.pairs) == 1 else (None, None)
 
-def load_corpus(
-    settings: CorpusSettings, *, source_language: str | None = None, target_language: str | None = None
-) -> Corpus:
-    """Read a test set.
+
+def load_corpus(data: EvaluationData, usual: LanguagePair = (None, None)) -> Corpus:
+    """Read the test set, or those of all pairs one after another.
 
     Args:
-        settings: where it is.
-        source_language, target_language: codes, or None where the file does not need them.
+        data: where it is.
+        usual: languages of rows that name none, where there is one test set.
 
     Raises:
         DataError, ConfigError: as `data.sources.load_pairs`.
     """
-    rows = load_pairs(settings, source_language=source_language, target_language=target_language)
-    return corpus_of(rows, settings, source_language=source_language, target_language=target_language)
+    if data.pairs:
+        named = {name: (*data.languages_of(name), pair.test) for name, pair in data.pairs.items()}
+        rows = join_pairs(named, "test")
+        return corpus_of(rows, {name: pair.test for name, pair in data.pairs.items()})
+    assert data.test is not None
+    rows = load_pairs(data.test, source_language=usual[0], target_language=usual[1])
+    return corpus_of(rows, data.test, usual=usual)
 
 
 def corpus_of(
     rows: datasets.Dataset,
-    settings: CorpusSettings,
+    settings: CorpusSettings | Mapping[str, CorpusSettings],
     *,
-    source_language: str | None = None,
-    target_language: str | None = None,
+    usual: LanguagePair = (None, None),
 ) -> Corpus:
-    """A corpus from a table with the columns `source`, `target` and, where there are, `references` and `domain`.
+    """A corpus from a table with the columns `source`, `target` and, where there are, `references`, `domain` and
+    `LANGUAGE_COLUMNS`.
+
+    Args:
+        rows: of the corpus.
+        settings: where they came from; of several corpora, by the names of the pairs.
+        usual: languages of rows that name none.
 
     Raises:
         DataError: there are no rows.
     """
-    name, split = str(settings.path or settings.source), settings.split or "test"
+    if isinstance(settings, CorpusSettings):
+        name, split = str(settings.path or settings.source), settings.split or "test"
+    else:
+        name, split = ", ".join(settings), "test"
     if not len(rows):
         raise DataError(f"{name}: the test set is empty; there is nothing to score.")
-    references = [list(row) for row in rows["references"]] if "references" in rows.column_names else None
-    # ISO 639's code for a language that is not told.
-    source_language, target_language = source_language or "und", target_language or "und"
-    manifest = describe({split: (settings, rows)}, languages=[source_language, target_language])
+    several = rows["references"] if "references" in rows.column_names else [None] * len(rows)
+    sides = (
+        [code or own for code in rows[column]] if column in rows.column_names else [own] * len(rows)
+        for column, own in zip(LANGUAGE_COLUMNS, usual, strict=True)
+    )
+    pairs: dict[LanguagePair, list[int]] = {}
+    for row, pair in enumerate(zip(*sides, strict=True)):
+        pairs.setdefault(pair, []).append(row)
+    # ISO 639's code for a language that is not told; the sources first.
+    codes = dict.fromkeys(code or "und" for side in zip(*pairs, strict=True) for code in side)
+    languages = [*codes] if len(pairs) > 1 else [code or "und" for code in next(iter(pairs))]
+    manifest = describe({split: (settings, rows)}, languages=languages)
     return Corpus(
         sources=list(rows["source"]),
-        references=references or [[target] for target in rows["target"]],
+        references=[list(row) if row else [text] for row, text in zip(several, rows["target"], strict=True)],
         domains=[str(domain) for domain in rows["domain"]] if "domain" in rows.column_names else None,
         data=ScoredData(id=name, hash=manifest.content_hash, split=split),
         manifest=manifest,
+        pairs=pairs,
     )

@@ -2,7 +2,8 @@
 
 predictions/<system>/<time>/
     translations.txt     one line a segment
-    segments.jsonl       source, references, prediction and scores of each segment
+    segments.jsonl       source, references, prediction and scores of each segment; its languages where there are
+                         several language pairs
     scores.json          the score records, and comparisons.json where there was a baseline
     settings.yaml        the resolved settings
     manifest.json        the test set: files, hashes, what was dropped
@@ -23,7 +24,8 @@ from hf_nmt import artifacts, runs
 from hf_nmt.evaluation.corpora import Corpus
 from hf_nmt.evaluation.scores import SEGMENTS, Evaluation
 from hf_nmt.evaluation.systems import System
-from hf_nmt.metrics import Comparison, dump_scores
+from hf_nmt.metrics import Comparison, dump_scores, pair_name
+from hf_nmt.protocols import LANGUAGE_COLUMNS
 
 SCHEMA_VERSION = 1
 
@@ -51,7 +53,7 @@ def write_evaluation(
         folder: must not exist.
         corpus, system, evaluation: what was measured.
         settings_yaml: resolved settings as text.
-        facts: what else the record should hold, such as paths and language codes.
+        facts: what else the record should hold, such as paths.
         comparisons: results of a significance test.
 
     Raises:
@@ -85,6 +87,8 @@ def sample_lines(corpus: Corpus, system: System, num_samples: int) -> list[str]:
 
 
 def _segment_rows(corpus: Corpus, system: System, evaluation: Evaluation) -> Iterator[dict[str, Any]]:
+    several = len(corpus.pairs) > 1
+    languages = {row: pair for pair, rows in corpus.pairs.items() for row in rows} if several else {}
     for number, source in enumerate(corpus.sources):
         row: dict[str, Any] = {
             "source": source,
@@ -94,6 +98,8 @@ def _segment_rows(corpus: Corpus, system: System, evaluation: Evaluation) -> Ite
         row |= {name: round(values[number], 4) for name, values in evaluation.segments.items()}
         if corpus.domains:
             row["domain"] = corpus.domains[number]
+        if several:
+            row |= dict(zip(LANGUAGE_COLUMNS, languages[number], strict=True))
         if system.translations:
             row["model_score"] = system.translations[number].score
             row["finish_reason"] = system.translations[number].finish_reason
@@ -101,9 +107,11 @@ def _segment_rows(corpus: Corpus, system: System, evaluation: Evaluation) -> Ite
 
 
 def _record(corpus: Corpus, system: System, facts: Mapping[str, Any]) -> dict[str, Any]:
-    counts = {
+    pairs = {pair_name(pair): len(rows) for pair, rows in corpus.pairs.items()}
+    counts: dict[str, Any] = {
         "segments": len(corpus),
         "references": sum(map(len, corpus.references)),
+        **({"language_pairs": pairs} if len(pairs) > 1 else {}),
         "empty_translations": sum(not text.strip() for text in system.texts),
     }
     if system.translations:
@@ -114,6 +122,7 @@ def _record(corpus: Corpus, system: System, facts: Mapping[str, Any]) -> dict[st
         "schema_version": SCHEMA_VERSION,
         "system": system.name,
         **facts,
+        **dict(zip(LANGUAGE_COLUMNS, corpus.only_pair, strict=True)),
         "hashes": {"data": corpus.data.hash, "system": system.facts.hash},
         "counts": counts,
         "seconds": system.seconds,

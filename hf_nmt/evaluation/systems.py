@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import re
 import time
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -19,8 +21,8 @@ from hf_nmt.errors import ConfigError, DataError
 from hf_nmt.evaluation.corpora import Corpus
 from hf_nmt.generation.decoding import DecodingSettings, model_decoding
 from hf_nmt.generation.meter import Meter
-from hf_nmt.metrics import ScoredSystem, primary_language
-from hf_nmt.protocols import Translation, Translator
+from hf_nmt.metrics import LanguagePair, ScoredSystem, primary_language
+from hf_nmt.protocols import LANGUAGE_COLUMNS, Translation, Translator
 from hf_nmt.translators import find_model, load_translator
 
 logger = logging.getLogger(__name__)
@@ -89,37 +91,48 @@ def model_languages(path: str | Path) -> tuple[list[str], list[str]]:
     return sides[0], sides[1]
 
 
-def check_languages(path: str | Path, source: str | None, target: str | None) -> tuple[str | None, str | None]:
-    """Language codes of an evaluation, in the model's own spelling.
+def usual_languages(paths: Sequence[str | Path], given: LanguagePair) -> LanguagePair:
+    """Languages of segments that name none: as given, else the only language of that side of the first model that
+    tells one, else None."""
+    sides: list[str | None] = []
+    for side, code in enumerate(given):
+        only = (known[0] for path in paths if len(known := model_languages(path)[side]) == 1)
+        sides.append(code or next(only, None))
+    return sides[0], sides[1]
+
+
+def check_languages(path: str | Path, pairs: Iterable[LanguagePair]) -> dict[LanguagePair, LanguagePair]:
+    """Language pairs of a test set, each with its codes in the model's own spelling.
 
     Args:
-        path: a model folder.
-        source, target: what the settings say; None takes the model's language where it has one.
+        path: a model folder, or a file of translations, which has no spelling of its own.
+        pairs: of the segments; None takes the model's language where it has one.
 
     Raises:
         ConfigError: the model was trained for other languages, or has several and none was chosen.
     """
-    findings: list[str] = []
-    chosen: list[str | None] = []
-    for side, code, known in zip(("source", "target"), (source, target), model_languages(path), strict=True):
-        same = [own for own in known if code is not None and primary_language(own) == primary_language(code)]
-        if code is None and len(known) == 1:
-            chosen.append(known[0])
-        elif code is None and len(known) > 1 and side == "target":
-            findings.append(
-                f"data.target_language: {path} translates into {', '.join(known)}; say which one the test set holds."
-            )
-        elif code is not None and known and not same:
-            verb = "reads" if side == "source" else "writes"
-            findings.append(
-                f"data.{side}_language={code}: the model {path} {verb} {', '.join(known)}. Choose a model for "
-                f"{code!r}, or correct data.{side}_language (are source and target files exchanged?)."
-            )
-        else:
-            chosen.append(code if code in known or not same else same[0])
+    pairs, findings, spelling = list(pairs), [], []
+    for side, known in zip(LANGUAGE_COLUMNS, model_languages(path), strict=True):
+        chosen: dict[str | None, str | None] = {}
+        for code in dict.fromkeys(pair[LANGUAGE_COLUMNS.index(side)] for pair in pairs):
+            same = [own for own in known if code is not None and primary_language(own) == primary_language(code)]
+            if code is None and len(known) > 1 and side == "target_language":
+                findings.append(
+                    f"data.target_language: {path} translates into {', '.join(known)}; say which one the test set "
+                    "holds, or name that of each row in a column target_language."
+                )
+            elif code is not None and known and not same:
+                verb = "reads" if side == "source_language" else "writes"
+                findings.append(
+                    f"data.{side}={code}: the model {path} {verb} {', '.join(known)}. Choose a model for {code!r}, "
+                    f"or correct data.{side} (are source and target files exchanged?)."
+                )
+            only = known[0] if len(known) == 1 else None
+            chosen[code] = code if code in known else same[0] if same else code or only
+        spelling.append(chosen)
     if findings:
         raise ConfigError(findings)
-    return chosen[0], chosen[1]
+    return {(source, target): (spelling[0][source], spelling[1][target]) for source, target in pairs}
 
 
 class CorpusDecodingSettings(DecodingSettings):
@@ -160,32 +173,28 @@ def read_system(path: str | Path, corpus: Corpus) -> System:
 
 
 def run_model(
-    path: str | Path,
-    corpus: Corpus,
-    decoding: CorpusDecodingSettings | None,
-    *,
-    source_language: str | None,
-    target_language: str | None,
-    device: str | None = None,
+    path: str | Path, corpus: Corpus, decoding: CorpusDecodingSettings | None, *, device: str | None = None
 ) -> System:
-    """Load a saved model and translate a corpus with it.
+    """Load a saved model and translate a corpus with it, each segment into its own target language.
 
     Args:
         path: what `find_system` gave.
         corpus: what to translate.
         decoding: settings given by the user; the model's own are taken for the rest.
-        source_language, target_language: codes in the model's own spelling, or None.
         device: such as "cpu"; None leaves the choice to `load_translator`.
+
+    Raises:
+        ConfigError: as `check_languages`, or the translator does not have a language; nothing is translated then.
     """
     resolved = corpus_decoding(path, decoding)
-    translator = load_translator(path, device=device, source_language=source_language, target_language=target_language)
+    languages = check_languages(path, corpus.pairs)
     return translate_corpus(
-        translator,
+        load_translator(path, device=device),
         corpus,
         resolved,
         name=str(path),
         model_hash=fingerprint(artifacts.hash_model(path)) if Path(path).is_dir() else None,
-        target_language=target_language,
+        languages=languages,
     )
 
 
@@ -196,7 +205,7 @@ def translate_corpus(
     *,
     name: str,
     model_hash: str | None,
-    target_language: str | None,
+    languages: Mapping[LanguagePair, LanguagePair] | None = None,
 ) -> System:
     """Translate the sources of a corpus; progress goes to stderr.
 
@@ -206,22 +215,31 @@ def translate_corpus(
         decoding: a `generation.decoding.DecodingSettings`, such as `CorpusDecodingSettings`.
         name: what tables call the system.
         model_hash: for the records.
-        target_language: code in the model's own spelling, or None.
+        languages: the language pairs of the corpus in the model's own spelling; None takes them as they are.
     """
-    start = time.perf_counter()
+    began = time.perf_counter()
+    best: dict[int, Translation] = {}
+    before = 0
     with Meter(len(corpus), "segments", f"translating with {name}") as meter:
         if hasattr(translator, "on_progress"):
-            translator.on_progress = meter.at
-        outputs = translator.translate(corpus.sources, decoding, target_language=target_language)
-        best = []
-        for nbest in outputs:
-            best.append(nbest[0])
-            meter.at(len(best))
-    seconds = time.perf_counter() - start
-    cut = sum(translation.finish_reason == "length" for translation in best)
+            translator.on_progress = lambda done: meter.at(before + done)
+        outputs = []
+        # A translator refuses a language that it does not have when it is called: all of them before the first text.
+        for pair, rows in corpus.pairs.items():
+            source, target = pair if languages is None else languages[pair]
+            sources = (corpus.sources[row] for row in rows)
+            outputs.append(translator.translate(sources, decoding, source_language=source, target_language=target))
+        for rows, n_best in zip(corpus.pairs.values(), outputs, strict=True):
+            before = len(best)
+            for row, found in zip(rows, n_best, strict=True):
+                best[row] = dataclasses.replace(found[0], source_index=row)
+                meter.at(len(best))
+    seconds = time.perf_counter() - began
+    translations = [best[row] for row in range(len(corpus))]
+    cut = sum(translation.finish_reason == "length" for translation in translations)
     if cut:
         logger.warning("%s: %d of %d translations were cut at the length limit.", name, cut, len(best))
     facts = ScoredSystem(hash=model_hash, decoding=decoding.model_dump(mode="json"))
     # A line end inside a translation would move all later lines of a file.
-    texts = [re.sub(r"[\r\n]+", " ", translation.text) for translation in best]
-    return System(name, texts, facts, best, seconds)
+    texts = [re.sub(r"[\r\n]+", " ", translation.text) for translation in translations]
+    return System(name, texts, facts, translations, seconds)

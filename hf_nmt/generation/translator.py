@@ -108,7 +108,7 @@ class TorchTranslator:
         model: any encoder-decoder with `generate`.
         tokenizer: its tokenizer.
         device: where to move the model; None leaves it where it is.
-        source_language, target_language: codes, for models of several languages; a call may name another target.
+        source_language, target_language: codes, for models of several languages; a call may name others.
         with_scores: False leaves `score` NaN and `token_scores` empty where one translation is asked for, and saves a
             pass of the decoder: a third of the time of greedy search, a tenth with 5 beams.
         share: (rank, world_size): of the processes that translate the same texts together. Each decodes every
@@ -146,13 +146,14 @@ class TorchTranslator:
         eos = model.generation_config.eos_token_id
         self._ends = tuple(eos) if isinstance(eos, list | tuple) else (eos,)
         if source_language is not None or target_language is not None:
-            self._select(None)
+            self._select()
 
     def translate(
         self,
         sources: Iterable[str],
         settings: DecodingSettings | None = None,
         *,
+        source_language: str | None = None,
         target_language: str | None = None,
         prefixes: Sequence[str] | None = None,
     ) -> Iterator[list[Translation]]:
@@ -169,9 +170,10 @@ class TorchTranslator:
             SourceError: a source that is no string, or over the model's limit and not to be split.
         """
         settings = settings or DecodingSettings()
-        selected = self._select(target_language)
+        languages = source_language, target_language
+        selected = self._select(*languages)
         pairs = zip(sources, itertools.repeat("") if prefixes is None else prefixes, strict=prefixes is not None)
-        return self._translate(pairs, settings, selected, target_language)
+        return self._translate(pairs, settings, selected, languages)
 
     def score(self, sources: Iterable[str], targets: Iterable[str]) -> Iterator[list[float]]:
         """Yield the log-probability (natural log) of every target token, the end-of-sentence symbol included.
@@ -179,7 +181,7 @@ class TorchTranslator:
         Raises:
             SourceError: a source or a target over the model's limit.
         """
-        selected = self._select(None)
+        selected = self._select()
         forced = selected.forced_bos_token_id
         settings, done = DecodingSettings(), 0
         for window in windows(zip(sources, targets, strict=True), settings.window_size):
@@ -198,9 +200,10 @@ class TorchTranslator:
             yield from scores
             done += len(window)
 
-    def _select(self, target_language: str | None) -> Selection:
+    def _select(self, source_language: str | None = None, target_language: str | None = None) -> Selection:
+        source, target = source_language or self.source_language, target_language or self.target_language
         try:
-            return self._languages.select(self.source_language, target_language or self.target_language)
+            return self._languages.select(source, target)
         except ValueError as error:
             raise ConfigError(str(error)) from error
 
@@ -210,11 +213,11 @@ class TorchTranslator:
         ids = selected.decoder_start_token_id, own.decoder_start_token_id, own.bos_token_id
         return next(one for one in ids if one is not None)
 
-    def _translate(self, pairs, settings, selected, target_language) -> Iterator[list[Translation]]:
+    def _translate(self, pairs, settings, selected, languages) -> Iterator[list[Translation]]:
         done = 0
         for window in windows(pairs, settings.window_size):
             started = time.perf_counter()
-            self._select(target_language)  # another call may have changed the tokenizer's languages between windows
+            self._select(*languages)  # another call may have changed the tokenizer's languages between windows
             with self._evaluating(), self._seeded(settings):
                 translations = self._window(window, done, settings, selected)
             self.statistics.texts += len(window)

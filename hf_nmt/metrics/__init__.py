@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from hf_nmt.metrics.language_pairs import LanguagePair, pair_name, score_pairs, with_off_target
 from hf_nmt.metrics.records import Comparison, Score, ScoredData, ScoredSystem, dump_scores, load_scores, mean_score
 from hf_nmt.metrics.scoring import Scoring, check_metrics, compute_scores, score_corpus
 from hf_nmt.metrics.settings import BleuSettings, ChrfSettings, ComparisonSettings, MetricSettings, TerSettings
@@ -21,6 +22,7 @@ __all__ = [
     "ChrfSettings",
     "Comparison",
     "ComparisonSettings",
+    "LanguagePair",
     "MetricSettings",
     "Score",
     "ScoredData",
@@ -36,9 +38,12 @@ __all__ = [
     "dump_scores",
     "load_scores",
     "mean_score",
+    "pair_name",
     "primary_language",
     "score_corpus",
+    "score_pairs",
     "score_table",
+    "with_off_target",
 ]
 
 

@@ -83,6 +83,7 @@ class Comparison(_Record):
         mean, half_width: mean and half the width of the 95 % interval of the system's score over the resamples;
             None where the test gives none.
         p_value: probability of a difference at least this large if the two systems were equal (two-sided).
+        domain: the language pair that it is limited to; None for the whole corpus.
     """
 
     name: str
@@ -96,6 +97,7 @@ class Comparison(_Record):
     mean: float | None
     half_width: float | None
     p_value: float
+    domain: str | None = None
 
 
 def mean_score(scores: Sequence[Score]) -> Score:

@@ -66,10 +66,17 @@ def score_table(scores: Sequence[Score], *, confidence: float, markdown: bool = 
 
 
 def comparison_table(comparisons: Sequence[Comparison], *, markdown: bool = False) -> str:
-    """One row for each metric and system, with the difference to the baseline and the p-value of the paired test."""
+    """One row for each metric and system, with the difference to the baseline and the p-value of the paired test.
+
+    A column `domain` appears where one is limited to a language pair.
+    """
+    by_domain = any(item.domain for item in comparisons)
+    headings = list(COMPARISON_HEADINGS)
+    headings[1:1] = ["domain"] if by_domain else []
     rows = [
         [
             item.name,
+            *([item.domain or "all"] if by_domain else []),
             item.system,
             f"{item.value:.2f}",
             f"{item.baseline_value:.2f}",
@@ -78,7 +85,7 @@ def comparison_table(comparisons: Sequence[Comparison], *, markdown: bool = Fals
         ]
         for item in comparisons
     ]
-    table = align(COMPARISON_HEADINGS, rows, markdown=markdown, left=2)
+    table = align(headings, rows, markdown=markdown, left=3 if by_domain else 2)
     return f"{table}\n\n{_signatures(comparisons, markdown)}"
 
 

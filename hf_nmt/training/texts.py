@@ -13,7 +13,7 @@ from pydantic import Field
 from hf_nmt.batching import language_pairs
 from hf_nmt.config import Settings
 from hf_nmt.data.manifest import Manifest, describe
-from hf_nmt.data.mixtures import joined, with_languages
+from hf_nmt.data.mixtures import join_pairs, languages_of_pair
 from hf_nmt.data.sources import BUILT_IN, CorpusSettings, format_of, load_pairs
 from hf_nmt.data.streams import PairStream, stream_pairs
 from hf_nmt.data.text_lines import existing_file
@@ -79,8 +79,9 @@ class TrainingData(Settings):
     )
     pairs: dict[str, LanguagePairSettings] = Field(
         {},
-        description="Texts of several language pairs for one model, in place of the four keys above: "
-        "{de-en: {train: ..., validation: ...}, fr-en: ...}, or data.pairs.de-en.train.source=FILE and so on.",
+        description="Texts of several language pairs for one model, in place of source_language, target_language, "
+        "train and validation: {de-en: {train: ..., validation: ...}, fr-en: ...}, or "
+        "data.pairs.de-en.train.source=FILE and so on.",
     )
     sampling_temperature: float = Field(
         1.0,
@@ -161,9 +162,8 @@ class TrainingData(Settings):
 
     def _named(self, name: str) -> tuple[str | None, str | None]:
         """The languages of an entry of `pairs`, as far as they are told."""
-        told: list[str | None] = [*name.split("-")] if name.count("-") == 1 and all(name.split("-")) else [None, None]
         pair = self.pairs[name]
-        return pair.source_language or told[0], pair.target_language or told[1]
+        return languages_of_pair(name, pair.source_language, pair.target_language)
 
     @property
     def _may_have_several(self) -> bool:
@@ -274,15 +274,7 @@ class TrainingData(Settings):
             return (stream_pairs if is_stream else load_pairs)(
                 corpus, **dict(zip(_EXAMPLES, self.usual_languages, strict=True))
             )
-        parts = []
-        for name, one in corpus.items():
-            source, target = self._named(name)
-            rows = load_pairs(one, source_language=source, target_language=target)
-            try:
-                parts.append(with_languages(rows, source, target))
-            except DataError as error:
-                raise DataError(f"data.pairs.{name}.{split}: {error}") from error
-        return joined(parts)
+        return join_pairs({name: (*self._named(name), one) for name, one in corpus.items()}, split)
 
     def _unknown_languages(self, split: str, rows: Dataset | PairStream) -> Iterator[str]:
         if isinstance(rows, PairStream):

@@ -15,14 +15,10 @@ from accelerate.utils import broadcast_object_list, reduce
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hf_nmt import language
 from hf_nmt.batching import languages_kept
-from hf_nmt.errors import NmtError
 from hf_nmt.generation.decoding import DecodingSettings
 from hf_nmt.generation.translator import TorchTranslator
-from hf_nmt.metrics import MetricSettings, Score, ScoredData, compute_scores, mean_score
-from hf_nmt.metrics.off_target import OffTarget
-from hf_nmt.metrics.settings import OffTargetSettings
+from hf_nmt.metrics import LanguagePair, MetricSettings, Score, score_pairs, with_off_target
 from hf_nmt.protocols import LANGUAGE_COLUMNS
 
 logger = logging.getLogger(__name__)
@@ -93,13 +89,13 @@ class Validation:
             [code or usual for code in texts[name]] if name in texts.column_names else [usual] * len(targets)
             for name, usual in zip(LANGUAGE_COLUMNS, languages, strict=True)
         )
-        self.rows_of_pair: dict[tuple[str | None, str | None], list[int]] = {}
+        self.rows_of_pair: dict[LanguagePair, list[int]] = {}
         for row, pair in enumerate(zip(*sides, strict=True)):
             self.rows_of_pair.setdefault(pair, []).append(row)
         self.batches = batches
         self.tokenizer = tokenizer
         self.decoding = decoding
-        self.metrics = with_off_target(metrics, list(self.rows_of_pair))
+        self.metrics = with_off_target(metrics, self.rows_of_pair)
         count = min(num_samples, len(self.sources))
         self.shown = [index * len(self.sources) // count for index in range(count)]
 
@@ -170,46 +166,12 @@ class Validation:
 
     def _scores(self, translations: list[str], rank: int, world_size: int) -> list[Score]:
         """Computed by the first process: all must agree on the best checkpoint and on when to stop."""
-        scores: list[Any] = [self._computed(translations) if rank == 0 else None]
+        scores: list[Any] = [None]
+        if rank == 0:
+            scores = [score_pairs(translations, self.references, self.rows_of_pair, self.metrics).scores]
         if world_size > 1:
             broadcast_object_list(scores)
         return scores[0]
-
-    def _computed(self, translations: list[str]) -> list[Score]:
-        """The records of each metric; of several language pairs, of each metric the mean, then those of each pair."""
-        by_pair = []
-        for (source, target), rows in self.rows_of_pair.items():
-            texts, references = [translations[row] for row in rows], [self.references[row] for row in rows]
-            data = ScoredData(domain=f"{source}-{target}" if len(self.rows_of_pair) > 1 else None)
-            by_pair.append(compute_scores(texts, references, self.metrics, target, data=data))
-        if len(by_pair) == 1:
-            return by_pair[0]
-        means = [mean_score(scores) for scores in zip(*by_pair, strict=True)]
-        return means + [score for scores in by_pair for score in scores]
-
-
-def with_off_target(metrics: MetricSettings, pairs: Sequence[tuple[str | None, str | None]]) -> MetricSettings:
-    """The metrics with what the off-target rate needs: the languages to choose from, where none are named.
-
-    It is added where there are several target languages, and the log says where it cannot be.
-    """
-    targets = list(dict.fromkeys(target for _, target in pairs))
-    codes = list(dict.fromkeys(code for pair in pairs for code in pair if code is not None))
-    if metrics.off_target.candidates is None and len({language.primary(code) for code in codes}) > 1:
-        chosen = metrics.model_copy(update={"off_target": OffTargetSettings(candidates=codes)})
-    else:
-        chosen = metrics
-    if "off_target" in metrics.names:
-        return chosen
-    if len(targets) < 2:
-        return metrics
-    try:
-        for target in targets:
-            OffTarget(target, chosen.off_target.candidates)
-    except NmtError as error:
-        logger.warning("The share of translations in a wrong language is not measured. %s", error)
-        return metrics
-    return chosen.model_copy(update={"names": [*metrics.names, "off_target"]})
 
 
 def search_text(settings: DecodingSettings, num_beams: int | None = None) -> str:

@@ -52,7 +52,7 @@ class Decoding(pydantic.BaseModel):
 class FirstReference:
     """Answers with the first reference; the second segment is cut at the length limit, the third has a line feed."""
 
-    def translate(self, sources, settings=None, *, target_language=None, prefixes=None):
+    def translate(self, sources, settings=None, *, source_language=None, target_language=None, prefixes=None):
         assert target_language == "en" and settings.num_beams == 3
         for index, source in enumerate(sources):
             text = ROWS["target"][ROWS["source"].index(source)]
@@ -65,14 +65,12 @@ class FirstReference:
 
 @pytest.fixture
 def corpus():
-    return corpus_of(Dataset.from_dict(ROWS), TOY)
+    return corpus_of(Dataset.from_dict(ROWS), TOY, usual=("de", "en"))
 
 
 @pytest.fixture
 def system(corpus):
-    return translate_corpus(
-        FirstReference(), corpus, Decoding(), name="toy-model", model_hash="beef", target_language="en"
-    )
+    return translate_corpus(FirstReference(), corpus, Decoding(), name="toy-model", model_hash="beef")
 
 
 def test_corpus_with_and_without_optional_columns(corpus):
@@ -105,12 +103,12 @@ def test_the_best_translation_of_each_segment_is_kept_in_order(system, caplog):
 
 
 def test_cut_translations_are_told(corpus, caplog):
-    translate_corpus(FirstReference(), corpus, Decoding(), name="m", model_hash=None, target_language="en")
+    translate_corpus(FirstReference(), corpus, Decoding(), name="m", model_hash=None)
     assert "m: 1 of 4 translations were cut at the length limit" in caplog.text
 
 
 def test_scores_of_the_whole_and_of_each_domain(corpus, system):
-    found = evaluate(corpus, system, QUICK, "en", per_domain=True)
+    found = evaluate(corpus, system, QUICK, per_domain=True)
     assert [(score.name, score.data.domain, score.n) for score in found.scores] == [
         ("BLEU", None, 4), ("chrF2", None, 4), ("BLEU", "daily", 2), ("chrF2", "daily", 2), ("BLEU", "news", 2),
         ("chrF2", "news", 2),
@@ -119,17 +117,17 @@ def test_scores_of_the_whole_and_of_each_domain(corpus, system):
     assert [score.value for score in found.scores[:2]] == [score.value for score in direct.scores]
     assert {score.data.hash for score in found.scores} == {corpus.data.hash}
     assert {score.system.hash for score in found.scores} == {"beef"}
-    assert len(evaluate(corpus, system, QUICK, "en").scores) == 2
+    assert len(evaluate(corpus, system, QUICK).scores) == 2
 
 
 def test_domains_are_needed_for_scores_by_domain(system):
     plain = corpus_of(Dataset.from_dict({key: ROWS[key] for key in ("source", "target")}), TOY)
     with pytest.raises(ConfigError, match="toy has no column `domain`. Set per_domain=false"):
-        evaluate(plain, system, QUICK, "en", per_domain=True)
+        evaluate(plain, system, QUICK, per_domain=True)
 
 
 def test_the_folder_holds_everything(corpus, system, tmp_path):
-    evaluation = evaluate(corpus, system, QUICK, "en")
+    evaluation = evaluate(corpus, system, QUICK)
     folder = tmp_path / "predictions" / "toy"
     write_evaluation(folder, corpus, system, evaluation, settings_yaml="a: 1\n", facts={"model": "runs/x/best"})
     assert artifacts.verify(folder) == []
@@ -172,7 +170,7 @@ def test_nothing_half_written_is_left(corpus, system, tmp_path, monkeypatch):
             tmp_path / "out" / "toy",
             corpus,
             system,
-            evaluate(corpus, system, QUICK, "en"),
+            evaluate(corpus, system, QUICK),
             settings_yaml="",
             facts={},
         )
@@ -198,13 +196,17 @@ def _model(folder, config, tokenizer=None):
     return folder
 
 
+def languages_of(path, source, target):
+    return check_languages(path, [(source, target)])[source, target]
+
+
 def test_languages_of_a_model(tmp_path):
     model = _model(tmp_path / "one", {"source_language": "de", "target_language": "en"})
     assert model_languages(model) == (["de"], ["en"])
-    assert check_languages(model, None, None) == ("de", "en")
-    assert check_languages(model, "de", "en_US") == ("de", "en")  # the spelling of the model
+    assert languages_of(model, None, None) == ("de", "en")
+    assert languages_of(model, "de", "en_US") == ("de", "en")  # the spelling of the model
     with pytest.raises(ConfigError) as caught:
-        check_languages(model, "en", "de")
+        languages_of(model, "en", "de")
     assert len(caught.value.findings) == 2
     assert caught.value.findings[0].startswith("data.source_language=en: the model")
     assert "reads de. Choose a model for 'en'" in caught.value.findings[0]
@@ -213,12 +215,12 @@ def test_languages_of_a_model(tmp_path):
 
 def test_languages_of_models_with_several_or_none(tmp_path):
     several = _model(tmp_path / "several", {}, {"source_languages": ["en"], "target_languages": ["de", "fr"]})
-    assert check_languages(several, None, "fr") == ("en", "fr")
+    assert languages_of(several, None, "fr") == ("en", "fr")
     with pytest.raises(ConfigError, match="data.target_language: .*several translates into de, fr"):
-        check_languages(several, None, None)
+        languages_of(several, None, None)
     silent = _model(tmp_path / "silent", {})
-    assert check_languages(silent, None, "en") == (None, "en")
-    assert check_languages(tmp_path / "absent", "de", "en") == ("de", "en")
+    assert languages_of(silent, None, "en") == (None, "en")
+    assert languages_of(tmp_path / "absent", "de", "en") == ("de", "en")
 
 
 def test_names_of_systems_and_folders(tmp_path):
@@ -280,7 +282,7 @@ def test_a_long_translation_tells_how_far_it_is(copy_folder, monkeypatch, caplog
     corpus = corpus_of(Dataset.from_dict({"source": texts, "target": texts}), TOY)
     decoding = CorpusDecodingSettings(num_beams=1, batch_tokens=40)
     with caplog.at_level("INFO", logger="hf_nmt"):
-        run_model(copy_folder, corpus, decoding, source_language=None, target_language=None, device="cpu")
+        run_model(copy_folder, corpus, decoding, device="cpu")
     told = re.findall(r"translating with .*: (\d+)/20 segments  [\d.,]+ segments/s", caplog.text)
     assert 0 < int(told[0]) < 10 and len(told) > 2  # within the one window
 

@@ -44,7 +44,7 @@ class Known:
         self.quality = quality
         self.calls = []
 
-    def translate(self, sources, settings=None, *, target_language=None, prefixes=None):
+    def translate(self, sources, settings=None, *, source_language=None, target_language=None, prefixes=None):
         self.calls.append((settings, target_language))
         for index, source in enumerate(sources):
             text = REFERENCES[SOURCES.index(source)]
@@ -233,7 +233,9 @@ def test_every_settings_file_is_valid_and_default_shows_the_defaults(recipe):
 
 def test_the_built_in_corpus_with_its_references_and_domains(recipe, work):
     Path("runs/new/best/config.json").write_text(json.dumps({"source_language": "ko", "target_language": "en"}))
-    corpus = corpora.load_corpus(CorpusSettings(path="controlled/tiny", split="test", max_rows=8))
+    corpus = corpora.load_corpus(
+        corpora.EvaluationData(test=CorpusSettings(path="controlled/tiny", split="test", max_rows=8))
+    )
     Path("out.en").write_text("".join(f"{row[-1]}\n" for row in corpus.references))
     recipe.main(["--config", "tiny", "translations=out.en", "per_domain=true"])
     scores = load_scores(_folder() / "scores.json")
@@ -253,3 +255,161 @@ def test_exit_statuses_and_streams_of_the_command(work):
     done = subprocess.run([*command, "model=none"], env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "") and "Traceback" not in done.stderr
     assert "model: none: there is no such folder" in done.stderr and "data.test: no test set" in done.stderr
+
+
+# Several language pairs
+
+
+class Polyglot:
+    """Says `<target language> <source>`, and notes in which languages it was asked."""
+
+    def __init__(self):
+        self.calls = []
+
+    def translate(self, sources, settings=None, *, source_language=None, target_language=None, prefixes=None):
+        self.calls.append((source_language, target_language))
+        return ([Translation(f"{target_language} {text}", -1.0, source_index=row)] for row, text in enumerate(sources))
+
+
+@pytest.fixture
+def polyglot(work, monkeypatch):
+    """A model of en and de into de, ja and fr beside the others; its files are right for `fr` and half so for `ja`."""
+    model = Polyglot()
+    Path("runs/many/best").mkdir(parents=True)
+    Path("runs/many/best/config.json").write_text("{}")
+    Path("runs/many/best/model.safetensors").touch()
+    languages = {"source_languages": ["en", "de"], "target_languages": ["de", "ja", "fr"]}
+    Path("runs/many/best/tokenizer_config.json").write_text(json.dumps(languages))
+    monkeypatch.setattr(systems, "load_translator", lambda path, **options: model)
+    for code, lines in {"fr": 4, "ja": 2}.items():
+        Path(f"{code}.en").write_text("".join(f"one two three four {row}\n" for row in range(lines)))
+    Path("fr.fr").write_text("".join(f"fr one two three four {row}\n" for row in range(4)))
+    Path("ja.ja").write_text("ja one two three four 0\nnothing of this\n")
+    return model
+
+
+PAIRED_SETS = [
+    f"data.pairs.en-{code}.test.{side}={code}.{ending}"
+    for code in ("fr", "ja")
+    for side, ending in (("source", "en"), ("target", code))
+]
+SCORES = ["metrics.num_bootstrap_samples=0", "metrics.names=[bleu,chrf]", "metrics.bleu.tokenize=auto"]
+
+
+@pytest.fixture
+def characters(monkeypatch):
+    """BLEU's tokenizer of Japanese is an extra package; what it is called with is what counts here."""
+    from hf_nmt.metrics import scoring
+
+    asked = []
+
+    def choose(name, language, references):
+        asked.append(language)
+        return {"ja": "char"}.get(language, "13a")
+
+    monkeypatch.setattr(scoring, "choose_tokenizer", choose)
+    return asked
+
+
+def test_every_pair_is_translated_into_its_own_language_and_scored_by_it(recipe, polyglot, characters, capsys):
+    recipe.main(["model=runs/many/best", *PAIRED_SETS, *SCORES])
+    assert polyglot.calls == [("en", "fr"), ("en", "ja")] and {"fr", "ja"} <= set(characters)
+    scores = [score for score in load_scores(_folder() / "scores.json") if score.name in ("BLEU", "chrF2")]
+    assert [(score.name, score.data.domain, score.n) for score in scores] == [
+        ("BLEU", None, 6), ("chrF2", None, 6), ("BLEU", "en-fr", 4), ("chrF2", "en-fr", 4), ("BLEU", "en-ja", 2),
+        ("chrF2", "en-ja", 2),
+    ]  # fmt: skip
+    french = [f"fr one two three four {row}" for row in range(4)]
+    japanese = ["ja one two three four 0", "ja one two three four 1"]
+    bleu = sacrebleu.corpus_bleu(japanese, [Path("ja.ja").read_text().splitlines()], tokenize="char").score
+    assert scores[2].value == pytest.approx(100) and scores[4].value == pytest.approx(bleu) and bleu < 90
+    assert scores[0].value == pytest.approx((100 + bleu) / 2), "each pair counts the same, whatever its size"
+    assert scores[0].signature.startswith("mean:2|") and "tok:various" in scores[0].signature
+    assert "tok:char" in scores[4].signature and "tok:13a" in scores[2].signature
+    assert (_folder() / "translations.txt").read_text().splitlines() == french + japanese
+    rows = [json.loads(line) for line in (_folder() / "segments.jsonl").read_text().splitlines()]
+    assert [(row["source_language"], row["target_language"]) for row in rows] == [("en", "fr")] * 4 + [
+        ("en", "ja")
+    ] * 2
+    assert rows[4]["bleu"] > 99 > 50 > rows[5]["bleu"] and rows[0]["chrf"] > 99
+    record = json.loads((_folder() / "record.json").read_text())
+    assert record["counts"]["language_pairs"] == {"en-fr": 4, "en-ja": 2} and record["source_language"] is None
+    table = capsys.readouterr().out.splitlines()
+    assert table[0].split()[:3] == ["metric", "domain", "score"]
+    assert [line.split()[1] for line in table[1:] if line.startswith("BLEU ")] == ["all", "en-fr", "en-ja"]
+    manifest = json.loads((_folder() / "manifest.json").read_text())
+    assert manifest["languages"] == ["en", "fr", "ja"] and len(manifest["files"]) == 4
+
+
+def test_rows_name_their_languages_in_columns(recipe, polyglot, characters):
+    """In any order; a row without a target language is in that of the settings."""
+    rows = [("eins", "de", "fr"), ("one", "en", "de"), ("zwei", "de", "fr"), ("two", None, None)]
+    lines = (
+        {"source": text, "target": f"{target or 'de'} {text}", "source_language": source, "target_language": target}
+        for text, source, target in rows
+    )
+    Path("mixed.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    usual = ["data.source_language=en", "data.target_language=de"]
+    recipe.main(["model=runs/many/best", "data.test.path=mixed.jsonl", *usual, *SCORES])
+    assert polyglot.calls == [("de", "fr"), ("en", "de")]
+    assert (_folder() / "translations.txt").read_text().splitlines() == ["fr eins", "de one", "fr zwei", "de two"]
+    scores = load_scores(_folder() / "scores.json")
+    assert {score.data.domain: score.n for score in scores if score.name == "chrF2"} == {
+        None: 4,
+        "de-fr": 2,
+        "en-de": 2,
+    }
+    assert all(score.value > 99 for score in scores if score.name == "chrF2")
+
+
+def test_each_pair_is_compared_with_the_baseline(recipe, polyglot, characters, capsys):
+    Path("old.txt").write_text("fr one two three four 0\nx\ny\nz\nja one two three four 0\nja one two three four 1\n")
+    comparing = [f"metrics.num_paired_samples={200}", "metrics.names=[chrf]", "metrics.num_bootstrap_samples=0"]
+    recipe.main(["model=runs/many/best", "baseline=old.txt", *PAIRED_SETS, *comparing])
+    found = json.loads((_folder() / "comparisons.json").read_text())
+    (french,), (japanese,) = (
+        [item for item in found if item["domain"] == name and item["name"] == "chrF2"] for name in ("en-fr", "en-ja")
+    )
+    assert french["value"] > french["baseline_value"] and japanese["p_value"] == 1
+    assert "en-ja" in capsys.readouterr().out.partition("difference")[2]
+
+
+def test_translations_in_a_wrong_language_are_counted(recipe, work):
+    pytest.importorskip("py3langid")
+    german = [f"Der Hund läuft heute schnell über die grüne Wiese, zum {row}. Mal" for row in range(4)]
+    french = [f"Le chien court aujourd'hui dans la prairie verte, pour la {row}e fois" for row in range(4)]
+    for name, lines in {"x.en": ["Text"] * 4, "x.de": german, "x.fr": french, "out": german + german}.items():
+        Path(name).write_text("".join(f"{line}\n" for line in lines))
+    pairs = [
+        f"data.pairs.en-{code}.test.{side}=x.{end}"
+        for code in ("de", "fr")
+        for side, end in (("source", "en"), ("target", code))
+    ]
+    recipe.main(["translations=out", *pairs, "metrics.names=[chrf]", "metrics.num_bootstrap_samples=0"])
+    rates = [score for score in load_scores(_folder() / "scores.json") if score.name == "off-target"]
+    assert [(score.data.domain, score.value) for score in rates] == [(None, 50), ("en-de", 0), ("en-fr", 100)]
+    assert "candidates:de.en.fr" in rates[0].signature
+
+
+@pytest.mark.parametrize(
+    ("arguments", "texts"),
+    [
+        ([*PAIRED_SETS, *FILES], ["data.test: given together with data.pairs"]),
+        ([*PAIRED_SETS, "data.target_language=fr"], ["data.target_language: given together with data.pairs"]),
+        (["data.pairs.news.test.path=x.tsv"], ["data.pairs.news.source_language: not given, and the name 'news'"]),
+        ([*PAIRED_SETS, "data.pairs.en-ja.tets.path=x"], ["data.pairs.en-ja.tets: unknown key"]),
+        (["data.pairs.en-fr.source_language=en"], ["data.pairs.en-fr.test"]),
+        (
+            [*PAIRED_SETS, "data.pairs.en-ja.target_language=nl", "data.pairs.en-fr.target_language=cs"],
+            ["data.target_language=nl: the model runs/many/best writes de, ja, fr", "data.target_language=cs"],
+        ),
+        ([*PAIRED_SETS, "per_domain=true"], ["per_domain: the test set has several language pairs"]),
+        (["data.test.source=fr.en", "data.test.target=fr.fr"], ["into de, ja, fr; say which one", "a column"]),
+        ([*PAIRED_SETS, "data.pairs.en-ja.test.target=fr.fr"], ["ja.en", "fr.fr"]),
+    ],
+)  # fmt: skip
+def test_several_pairs_that_do_not_fit_are_refused_before_translating(recipe, polyglot, characters, arguments, texts):
+    with pytest.raises((ConfigError, DataError)) as caught:
+        recipe.main(["model=runs/many/best", *arguments, *SCORES])
+    assert all(text in str(caught.value) for text in texts), str(caught.value)
+    assert not polyglot.calls and not Path("predictions").exists()

@@ -250,6 +250,21 @@ SCORES = "files/predictions/good.en/TIME/scores.json"
 TEXTS = "files/predictions/model/TIME/translations.txt"
 BASELINE = ("baseline=inputs/poor.en", "metrics.num_paired_samples=100")
 
+# A language pair with a name in place of the test set; its files are those of the case.
+TESTED = tuple(f"data.{key}=null" for key in ("source_language", "target_language", "test"))
+TESTED_FILES = (
+    *TESTED,
+    *(f"data.pairs.{NAME}.test.{side}=inputs/test.{end}" for side, end in (("source", "de"), ("target", "en"))),
+)
+TESTED_PAIR = {
+    "source_language": Case("da", "files/predictions/good.en/TIME/manifest.json", TESTED_FILES),
+    "target_language": Case("nl", "files/predictions/good.en/TIME/manifest.json", TESTED_FILES),
+    **{
+        key.removeprefix(f"data.pairs.{NAME}."): case
+        for key, case in corpus_cases(f"data.pairs.{NAME}.test", "test", "texts/test", "texts", TESTED).items()
+    },
+}
+
 VALIDATE = {
     "model": Case("inputs/other_model", "files/predictions/other_model/TIME/translations.txt", MODEL),
     "translations": Case("inputs/poor.en", "files/predictions/poor.en/TIME/scores.json"),
@@ -257,6 +272,7 @@ VALIDATE = {
     "data.source_language": Case("ko", "decoded", (*MANY, "data.target_language=en")),
     "data.target_language": Case("nl", "decoded", MANY),
     **corpus_cases("data.test", "test", "texts/test", "texts"),
+    **{f"data.pairs.<name>.{key}": case for key, case in TESTED_PAIR.items()},
     **_below("decoding", decoding_cases(TEXTS), context=MODEL),
     # Only the best translation is scored.
     "decoding.num_return_sequences": Case("2", "refusal", MODEL),

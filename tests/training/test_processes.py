@@ -109,8 +109,8 @@ def validate(folder: Path, count: int, decoding: DecodingSettings):
     texts = TEXTS[:count]
     rows = [{"input_ids": ids, "labels": ids} for ids in tokenizer(texts)["input_ids"]]
     computed = []
-    compute = validation_module.compute_scores
-    validation_module.compute_scores = lambda *given, **more: (
+    compute = validation_module.score_pairs
+    validation_module.score_pairs = lambda *given, **more: (
         computed.append(state.process_index) or compute(*given, **more)
     )
     validation = Validation(

@@ -9,9 +9,9 @@ from small_models import sentences
 from toy_training import collate
 
 from hf_nmt.generation.decoding import DecodingSettings
-from hf_nmt.metrics import MetricSettings
+from hf_nmt.metrics import MetricSettings, with_off_target
 from hf_nmt.training.recipe import TrainingRecipe
-from hf_nmt.training.validation import Validation, search_text, with_beams, with_off_target
+from hf_nmt.training.validation import Validation, search_text, with_beams
 
 METRICS = MetricSettings(names=["bleu", "chrf"], num_bootstrap_samples=0)
 

@@ -414,11 +414,18 @@ class BpeDropout:
     def __reduce__(self):  # workers start with an empty cache
         return type(self), (self.tokenizer, self.probability)
 
-    def sample_source_ids(self, text: str, generator: np.random.Generator) -> list[int]:
-        """Ids as `tokenizer(text)` gives them, language tag and `</s>` included."""
+    def sample_source_ids(
+        self, text: str, generator: np.random.Generator, usual: Sequence[int] | None = None
+    ) -> list[int]:
+        """Ids as `tokenizer(text)` gives them, language tag and `</s>` included.
+
+        Args:
+            usual: what the tokenizer gave, set to the languages of the row, whose tag is taken; None takes that of
+                the language that the tokenizer is set to now.
+        """
         ids = self._source.sample(text, generator)
         if self.tokenizer.language_tags:
-            ids.insert(0, self.tokenizer.language_tag_id)
+            ids.insert(0, self.tokenizer.language_tag_id if usual is None else usual[0])
         ids.append(self._end)
         return ids
 

@@ -418,7 +418,7 @@ def test_decoder_input_is_what_the_model_makes_itself(family):
 class Spelling:
     """Stands for a sampler of segmentations: a word becomes one to three tokens, as the generator says."""
 
-    def sample_source_ids(self, text, generator):
+    def sample_source_ids(self, text, generator, usual=None):
         words = text.split()
         repeats = generator.integers(1, 4, len(words))
         return [WORDS.index(word) for word, times in zip(words, repeats, strict=True) for _ in range(times)] + [3]

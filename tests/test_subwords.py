@@ -306,6 +306,8 @@ def test_a_tag_opens_the_sampled_source():
     sampler = BpeDropout(tokenizer, 0.1)
     with pytest.raises(ValueError, match="set tgt_lang to en, fr"):
         sampler.sample_source_ids("laufen", generator())
+    tagged = tokenizer.convert_tokens_to_ids(["<2en>", "l"])  # of a row that tells its language
+    assert sampler.sample_source_ids("laufen", generator(), tagged)[0] == tagged[0]
     tokenizer.tgt_lang = "fr"
     assert tokenizer.convert_ids_to_tokens(sampler.sample_source_ids("laufen", generator()))[0] == "<2fr>"
 

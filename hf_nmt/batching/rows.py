@@ -18,7 +18,9 @@ from hf_nmt.batching.settings import BatchingSettings
 class SubwordSampler(Protocol):
     """Random segmentations, such as `subwords.BpeDropout`."""
 
-    def sample_source_ids(self, text: str, generator: np.random.Generator) -> list[int]: ...
+    def sample_source_ids(
+        self, text: str, generator: np.random.Generator, usual: Sequence[int] | None = None
+    ) -> list[int]: ...
 
     def sample_target_ids(self, text: str, generator: np.random.Generator) -> list[int]: ...
 
@@ -31,7 +33,7 @@ def sample_pair(
     generator: np.random.Generator,
 ) -> tuple[list[int], list[int]]:
     """Random ids of source and target; the usual ones where a sample is beyond its limit of length."""
-    source = subword_sampler.sample_source_ids(texts[0], generator)
+    source = subword_sampler.sample_source_ids(texts[0], generator, usual[0])
     target = subword_sampler.sample_target_ids(texts[1], generator)
     return (
         source if len(source) <= limits[0] else usual[0],

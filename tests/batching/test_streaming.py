@@ -239,7 +239,7 @@ def test_bpe_dropout_goes_by_epoch_and_number_of_the_pair_alone():
     class Sampler:
         """Draws one number a side and writes it behind the text."""
 
-        def sample_source_ids(self, text, generator):
+        def sample_source_ids(self, text, generator, usual=None):
             return [*make_tokenizer()(text)["input_ids"], int(generator.integers(4, 40))]
 
         sample_target_ids = sample_source_ids

@@ -127,7 +127,7 @@ class SavedModel:
                 raise
 
     def model(self, **options: Any) -> PreTrainedModel:
-        """Its weights, as they would be saved again.
+        """Its weights, which are saved as they are where the model is saved again.
 
         Args:
             options: for `from_pretrained`.
@@ -137,7 +137,7 @@ class SavedModel:
         """
         from transformers import AutoModelForSeq2SeqLM
 
-        from hf_nmt.marian.weights import keep_positions
+        from hf_nmt.models.marian_positions_nmt import keep_positions
 
         with _told(self.path), _no_progress_bars():
             model, report = AutoModelForSeq2SeqLM.from_pretrained(

@@ -57,8 +57,11 @@ class ImportRecipe(Settings):
         given |= {name: _listed(getattr(self, name)) for name in ("vocabularies", "splitters")}
         for name, paths in given.items():
             findings += [f"{name}: there is no file {path}." for path in paths or [] if path and not path.is_file()]
-        if self.output is not None and self.output.exists() and not self.overwrite:
-            findings.append(f"output: {self.output} is there already; overwrite=true replaces it.")
+        if self.output is not None and self.output.exists():
+            if not self.overwrite:
+                findings.append(f"output: {self.output} is there already; overwrite=true replaces it.")
+            elif not (self.output / "config.json").is_file():
+                findings.append(f"output: {self.output} is no model, and so is not replaced. Choose another name.")
         return findings
 
 

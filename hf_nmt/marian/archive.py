@@ -90,7 +90,10 @@ def read_archive(path: Path | str) -> Archive:
             f"{path}: there is no {OPTIONS!r} in the file, which every model of Marian has; it holds "
             f"{', '.join(sorted(arrays)[:5]) or 'nothing'}."
         )
-    options = yaml.safe_load(arrays.pop(OPTIONS).tobytes().rstrip(b"\0").decode("utf-8"))
+    try:
+        options = yaml.safe_load(arrays.pop(OPTIONS).tobytes().rstrip(b"\0").decode("utf-8"))
+    except (ValueError, yaml.YAMLError) as error:
+        raise DataError(f"{path}: {OPTIONS} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(options, dict):
         raise DataError(f"{path}: {OPTIONS} holds {shown(options)}, not the options of a model.")
     archive = Archive(path, options, arrays)

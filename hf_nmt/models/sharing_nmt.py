@@ -21,6 +21,7 @@ from transformers.dynamic_module_utils import get_relative_import_files
 
 from .configuration_nmt import CUSTOM_PIPELINES
 from .hub_nmt import CARD, find_repository, push_files
+from .marian_positions_nmt import keep_positions
 
 logger = logging.getLogger(__name__)
 
@@ -97,6 +98,7 @@ def push_model(
     repository = find_repository(repo_id, token=token, revision=revision)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        keep_positions(model)
         model.save_pretrained(folder, max_shard_size=max_shard_size)
         tokenizer.save_pretrained(folder)
         files = files_of(folder)

@@ -16,12 +16,15 @@ from settings_walk.keys import recipe_module
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from hf_nmt.errors import ConfigError, DataError, NmtError
+from hf_nmt.generation import adapters
 from hf_nmt.generation.adapters import write_adapter
 from hf_nmt.generation.decoding import DecodingSettings
 from hf_nmt.marian.importing import find_files, write_model
 from hf_nmt.marian.vocabularies import read_vocabulary
 from hf_nmt.training.adapters import AdapterSettings, add_adapter, merge_folder
 from hf_nmt.translators import load_model, load_translator
+from hf_nmt.vocabularies.adaptation import adapt_vocabulary
+from hf_nmt.vocabularies.settings import VocabularySettings
 
 TEXTS = ["derhund siehtein hausn.", "katzezwei", "ein Fisch ☂."]
 
@@ -148,6 +151,16 @@ def test_decoder_files_that_cannot_be_used(tmp_path, content, answer):
         find_files(path, decoder=tmp_path / "d.yml")
 
 
+def test_options_that_are_no_yaml(tmp_path):
+    path = marian_files.write_model(tmp_path)
+    with np.load(path) as file:
+        arrays = {name: file[name] for name in file.files}
+    arrays["special:model.yml"] = np.frombuffer(b"type: [", dtype=np.int8)
+    np.savez(path, **arrays)
+    with pytest.raises(DataError, match="special:model.yml is not YAML"):
+        find_files(path)
+
+
 def test_the_command_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError) as error:
@@ -166,6 +179,32 @@ def test_the_command_line(tmp_path, monkeypatch):
     marian_files.write_model(tmp_path / "marian", seed=3)
     run(path, output="imported", overwrite="true")
     assert (folder / "model.safetensors").read_bytes() != before
+
+
+def test_what_is_no_model_is_not_replaced(tmp_path):
+    path = marian_files.write_model(tmp_path / "marian")
+    mine = tmp_path / "thesis" / "chapter.txt"
+    mine.parent.mkdir()
+    mine.write_text("years of work")
+    with pytest.raises(ConfigError, match="output: .*thesis is no model, and so is not replaced. Choose another name"):
+        run(path, output=mine.parent, overwrite="true")
+    assert mine.read_text() == "years of work"
+
+
+def test_its_positions_go_into_every_copy(tmp_path):
+    """Saved from memory, merged with an adapter of its own, with another vocabulary."""
+    folder = run(marian_files.write_model(tmp_path / "marian"), output=tmp_path / "imported")
+    texts = dict.fromkeys(("source", "target"), marian_files.SENTENCES)
+    model, tokenizer = load_model(folder)
+    positions = model.model.decoder.embed_positions.weight.clone()
+    model.save_pretrained(tmp_path / "copy")
+    add_adapter(model, AdapterSettings(rank=2))
+    adapters.write_adapter(model, tmp_path / "adapter")
+    merge_folder(tmp_path / "adapter", tmp_path / "merged")
+    adapt_vocabulary(*load_model(folder), tmp_path / "small", VocabularySettings(trim=True), texts)
+    for copy in ("copy", "merged", "small"):
+        found = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / copy).model.decoder.embed_positions.weight
+        assert torch.equal(found, positions), copy
 
 
 def test_nothing_half_made_stays(tmp_path):

@@ -15,7 +15,8 @@ from transformers import AutoModelForSeq2SeqLM, MarianConfig, MarianMTModel
 
 from hf_nmt.errors import DataError
 from hf_nmt.marian.archive import ALLOWED, read_archive
-from hf_nmt.marian.weights import NEVER, build_model, keep_positions, position_table
+from hf_nmt.marian.weights import NEVER, build_model
+from hf_nmt.models.marian_positions_nmt import keep_positions, position_table
 from hf_nmt.translators import SavedModel
 
 SOURCE, TARGET = [5, 9, 4, 12, 3, 8, 0], [7, 4, 11, 6, 0]

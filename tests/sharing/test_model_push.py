@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import families
+import marian_files
 import pytest
 import torch
 from huggingface_hub import ModelCard
@@ -13,8 +14,10 @@ from test_pull import FORBID, TEXTS, saved, translations
 from transformers import pipeline
 
 from hf_nmt.cards import is_ours, write_card
+from hf_nmt.marian.importing import find_files, write_model
 from hf_nmt.models.hub_nmt import PushError
 from hf_nmt.models.modeling_nmt import NmtForConditionalGeneration
+from hf_nmt.translators import load_model
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +98,15 @@ def test_a_pipeline_is_pushed_whole(hub, tmp_path, family):
     pipe.push_to_hub(f"me/{family}")
     assert {path.name for path in folder.iterdir()} | {"README.md", "pipeline_nmt.py"} <= {*hub.files(f"me/{family}")}
     assert translations(f"me/{family}") == translations(folder)
+
+
+def test_an_imported_model_is_pushed_with_its_own_positions(hub, tmp_path):
+    files = find_files(marian_files.write_model(tmp_path / "marian"))
+    (tmp_path / "imported").mkdir()
+    write_model(files, tmp_path / "imported")
+    pipeline("translation", model=str(tmp_path / "imported"), device="cpu").push_to_hub("me/imported")
+    here, there = (load_model(path)[0].model.encoder for path in (tmp_path / "imported", "me/imported"))
+    assert torch.equal(here.embed_positions.weight, there.embed_positions.weight)
 
 
 SCRIPT = """

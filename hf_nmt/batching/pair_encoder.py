@@ -80,12 +80,17 @@ class PairEncoder:
             return self._fingerprint()
 
     def _fingerprint(self) -> list[Any]:
-        # Where the rows tell all languages, their columns are part of the key anyway.
-        prefix = self._select(*self._usual) if self.languages is not None and None not in self._usual else ""
+        # Whatever languages the rows name: how the model marks them, which is not all in the tokenizer.
+        marks: list[Any] = []
+        if self.languages is not None:
+            if None not in self._usual:
+                self._select(*self._usual)
+            prefixes = sorted([*pair, prefix] for pair, prefix in self.languages.prefixes.items())
+            marks = [self.languages.kind, self.languages.usual, self._usual, prefixes]
         set_to = [getattr(self.tokenizer, name, None) for name in ("src_lang", "tgt_lang")]
         with tempfile.TemporaryDirectory() as folder:
             self.tokenizer.save_pretrained(folder)
-            return [hash_folder(folder), set_to, prefix]
+            return [hash_folder(folder), set_to, marks]
 
     def limits(self) -> dict[str, Any]:
         return self.settings.model_dump(include={"max_source_length", "max_target_length", "too_long"})

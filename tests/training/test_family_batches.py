@@ -10,6 +10,7 @@ from toy_training import GroupSampler, make_run, make_trainer
 
 from hf_nmt import runs
 from hf_nmt.batching import BatchingSettings, PairEncoder, TranslationCollator
+from hf_nmt.config import fingerprint
 from hf_nmt.models.sources_nmt import Languages
 
 SOURCES, TARGETS = families.pairs(12, seed=31)
@@ -37,6 +38,23 @@ def encoded(name: str, model, tokenizer, targets: list[str] | None = None):
         source_language=family.source, target_language=family.target,
     )  # fmt: skip
     return encoder({"source": SOURCES, "target": TARGETS} | ({"target_language": targets} if targets else {}))
+
+
+def test_token_ids_are_found_again_for_the_same_instructions_only():
+    """The rows may name all languages, and what T5 is told in words for them is not in its tokenizer."""
+    model, tokenizer = families.load("t5")
+
+    def key(prefix: str, usual: tuple[str | None, str | None]) -> str:
+        model.config.task_specific_params = {"translation_en_to_de": {"prefix": prefix}}
+        languages = Languages.of(model.config, tokenizer)
+        source, target = usual
+        encoder = PairEncoder(
+            tokenizer, BatchingSettings(), languages=languages, source_language=source, target_language=target
+        )
+        return fingerprint(encoder.fingerprint())
+
+    for usual in ((None, None), ("en", "de")):
+        assert key("to German: ", usual) == key("to German: ", usual) != key("German, please: ", usual)
 
 
 @pytest.mark.parametrize("name", families.FAMILIES)

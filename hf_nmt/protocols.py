@@ -13,6 +13,12 @@ if TYPE_CHECKING:
 LANGUAGE_COLUMNS = ("source_language", "target_language")
 
 
+def languages_named(name: str) -> tuple[str, str] | tuple[None, None]:
+    """Source and target language that the name of a corpus tells, as `de-en` does; None where it is another name."""
+    source, _, target = name.partition("-")
+    return (source, target) if source and target and "-" not in target else (None, None)
+
+
 @dataclass(frozen=True)
 class Translation:
     """One hypothesis for one source text.

@@ -15,6 +15,7 @@ from typing import Any
 from hf_nmt.artifacts import may_be_hub_id
 from hf_nmt.errors import DataError, NmtError
 from hf_nmt.metrics import Score
+from hf_nmt.protocols import LANGUAGE_COLUMNS, languages_named
 
 _SHOWN_PACKAGES = ("hf_nmt", "torch", "transformers", "tokenizers", "datasets", "peft", "sacrebleu")
 
@@ -60,16 +61,15 @@ def read_run(folder: Path | str) -> Run:
 def language_pairs(record: Run, config: Mapping[str, Any]) -> list[tuple[str, str]]:
     """(source, target) codes that the model was trained for, as the run has them."""
     data = record.run["settings"]["data"]
-    listed = data.get("pairs") or []
-    items = listed.values() if isinstance(listed, Mapping) else listed
-    found = [_sides(one) for one in items if isinstance(one, Mapping)]
-    own = _sides({side: data.get(side) or config.get(side) for side in ("source_language", "target_language")})
-    known = [pair for pair in found or [own, record.manifest.get("languages", [])] if len(pair) == 2]
-    return list(dict.fromkeys((pair[0], pair[1]) for pair in (known if found else known[:1])))
+    named = [_sides(one, languages_named(name)) for name, one in (data.get("pairs") or {}).items()]
+    own = _sides({side: data.get(side) or config.get(side) for side in LANGUAGE_COLUMNS})
+    known = [pair for pair in named or [own, record.manifest.get("languages", [])] if len(pair) == 2]
+    return list(dict.fromkeys((pair[0], pair[1]) for pair in (known if named else known[:1])))
 
 
-def _sides(given: Mapping[str, Any]) -> Sequence[str]:
-    return [given[side] for side in ("source_language", "target_language") if given.get(side)]
+def _sides(given: Mapping[str, Any], otherwise: Sequence[str | None] = (None, None)) -> list[str]:
+    sides = [given.get(side) or other for side, other in zip(LANGUAGE_COLUMNS, otherwise, strict=True)]
+    return [code for code in sides if code]
 
 
 def card_languages(codes: Iterable[str]) -> tuple[list[str], list[str]]:

@@ -12,7 +12,7 @@ from hf_nmt.artifacts import atomic_folder, file_lock, is_complete, mark_complet
 from hf_nmt.config import fingerprint
 from hf_nmt.data.sources import CorpusSettings, cache_folder, load_pairs
 from hf_nmt.errors import DataError
-from hf_nmt.protocols import LANGUAGE_COLUMNS
+from hf_nmt.protocols import LANGUAGE_COLUMNS, languages_named
 
 # What mixtures keep; other columns of their parts need not agree.
 _COLUMNS = ("source", "target", "references", *LANGUAGE_COLUMNS)
@@ -23,8 +23,7 @@ def languages_of_pair(
     name: str, source_language: str | None, target_language: str | None
 ) -> tuple[str | None, str | None]:
     """The languages of a pair that a user has named: as given, else by a name like `de-en`, else None."""
-    source, _, target = name.partition("-") if name.count("-") == 1 else ("", "", "")
-    told = (source, target) if source and target else (None, None)
+    told = languages_named(name)
     return source_language or told[0], target_language or told[1]
 
 

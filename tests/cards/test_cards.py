@@ -16,6 +16,7 @@ from hf_nmt.artifacts import hash_model, write_json
 from hf_nmt.cards import CardChoices, code_span, is_ours, make_card, plain_text, run_of, write_card
 from hf_nmt.cards.facts import card_languages, command, read_run
 from hf_nmt.errors import NmtError
+from hf_nmt.training.texts import TrainingData
 
 
 @pytest.fixture(scope="module")
@@ -86,8 +87,11 @@ def test_what_was_trained_further(model, tmp_path):
 
 
 def test_several_pairs_of_languages(model, tmp_path):
-    pairs = [{"source_language": "de", "target_language": code} for code in ("en", "fr")]
-    text = card(write_run(tmp_path / "run", model, data={"pairs": pairs}))
+    """As the settings of a run are recorded: one entry tells its languages by its name, the other itself."""
+    corpus = {"source": "text.de", "target": "text.xx"}
+    news = {"source_language": "de", "target_language": "fr", "train": corpus}
+    data = TrainingData(pairs={"de-en": {"train": corpus}, "news": news}).model_dump(mode="json")
+    text = card(write_run(tmp_path / "run", model, data=data))
     assert "translates from de to en and from de to fr." in text and 'src_lang="de", tgt_lang="en")' in text
     assert ModelCard(text).data.language == ["de", "en", "fr"]
     assert card_languages(["pt-BR", "pt", "x-klingon"]) == (["pt"], ["pt-BR", "x-klingon"])

@@ -189,17 +189,26 @@ def merge_adapter(model: Any) -> Any:
         NmtError: the model is quantized, the sum is not finite, or tied weights came apart.
     """
     adapter_layer = need("peft.tuners.tuners_utils", "peft").BaseTunerLayer
+    whole_module = need("peft.utils.other", "peft").AuxiliaryTrainingWrapper
     if is_quantized(model):
         raise NmtError("An adapter is merged into weights of full precision, and these are quantized.")
+    merged: set[str] = set()
     for name, layer in list(model.named_modules()):
-        if not isinstance(layer, adapter_layer):
+        parent, _, child = name.rpartition(".")
+        if any(name.startswith(f"{one}.") for one in merged):
             continue
         try:
-            layer.merge(safe_merge=True)
+            if isinstance(layer, whole_module):  # trained in the place of the model's own, or tokens of it
+                found = layer.unload_and_optionally_merge_module(merge=True, safe_merge=True, adapter_names=None)
+            elif isinstance(layer, adapter_layer):
+                layer.merge(safe_merge=True)
+                found = layer.get_base_layer()
+            else:
+                continue
         except ValueError as error:
             raise NmtError(f"The adapter cannot be merged: {name}: {error}") from error
-        parent, _, child = name.rpartition(".")
-        setattr(model.get_submodule(parent), child, layer.get_base_layer())
+        setattr(model.get_submodule(parent), child, found)
+        merged.add(name)
     del model.peft_config
     model._hf_peft_config_loaded = False
     check_tied(model)

@@ -154,7 +154,9 @@ def push_files(
             repository.id, "private" if repository.private else "public",
         )  # fmt: skip
     stale = sorted(
-        name for name in repository.files - {*files} if any(fnmatch(name, pattern) for pattern in _OF_A_MODEL)
+        name
+        for name in repository.files - {*files}
+        if "/" not in name and any(fnmatch(name, pattern) for pattern in _OF_A_MODEL)
     )
     replaced = repository.files & {*files}
     logger.info(

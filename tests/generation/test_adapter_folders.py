@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForSeq2SeqLM
 
 from hf_nmt.errors import NmtError
 from hf_nmt.generation import adapters
@@ -191,6 +192,7 @@ def test_a_base_of_other_weights_is_refused(pair, tmp_path):
     with safe_open(folder / adapters.ADAPTER_WEIGHTS, framework="pt") as file:
         assert len(file.metadata()["base_weights_sha256"]) == 64
     save_file(load_file(folder / adapters.ADAPTER_WEIGHTS), folder / adapters.ADAPTER_WEIGHTS)  # as others write it
+    (folder / adapters.MODEL_CONFIG).unlink()
     refused(folder, r"does not fit the model: base_model.model.model.encoder.layers.0.fc1.lora_B.weight is \(128, 4\) "
             r"in the model and \(64, 4\) in the adapter", base=tmp_path / "wide")  # fmt: skip
 
@@ -220,3 +222,21 @@ def test_weights_that_came_apart_are_told(base):
     model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
     with pytest.raises(NmtError, match="lm_head.weight and model.shared.weight should be one and came apart"):
         adapters.check_tied(model)
+
+
+@pytest.mark.parametrize("also", [{"modules_to_save": ["fc1"]}, {"trainable_token_indices": [5, 6]}, {"bias": "all"}])
+def test_what_else_peft_trains_is_merged_too(base, tmp_path, also):
+    model = AutoModelForSeq2SeqLM.from_pretrained(base)
+    config = peft.LoraConfig(task_type="SEQ_2_SEQ_LM", r=2, target_modules=["q_proj"], **also)
+    theirs = peft.get_peft_model(model, config)
+    torch.manual_seed(7)
+    for weight in theirs.parameters():
+        if weight.requires_grad:
+            weight.data.normal_(std=0.1)
+    theirs.save_pretrained(tmp_path / "theirs")
+    expected = logits(theirs.eval())
+    merged, _ = load_model(tmp_path / "theirs")
+    plain = AutoModelForSeq2SeqLM.from_pretrained(base)
+    assert {*merged.state_dict()} == {*plain.state_dict()}
+    torch.testing.assert_close(logits(merged), expected, atol=1e-5, rtol=0)
+    assert not torch.allclose(logits(plain), expected, atol=1e-3)

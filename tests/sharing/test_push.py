@@ -63,10 +63,11 @@ def test_a_second_push_changes_what_changed_and_takes_away_what_is_left(hub, fol
     hf_nmt.push_to_hub(folder, "nmt")
     older = hub.repos["me/nmt"].at("main")[2]
     older |= {"pytorch_model.bin": b"old", "model-00001-of-00002.safetensors": b"old", "plot.png": b"kept"}
+    older["int8/model.bin"] = b"another form of it"
     with caplog.at_level(logging.INFO, "hf_nmt"):
         first = hf_nmt.push_to_hub(folder, "me/nmt")
     assert {"pytorch_model.bin", "model-00001-of-00002.safetensors"}.isdisjoint(hub.files("me/nmt"))
-    assert hub.files("me/nmt")["plot.png"] == b"kept"
+    assert hub.files("me/nmt")["plot.png"] == b"kept" and "int8/model.bin" in hub.files("me/nmt")
     assert "2 older ones go: model-00001-of-00002.safetensors, pytorch_model.bin" in caplog.text
     with caplog.at_level(logging.INFO, "hf_nmt"):
         assert hf_nmt.push_to_hub(folder, "me/nmt").oid == first.oid

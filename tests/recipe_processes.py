@@ -29,7 +29,7 @@ def run_recipe(argv: list[str], output: Path, **changes) -> int:
     """
     process = _context.Process(target=_child, args=(argv, output), kwargs=changes)
     process.start()
-    process.join(120)
+    process.join(300)
     assert process.exitcode is not None, "the recipe did not end"
     return process.exitcode
 
@@ -47,7 +47,7 @@ def run_distributed(argv: list[str], output: Path, count: int, **changes) -> lis
         process.start()
         processes.append(process)
     for process in processes:
-        process.join(120)
+        process.join(300)
     return [process.exitcode for process in processes]
 
 

@@ -62,7 +62,8 @@ def scores(name: str, folder: Path, model: Path) -> dict[str, float]:
     argv = [
         f"model={model}", f"data.source_language={family.source}", f"data.target_language={family.target}",
         f"data.test.source={folder / 'held.source'}", f"data.test.target={folder / 'held.target'}", "device=cpu",
-        "metrics.names=[chrf]", "metrics.num_bootstrap_samples=0", "decoding.max_target_length=20", f"output_dir={folder / 'predictions'}",
+        "metrics.names=[chrf]", "metrics.num_bootstrap_samples=0", "decoding.max_target_length=20",
+        f"output_dir={folder / 'predictions'}",
     ]  # fmt: skip
     assert recipe_module("validate").main(argv) == 0
     written = max((folder / "predictions").rglob("scores.json"), key=lambda path: path.stat().st_mtime_ns)

@@ -6,9 +6,10 @@
     python docs/benchmarks/fine_tuning/run.py adapted   --data FOLDER      after parent
     python docs/benchmarks/fine_tuning/run.py page                         results.json -> README.md and the figure
 
-FOLDER of Multi30k holds train, val and test_2016_flickr as `<name>.<language>.gz`. Multi30k has the same captions in all
-languages, so parent and child are given different ones: the first 19,000 to the parent, the last 10,000 to the child. A
-finished or broken-off run is taken up with `--run scratch=runs/<id>`. The test set is translated once for each of the three models.
+FOLDER of Multi30k holds train, val and test_2016_flickr as `<name>.<language>.gz`. Multi30k has the same captions in
+all languages, so parent and child are given different ones: the first 19,000 to the parent, the last 10,000 to the
+child. A finished or broken-off run is taken up with `--run scratch=runs/<id>`. The test set is translated once for each
+of the three models.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ TITLES = {
     "continued": "the German-English model, its own vocabulary",
     "adapted": "the German-English model, vocabulary adapted",
 }
-# The same for all three: 1,300 updates of 2,048 tokens. A vocabulary that fits the text worse makes fewer passes of them.
+# The same for all three: updates of 2,048 tokens. A vocabulary that fits the text worse makes fewer passes of them.
 SCHEDULE = (
     "training.max_steps=1300",
     "training.warmup_steps=200",
@@ -115,9 +116,14 @@ def page() -> None:
         f"French to English on {NUM_CHILD:,} captions of Multi30k; the parent is a German-English model of "
         f"{born['parameters']:,} weights, trained on {NUM_PARENT:,} other captions for {born['cpu_seconds'] / 60:.0f} "
         f"CPU-minutes (validation BLEU {bleu:.2f}). All three children are trained for 1,300 updates with "
-        "the same token budget, schedule and dropout, at a learning rate of 1.5e-3 from new weights and 1e-3 from the parent's; the parent's own cost comes on top where there is one.",
+        "the same token budget, schedule and dropout, at a learning rate of 1.5e-3 from new weights and "
+        "1e-3 from the parent's (neither was tuned); the parent's own cost comes on top where there is one. The parent's "
+        "vocabulary spells French in small pieces, so that fewer pairs fit into an update; adapted, it lost the pieces "
+        "that the new text does not use and was given 3,000 learnt from its French side, with "
+        "`recipes/adapt_vocabulary.py`.",
         "",
-        "| start | epochs | updates | CPU-minutes of updates | validation BLEU | test_2016_flickr BLEU (95% interval) | chrF |",
+        "| start | epochs | updates | CPU-minutes of updates | validation BLEU "
+        "| test_2016_flickr BLEU (95% interval) | chrF |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, result in systems.items():

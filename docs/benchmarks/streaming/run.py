@@ -57,8 +57,9 @@ model's speed.
 |---|---|---|---|---|---|---|
 {rows}
 
-Memory is what is the process's own (RssAnon), without the first quarter of the time, in which the file is hashed and the
-tokenizer trained. Pairs read, updates and CPU time are those of the last checkpoint, at most ten updates before the end.
+Memory is what is the process's own (RssAnon), without the first quarter of the time, in which the file is hashed and
+the tokenizer trained. Pairs read, updates and CPU time are those of the last checkpoint, at most ten updates before
+the end.
 
 ![Memory of the process against time](results.png)
 

@@ -8,8 +8,8 @@
 
 FOLDER of Multi30k holds train, val and test_2016_flickr as `<name>.<language>.gz`. Multi30k has the same captions in
 all languages, so parent and child are given different ones: the first 19,000 to the parent, the last 10,000 to the
-child. A finished or broken-off run is taken up with `--run scratch=runs/<id>`. The test set is translated once for each
-of the three models.
+child. A finished or broken-off run is taken up with `--run scratch=runs/<id>`. The test set is translated once for
+each of the three models.
 """
 
 from __future__ import annotations
@@ -117,9 +117,9 @@ def page() -> None:
         f"{born['parameters']:,} weights, trained on {NUM_PARENT:,} other captions for {born['cpu_seconds'] / 60:.0f} "
         f"CPU-minutes (validation BLEU {bleu:.2f}). All three children are trained for 1,300 updates with "
         "the same token budget, schedule and dropout, at a learning rate of 1.5e-3 from new weights and "
-        "1e-3 from the parent's (neither was tuned); the parent's own cost comes on top where there is one. The parent's "
-        "vocabulary spells French in small pieces, so that fewer pairs fit into an update; adapted, it lost the pieces "
-        "that the new text does not use and was given 3,000 learnt from its French side, with "
+        "1e-3 from the parent's (neither was tuned); the parent's own cost comes on top where there is one. "
+        "The parent's vocabulary spells French in small pieces, so that fewer pairs fit into an update; adapted, it "
+        "lost the pieces that the new text does not use and was given 3,000 learnt from its French side, with "
         "`recipes/adapt_vocabulary.py`.",
         "",
         "| start | epochs | updates | CPU-minutes of updates | validation BLEU "

@@ -231,6 +231,8 @@ def load_model(path: str | Path, *, base: str | Path | None = None, merge: bool 
     import torch
 
     folder = find_model(path)
+    if artifacts.may_be_hub_id(folder) and (downloaded := hub.adapter_folder(folder)) is not None:
+        folder = str(downloaded)
     if not adapters.is_adapter(folder):
         saved = SavedModel(folder)
         tokenizer = saved.tokenizer()

@@ -14,6 +14,9 @@ logger = logging.getLogger(__name__)
 
 # The Hub answers in well under a second; its own client would ask five times for every file of the model.
 _TIMEOUT_SECONDS = 10.0
+_ADAPTER_CONFIG = "adapter_config.json"
+# Weights, settings and the files of tokenizers; no code.
+_OF_AN_ADAPTER = ["*.json", "*.safetensors", "*.model", "*.spm", "*.txt"]
 
 
 @functools.cache
@@ -55,6 +58,28 @@ def look_up(model: str) -> dict[str, Any]:
     ) from failure
 
 
+def adapter_folder(model: str) -> Path | None:
+    """Where the files of an adapter of the Hub lie, once they are downloaded; None where the id is a whole model's.
+
+    Raises:
+        NmtError: see `look_up`.
+    """
+    import huggingface_hub
+    from huggingface_hub.errors import EntryNotFoundError
+
+    options = look_up(model)
+    try:
+        huggingface_hub.hf_hub_download(model, "config.json", **options)
+        return None
+    except EntryNotFoundError:
+        pass
+    try:
+        huggingface_hub.hf_hub_download(model, _ADAPTER_CONFIG, **options)
+    except EntryNotFoundError:
+        return None
+    return Path(huggingface_hub.snapshot_download(model, allow_patterns=_OF_AN_ADAPTER, **options))
+
+
 def revision(model: str) -> str | None:
     """The commit of a model of the Hub that was just loaded; None for a folder."""
     # Transformers loads what the cache notes as the newest, and keeps no commit in the model.
@@ -63,11 +88,13 @@ def revision(model: str) -> str | None:
 
 
 def _downloaded(model: str) -> Path | None:
-    """The folder of the newest revision of a model in the cache; None where it was never downloaded."""
+    """The folder of the newest revision of a model or adapter in the cache; None where it was never downloaded."""
     import huggingface_hub
 
-    config = huggingface_hub.try_to_load_from_cache(model, "config.json")
-    return Path(config).parent if isinstance(config, str) else None
+    for name in ("config.json", _ADAPTER_CONFIG):
+        if isinstance(config := huggingface_hub.try_to_load_from_cache(model, name), str):
+            return Path(config).parent
+    return None
 
 
 def _innermost(error: BaseException) -> str:

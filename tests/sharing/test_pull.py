@@ -13,6 +13,7 @@ from settings_walk.inputs import make_varied, write_adapter
 from transformers import AutoModelForSeq2SeqLM, pipeline
 
 import hf_nmt
+from hf_nmt.translators import load_model
 
 ROOT = Path(__file__).parents[2]
 TEXTS = ["balo delo kalo.", "felo nalo, tale. talo sale belo!", ""]
@@ -118,3 +119,17 @@ def test_an_adapter_is_put_on_the_model_that_it_names(hub, tmp_path):
     assert not torch.equal(merged.state_dict()["model.decoder.layers.0.self_attn.q_proj.weight"], before)
     data = ModelCard.load("me/adapter").data
     assert (data.base_model, data.library_name) == ("me/base", "peft")
+
+
+def test_an_adapter_is_opened_by_its_id(hub, tmp_path):
+    """Merged, and with the settings and the tokenizer that lie beside it."""
+    write_adapter(tmp_path / "adapter", saved("nmt", tmp_path / "base"), seed=3)
+    hf_nmt.push_to_hub(tmp_path / "base", "me/base")
+    hf_nmt.push_to_hub(tmp_path / "adapter", "me/adapter", base_model="me/base")
+    here, tokenizer = load_model(tmp_path / "adapter")
+    there, pulled_tokenizer = load_model("me/adapter")
+    weights = there.state_dict()
+    assert all(torch.equal(weight, weights[name]) for name, weight in here.state_dict().items())
+    base = load_model("me/base")[0].state_dict()
+    assert any(not torch.equal(weight, base[name]) for name, weight in weights.items())
+    assert pulled_tokenizer(TEXTS)["input_ids"] == tokenizer(TEXTS)["input_ids"]

@@ -136,7 +136,7 @@ def _probe_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[list[list[int]], lis
 @torch.no_grad()
 def probe_logits(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[torch.Tensor]:
     """Logits of a few fixed pairs, to compare models by."""
-    own = model.config.decoder_start_token_id, model.config.bos_token_id, model.config.pad_token_id
+    own = (getattr(model.config, f"{name}_token_id", None) for name in ("decoder_start", "bos", "pad"))
     start = next(one for one in own if one is not None)  # of mBART it is the language's, and any will do here
     longest = source_limit(model, tokenizer)
     source_ids, target_ids, _ = _probe_ids(tokenizer)

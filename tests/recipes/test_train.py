@@ -122,7 +122,7 @@ def test_a_dry_run_prints_settings_that_load(finished, capsys, tmp_path):
     ("argv", "message"),
     [
         (["modle.d_model=8"], "modle: unknown key. Did you mean model?"),
-        (["epochs=5"], "epochs: unknown key. Did you mean training.num_train_epochs?"),
+        (["epochs=5"], "epochs: write training.num_train_epochs."),
         (["training.average_checkpoints=2"], "unknown key. Did you mean training.num_average_checkpoints?"),
         (["training.warmup_ratio=0.1"], "training.warmup_ratio: dropped in Transformers 5; write warmup_steps"),
         (["data.target_language=null"], "data.target_language: not given; write the code"),

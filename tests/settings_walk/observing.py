@@ -142,10 +142,10 @@ class Workplace:
         return seen
 
     def import_marian(self, arguments: tuple[str, ...], stage: str) -> dict[str, Any]:
-        """It has one stage. A folder `old` is there already."""
+        """It has one stage. A model `old` is there already."""
         with self._watching(arguments) as (seen, _):
             Path("old").mkdir()
-            Path("old/file").write_text("old\n", encoding="utf-8")
+            Path("old/config.json").write_text("{}\n", encoding="utf-8")
             self._run(recipe_module("import_marian"), arguments, seen)
         return seen
 

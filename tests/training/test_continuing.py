@@ -53,7 +53,7 @@ def test_a_tokenizer_of_several_languages_is_told_those_of_the_texts(save_tokeni
     chosen = settings(save_tokenizer(["de", "nl"], ["da", "en"], language_tags=True))
     chosen.arguments()
     pairs = Dataset.from_dict({"source": ["ein Haus"], "target": ["a house"]})
-    arguments = types.SimpleNamespace(main_process_first=lambda **_: open("/dev/null"))
+    arguments = types.SimpleNamespace(process_index=0, world_size=1, main_process_first=lambda **_: open("/dev/null"))
     run = make_run(tmp_path / "runs")
     tokenizer = prepare_tokenizer(run, chosen, arguments, pairs)
     first = tokenizer("ein Haus")["input_ids"][0]

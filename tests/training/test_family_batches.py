@@ -68,6 +68,8 @@ def test_every_row_of_a_mixed_batch_is_in_its_languages(name):
     pieces = tokenizer.convert_ids_to_tokens
     forms = zip(SOURCES, TARGETS, targets, rows.input_ids, rows.labels, strict=True)
     prefixes = Languages.of(model.config, tokenizer).prefixes
+    if family.targets and hasattr(tokenizer, "tgt_lang"):  # any will do: some refuse to encode without one
+        tokenizer.src_lang, tokenizer.tgt_lang = family.source, family.targets[0]
     for source, text, target, input_ids, labels in forms:
         source = prefixes.get((family.source, target), "") + source
         expected = [

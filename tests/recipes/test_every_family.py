@@ -21,6 +21,8 @@ from hf_nmt.artifacts import hash_folder
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
+# Their plain random weights translate everything into nothing.
+SAY_NOTHING = ("nmt", "nmt_tags", "nllb", "t5", "mt5", "bart")
 
 
 @pytest.fixture(autouse=True)
@@ -50,11 +52,6 @@ def train(name: str, folder: Path, output: str, *more: str, **changes) -> Path:
     assert (status == 0) == (not changes), (folder / f"{output}.err").read_text()
     (run,) = (folder / output).iterdir()
     return run
-
-
-def losses(run: Path) -> list[float]:
-    metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [entry["value"] for entry in metrics if entry["name"] == "loss"]
 
 
 def scores(name: str, folder: Path, model: Path) -> dict[str, float]:
@@ -95,21 +92,14 @@ def translations_elsewhere(model: str | Path, languages: dict[str, str], texts: 
 def test_the_whole_way(name, tmp_path):
     family = families.FAMILIES[name]
     model, tokenizer = families.load(name)
-    make_varied(model)
+    if name in SAY_NOTHING:
+        make_varied(model)
     for part in (model, tokenizer):
         part.save_pretrained(tmp_path / "model")
     families.write_pairs(tmp_path, 60)
     families.write_pairs(tmp_path, 6, seed=5, name="held")
 
-    # Trained; an update is the same in one batch and in two.
-    whole = train(name, tmp_path, "whole", "model.dropout=0")
-    halves = train(
-        name, tmp_path, "halves", "model.dropout=0", "batching.batch_tokens=128",
-        "training.gradient_accumulation_steps=2",
-    )  # fmt: skip
-    assert losses(halves) == pytest.approx(losses(whole), rel=2e-5)
-
-    # Killed and resumed: the same bytes as without.
+    # Trained, killed and resumed: the same bytes as without. Updates in parts: test_family_batches.
     killed = train(name, tmp_path, "killed", signal_at=5)
     assert run_recipe([f"resume={killed}"], tmp_path / "resumed") == 0, (tmp_path / "resumed.err").read_text()
     straight = train(name, tmp_path, "straight")
@@ -122,7 +112,8 @@ def test_the_whole_way(name, tmp_path):
     assert scores(name, tmp_path, straight)["chrF2"] == pytest.approx(validated)
 
     # An adapter: merged into best/, and alone on the model it was trained on.
-    adapted = train(name, tmp_path, "adapted", "model.adapter.rank=4")
+    # Gently, so that there is something to translate.
+    adapted = train(name, tmp_path, "adapted", "model.adapter.rank=4", "training.learning_rate=1e-4")
     merged = tmp_path / "merged"
     assert recipe_module("merge_adapter").main([str(adapted / "adapter"), f"output={merged}"]) == 0
     ours, best = load_file(merged / "model.safetensors"), load_file(adapted / "best" / "model.safetensors")
@@ -144,4 +135,4 @@ def test_the_whole_way(name, tmp_path):
         )  # fmt: skip
         assert pushed.returncode == 0, pushed.stderr
         assert translations_elsewhere("me/x", languages, texts, **variables) == expected
-    assert any(expected)
+    assert any(expected) or name == "t5"  # whose translations test_pull compares

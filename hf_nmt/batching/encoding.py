@@ -8,7 +8,7 @@ import io
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -111,7 +111,7 @@ def _batches(dataset: datasets.Dataset, columns: list[str]) -> Iterator[pa.Table
         yield tables[start : start + _PAIRS_AT_A_TIME]
 
 
-class HashSink(io.RawIOBase):
+class _HashSink(io.RawIOBase):
     """A file that only keeps the hash of what is written to it."""
 
     def __init__(self) -> None:
@@ -126,10 +126,17 @@ class HashSink(io.RawIOBase):
 
 
 def _hash_texts(dataset: datasets.Dataset, language_columns: list[str]) -> str:
-    schema = pa.schema([(name, pa.string()) for name in ("source", "target", *language_columns)])
-    sink = HashSink()
+    names = ["source", "target", *language_columns]
+    return hash_tables(_batches(dataset, names), names)
+
+
+def hash_tables(tables: Iterable[pa.Table], names: Sequence[str], before: str = "") -> str:
+    """SHA-256 in hex of tables of text with these columns, and of the hash of what came before."""
+    schema = pa.schema([(name, pa.string()) for name in names])
+    sink = _HashSink()
+    sink.digest.update(before.encode())
     with pa.ipc.new_stream(pa.PythonFile(sink, mode="w"), schema) as writer:
-        for table in _batches(dataset, schema.names):
+        for table in tables:
             writer.write_table(table.replace_schema_metadata(None).cast(schema).combine_chunks())
     return sink.digest.hexdigest()
 

@@ -25,7 +25,7 @@ from accelerate.utils import send_to_device
 from torch.utils.data import DataLoader, IterableDataset
 
 from hf_nmt.batching.collator import TranslationCollator
-from hf_nmt.batching.encoding import HashSink
+from hf_nmt.batching.encoding import hash_tables
 from hf_nmt.batching.pair_encoder import LANGUAGE_COLUMNS, PairEncoder
 from hf_nmt.batching.rows import SubwordSampler, sample_pair
 from hf_nmt.batching.sampler import TokenBatchSampler
@@ -137,12 +137,7 @@ def _text_columns(table: pa.Table) -> list[str]:
 def _hash_texts(table: pa.Table, before: str) -> str:
     """Hash of the texts of a table and of a hash of what came before."""
     names = _text_columns(table)
-    sink = HashSink()
-    sink.digest.update(before.encode())
-    schema = pa.schema([(name, pa.string()) for name in names])
-    with pa.ipc.new_stream(pa.PythonFile(sink, mode="w"), schema) as writer:
-        writer.write_table(table.select(names).replace_schema_metadata(None).cast(schema).combine_chunks())
-    return sink.digest.hexdigest()
+    return hash_tables([table.select(names)], names, before)
 
 
 class _Rows:

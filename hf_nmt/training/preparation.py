@@ -48,8 +48,6 @@ _PAIRS_LOOKED_AT = 1000  # of a stream, for what is told of a text before traini
 
 logger = logging.getLogger(__name__)
 
-_EXAMPLES = {"source_language": "de", "target_language": "en"}
-
 
 def open_run(
     recipe: str,

@@ -26,12 +26,7 @@ from hf_nmt.training.model_building import FROM_SAVED_WEIGHTS
 from hf_nmt.training.settings import TrainingSettings
 from hf_nmt.training.texts import TrainingData
 
-MANIFEST = "manifest.json"
-
 logger = logging.getLogger(__name__)
-
-_EXAMPLES = {"source_language": "de", "target_language": "en"}
-
 
 # Names under which other toolkits take a saved model.
 _PRETRAINED = (

@@ -21,8 +21,6 @@ from hf_nmt.errors import ConfigError, DataError
 from hf_nmt.protocols import LANGUAGE_COLUMNS
 from hf_nmt.training import languages
 
-MANIFEST = "manifest.json"
-
 # Of a stream, to find the languages of its rows.
 _ROWS_LOOKED_AT = 1000
 _EXAMPLES = {"source_language": "de", "target_language": "en"}

@@ -12,6 +12,7 @@ does not use it:
 
 from __future__ import annotations
 
+import abc
 import functools
 import itertools
 import json
@@ -37,28 +38,28 @@ _FIRST_SYMBOL = 0x10000  # code points that stand for pieces while a trainer tha
 _AT_A_TIME = 1000
 
 
-class SubwordModel:
+class SubwordModel(abc.ABC):
     """A set of pieces, and how a word is written with them."""
 
     @property
-    def pieces(self) -> frozenset[str]:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def pieces(self) -> frozenset[str]: ...
 
+    @abc.abstractmethod
     def segment(self, word: str) -> list[str]:
         """The pieces of a word; a character that has none stands as it is."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def trimmed(self, kept: Iterable[str]) -> SubwordModel:
         """The model with these pieces, and those without which it could not reach them."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def grown(self, words: Mapping[str, int], number: int) -> SubwordModel:
         """The model with up to `number` further pieces, learnt from words with their counts."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def retrained(self, words: Mapping[str, int], number: int) -> SubwordModel:
         """A model of this kind with up to `number` pieces, all learnt from the words."""
-        raise NotImplementedError
 
 
 class Bpe(SubwordModel):

@@ -6,6 +6,7 @@ BART), and those that hold SentencePiece models beside a table of ids (Marian, M
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import json
 import re
@@ -58,7 +59,7 @@ class Vocabulary:
         return self.fixed.union(*(part.model.pieces for part in self.parts if side in part.sides))
 
 
-class TokenizerFiles:
+class TokenizerFiles(abc.ABC):
     """A loaded tokenizer, its vocabularies, and how to save it with others.
 
     Attributes:
@@ -69,18 +70,18 @@ class TokenizerFiles:
         self.tokenizer = tokenizer
         self.vocabularies: list[Vocabulary] = []
 
+    @abc.abstractmethod
     def encode(self, side: str, texts: Sequence[str]) -> list[list[str]]:
         """Pieces of the texts of a side, special tokens not added; one that has no id stands for the unknown token."""
-        raise NotImplementedError
 
     def ids(self, side: str, texts: Sequence[str]) -> list[list[int]]:
         """As `encode`, by their ids; the unknown are left out."""
         index = next(_index(vocabulary) for vocabulary in self.vocabularies if side in vocabulary.sides)
         return [[index[piece] for piece in row if piece in index] for row in self.encode(side, texts)]
 
+    @abc.abstractmethod
     def words(self, side: str, texts: Iterable[str]) -> Counter[str]:
         """What the subword model of a side is given one by one, with counts."""
-        raise NotImplementedError
 
     def write(self, folder: Path, vocabularies: Sequence[Vocabulary], config: dict[str, Any]) -> None:
         """Save the tokenizer with other vocabularies.
@@ -100,8 +101,8 @@ class TokenizerFiles:
         _write_json(file, settings | config)
         self._write_vocabularies(folder, vocabularies)
 
-    def _write_vocabularies(self, folder: Path, vocabularies: Sequence[Vocabulary]) -> None:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def _write_vocabularies(self, folder: Path, vocabularies: Sequence[Vocabulary]) -> None: ...
 
 
 def open_tokenizer(tokenizer: PreTrainedTokenizerBase) -> TokenizerFiles:

@@ -3,11 +3,13 @@ were measured."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -92,3 +94,32 @@ def interval_text(scores: list[dict[str, Any]], name: str) -> str:
     (found,) = [entry for entry in scores if entry["name"].lower().startswith(name)]
     low, high = found["interval"]
     return f"{found['value']:.2f} ({low:.1f} to {high:.1f})"
+
+
+def command_line(
+    doc: str,
+    parts: Mapping[str, Callable[[Path, Path, dict[str, str]], None]],
+    page: Callable[[], None],
+    *,
+    work: Path,
+) -> None:
+    """Run a part of a benchmark as its script was called, then write its page; the part `page` writes the page alone.
+
+    Args:
+        doc: the docstring of the script.
+        parts: name -> what measures it, given the folder with the text, the one to work in, and the runs to take up.
+        page: writes the page from the results.
+        work: where files are put unless told otherwise.
+    """
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=[*parts, "page"])
+    parser.add_argument("--data", type=Path, help="folder with the text")
+    parser.add_argument("--work", type=Path, default=work, help="where files are put")
+    parser.add_argument("--run", action="append", default=[], metavar="PART=RUN", help="take up a run")
+    given = parser.parse_args()
+    if given.part != "page":
+        if given.data is None or not given.data.is_dir():
+            parser.error(f"--data: {given.data} is no folder; give the one with the text (see --help)")
+        given.work.mkdir(parents=True, exist_ok=True)
+        parts[given.part](given.data, given.work, dict(entry.split("=", 1) for entry in given.run))
+    page()

@@ -14,16 +14,16 @@ each of the three models.
 
 from __future__ import annotations
 
-import argparse
 import functools
 import gzip
 import json
 from pathlib import Path
 
-from hf_nmt.benchmarking import interval_text, keep_result, recipe, run_facts, score, train
+from hf_nmt.benchmarking import command_line, interval_text, keep_result, recipe, run_facts, score, train
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results.json"
+WORK = Path("predictions/fine_tuning")
 NUM_PARENT, NUM_CHILD = 19_000, 10_000
 TITLES = {
     "scratch": "new weights",
@@ -167,22 +167,5 @@ def plot(systems: dict) -> None:
     figure.savefig(HERE / "results.png", dpi=120, metadata={"Software": None})
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=[*PARTS, "page"])
-    parser.add_argument("--data", type=Path, help="folder with the text")
-    parser.add_argument("--work", type=Path, default=Path("predictions/fine_tuning"), help="where files are put")
-    parser.add_argument("--run", action="append", default=[], metavar="PART=RUN", help="take up a run")
-    arguments = parser.parse_args()
-    if arguments.part == "page":
-        page()
-        return
-    if arguments.data is None or not arguments.data.is_dir():
-        parser.error(f"--data: {arguments.data} is no folder; give the one with the text (see --help)")
-    arguments.work.mkdir(parents=True, exist_ok=True)
-    PARTS[arguments.part](arguments.data, arguments.work, dict(entry.split("=", 1) for entry in arguments.run))
-    page()
-
-
 if __name__ == "__main__":
-    main()
+    command_line(__doc__, PARTS, page, work=WORK)

@@ -14,18 +14,19 @@ is computed from the same translations.
 
 from __future__ import annotations
 
-import argparse
 import csv
+import functools
 import json
 import math
 import random
 from collections import Counter
 from pathlib import Path
 
-from hf_nmt.benchmarking import interval_text, keep_result, run_facts, score, train
+from hf_nmt.benchmarking import command_line, interval_text, keep_result, run_facts, score, train
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results.json"
+WORK = Path("predictions/real_text")
 NUM_TATOEBA_TRAIN = 3400
 
 
@@ -128,7 +129,10 @@ def korean_english(name: str, data: Path, work: Path, runs: dict[str, str]) -> N
     keep_result(RESULTS, name, run_facts(run) | {"training_pairs": len(train_pairs), "scores": scores})
 
 
-PARTS = {"de-en": multi30k, "en-de": multi30k, "ko-en": korean_english}
+PARTS = {
+    name: functools.partial(part, name)
+    for name, part in {"de-en": multi30k, "en-de": multi30k, "ko-en": korean_english}.items()
+}
 
 
 def page() -> None:
@@ -214,23 +218,5 @@ def plot(results: dict) -> None:
     figure.savefig(HERE / "results.png", dpi=120, metadata={"Software": None})
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=[*PARTS, "page"])
-    parser.add_argument("--data", type=Path, help="folder with the text")
-    parser.add_argument("--work", type=Path, default=Path("predictions/real_text"), help="where translations go")
-    parser.add_argument("--run", action="append", default=[], metavar="PAIR=RUN", help="take up a run")
-    arguments = parser.parse_args()
-    if arguments.part == "page":
-        page()
-        return
-    if arguments.data is None or not arguments.data.is_dir():
-        parser.error(f"--data: {arguments.data} is no folder; give the one with the text (see --help)")
-    arguments.work.mkdir(parents=True, exist_ok=True)
-    runs = dict(entry.split("=", 1) for entry in arguments.run)
-    PARTS[arguments.part](arguments.part, arguments.data, arguments.work, runs)
-    page()
-
-
 if __name__ == "__main__":
-    main()
+    command_line(__doc__, PARTS, page, work=WORK)

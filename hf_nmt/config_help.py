@@ -12,7 +12,7 @@ import pydantic
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from hf_nmt.config_keys import Key, keys_of, models_of, nearest, shown, type_text
+from hf_nmt.config_keys import Key, keys_of, models_of, nearest, pattern_of, shown, type_text
 from hf_nmt.errors import ConfigError
 
 WIDTH = 116
@@ -152,7 +152,7 @@ class _Keys:
         chosen: set[str] = set()
         for word in (word.strip("-.").replace("-", "_").lower() for word in words):
             paths = [key.path for key in self.keys]
-            matching = [path for path in paths if f"{path}.".startswith(f"{word}.")]
+            matching = [path for path in paths if _is_in(path, word)]
             matching = matching or [path for path in paths if word in path.lower()]
             if not matching:
                 names = [*self.sections, *paths, *(path.rpartition(".")[2] for path in paths)]
@@ -161,6 +161,14 @@ class _Keys:
                 raise ConfigError(f"--help {word}: no section or key has this in its name.{hint}")
             chosen.update(matching)
         return [key for key in self.keys if key.path in chosen]
+
+
+def _is_in(path: str, section: str) -> bool:
+    """Whether a key is this one or in this section, which may name an item: `pairs.de-en` is one of `pairs.<name>`."""
+    keys, parts = path.split("."), section.split(".")
+    return len(parts) <= len(keys) and all(
+        pattern_of(key.lower()).fullmatch(part) for key, part in zip(keys, parts, strict=False)
+    )
 
 
 def _wrapped(text: str, indent: int) -> list[str]:

@@ -1,19 +1,26 @@
-"""Which language a text is in.
+"""Which language a text is in, and whether a code is that of a language.
 
-py3langid (a maintained fork of langid.py, Lui and Baldwin 2012): naive Bayes over byte n-grams, 142 languages, a model
-of 5 MB in the package, nothing to download. On whole sentences it is nearly always right; on a few words only where it
-has few languages to choose from (docs/guide/multilingual.md has figures).
+Texts are told by py3langid (a maintained fork of langid.py, Lui and Baldwin 2012): naive Bayes over byte n-grams, 142
+languages, a model of 5 MB in the package, nothing to download. On whole sentences it is nearly always right; on a few
+words only where it has few languages to choose from (docs/guide/multilingual.md has figures).
+
+Codes are those of BCP 47, and NLLB's `deu_Latn`. Which are known comes from lists that are installed anyway: the
+locales of Python, and the languages of Whisper and NLLB in Transformers. None of them is complete, so an unknown code
+is only pointed out.
 """
 
 from __future__ import annotations
 
 import copy
+import difflib
 import functools
+import locale
 import re
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from typing import Any
 
+from hf_nmt.config_keys import nearest
 from hf_nmt.errors import ConfigError, need
 
 # ISO 639-3 of NLLB and its like -> the codes of the detector, for languages where the first two letters do not do.
@@ -36,6 +43,11 @@ _THREE_LETTERS = {
     "ydd": "yi", "yor": "yo", "zho": "zh", "chi": "zh", "cmn": "zh", "zul": "zu",
 }  # fmt: skip
 _NO_LANGUAGE = "zxx"  # the detector's class of texts that are none
+# Language, then script, region and variants where they are given; `_` stands for `-` in many toolkits.
+_CODE = re.compile(
+    r"[a-z]{2,3}([-_][a-z]{4})?([-_]([a-z]{2}|\d{3}))?([-_]([a-z\d]{5,8}|\d[a-z\d]{3}))*", re.IGNORECASE
+)
+_PRIVATE = re.compile(r"q[a-t][a-z]")
 
 
 def identify(texts: Iterable[str], candidates: Sequence[str] | None = None) -> list[tuple[str | None, float]]:
@@ -85,15 +97,49 @@ def known_languages() -> list[str]:
 def check(codes: Iterable[str]) -> None:
     """Raise ConfigError for languages that the detector does not know."""
     if unknown := [code for code in codes if primary(code) not in known_languages()]:
+        near = [f"{code}: did you mean {' or '.join(found)}?" for code in unknown if (found := _near(code))]
         raise ConfigError(
-            f"The detector does not know {', '.join(unknown)}. It knows: {', '.join(known_languages())}."
+            f"The detector does not know {', '.join(unknown)}. "
+            + " ".join(
+                [*near, f"It knows {len(_known())} languages; known_languages() of hf_nmt.language lists them."]
+            )
         )
+
+
+def _near(code: str) -> list[str]:
+    """Codes of the detector that may be meant by one that it does not know."""
+    language = primary(code)
+    if (meant := _names().get(language) or _locale_languages().get(language)) in _known():
+        return [str(meant)]
+    return difflib.get_close_matches(language, known_languages(), n=3, cutoff=0.8)
 
 
 def detector() -> str:
     """Name and version of the detector, for signatures."""
     need("py3langid", "language")
     return f"py3langid-{version('py3langid')}"
+
+
+def problem_of(code: str) -> str:
+    """Why a code cannot be used; "" where it is well formed."""
+    if _CODE.fullmatch(code):
+        return ""
+    names = _names()
+    near = code.lower() if code.lower() in names else nearest(code.lower(), [*names], cutoff=0.8)
+    hint = f" Did you mean {names[near]}?" if near else ""
+    return (
+        f"given {code!r}, which is no code of a language. Write two or three letters, with a script or region where "
+        f"it matters, such as de, pt-BR, zh-Hant or deu_Latn.{hint}"
+    )
+
+
+def doubt_about(code: str) -> str:
+    """What to warn of in a well-formed code; "" where its language is known."""
+    language = re.split("[-_]", code)[0].lower()
+    if language in _known_codes() or _PRIVATE.fullmatch(language):
+        return ""
+    meant = _locale_languages().get(language)
+    return f"{language} is not known as a code of a language." + (f" Did you mean {meant}?" if meant else "")
 
 
 def primary(code: str) -> str:
@@ -119,3 +165,30 @@ def _restricted(names: tuple[str, ...] | None) -> Any:
     identifier = copy.copy(_identifier())
     identifier.set_languages(list(names) if names is not None else None)
     return identifier
+
+
+@functools.cache
+def _locale_languages() -> dict[str, str]:
+    """Languages as locales are named -> their codes: `german` -> `de`, `cz` -> `cs`, `de` -> `de`."""
+    return {
+        re.split(r"[_.@]", alias)[0]: language
+        for alias, name in sorted(locale.locale_alias.items())
+        if re.fullmatch("[a-z]{2,3}", language := re.split(r"[_.@]", name)[0])
+    }
+
+
+@functools.cache
+def _names() -> dict[str, str]:
+    """English names of languages -> their codes."""
+    from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
+
+    return {name: code for name, code in _locale_languages().items() if len(name) > 3} | TO_LANGUAGE_CODE
+
+
+@functools.cache
+def _known_codes() -> frozenset[str]:
+    from transformers.models.nllb.tokenization_nllb import FAIRSEQ_LANGUAGE_CODES
+    from transformers.models.whisper.tokenization_whisper import LANGUAGES
+
+    of_models = {re.split("[-_]", code)[0].lower() for code in [*FAIRSEQ_LANGUAGE_CODES, *LANGUAGES]}
+    return frozenset(of_models | set(_locale_languages().values()))

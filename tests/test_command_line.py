@@ -241,6 +241,9 @@ def test_help_shows_the_defaults_that_run(recipe, capsys, tmp_path):
         (["training.le"], ["training.learning_rate"]),
         (["--learning-rate"], ["training.learning_rate"]),
         (["beams", "seed"], ["seed", "decoding.num_beams", "rerank.num_beams"]),
+        (["data.more.de-en"], ["data.more.<name>.source", "data.more.<name>.max_rows"]),
+        (["--data.more.zh-Hant_x.source"], ["data.more.<name>.source"]),
+        (["data.parts[2].max_rows"], ["data.parts[].max_rows"]),
     ],
 )
 def test_help_on_a_section_or_a_part_of_a_name(recipe, capsys, words, keys):
@@ -254,6 +257,8 @@ def test_help_on_what_is_not_there(recipe):
     with pytest.raises(ConfigError) as caught:
         recipe("--help", "trainign")
     assert caught.value.findings == ["--help trainign: no section or key has this in its name. Did you mean training?"]
+    with pytest.raises(ConfigError, match="--help data.more.de_en.suorce: no section or key has this in its name."):
+        recipe("--help", "data.more.de-en.suorce")
 
 
 class Corpora(Settings):

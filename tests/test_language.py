@@ -1,13 +1,16 @@
-"""Which language a text is in."""
+"""Which language a text is in, and whether a code is that of a language."""
 
 from __future__ import annotations
 
+import importlib.util
+
 import pytest
+from transformers.models.nllb.tokenization_nllb import FAIRSEQ_LANGUAGE_CODES
 
 from hf_nmt import language
 from hf_nmt.errors import ConfigError
 
-pytest.importorskip("py3langid")
+needs_detector = pytest.mark.skipif(importlib.util.find_spec("py3langid") is None, reason="extra language")
 SENTENCES = {
     "de": "Zwei Kinder spielen im Garten mit einem Hund.",
     "en": "Two children are playing in the garden with a dog.",
@@ -18,12 +21,14 @@ SENTENCES = {
 }
 
 
+@needs_detector
 def test_sentences_are_told_among_all_languages_and_among_few():
     assert [code for code, _ in language.identify(SENTENCES.values())] == [*SENTENCES]
     few = language.identify(SENTENCES.values(), list(SENTENCES))
     assert [code for code, _ in few] == [*SENTENCES] and all(probability > 0.9 for _, probability in few)
 
 
+@needs_detector
 def test_codes_come_back_as_they_were_given():
     codes = ["deu_Latn", "en-GB", "fr_XX", "ces_Latn", "kor_Hang", "jpn"]
     assert [code for code, _ in language.identify(SENTENCES.values(), codes)] == codes
@@ -32,21 +37,65 @@ def test_codes_come_back_as_they_were_given():
     assert language.identify([SENTENCES["cs"]])[0][0] == "cs"
 
 
+@needs_detector
 def test_what_has_no_letters_is_no_language():
     assert language.identify(["", "12:30 - 5 %", "?"], ["de", "en"]) == [(None, 0.0)] * 3
 
 
+@needs_detector
 def test_what_the_detector_cannot_do_is_refused():
-    with pytest.raises(ConfigError, match="The detector does not know xx, qaa. It knows: ace, af,"):
-        language.identify(["a"], ["de", "xx", "qaa"])
+    with pytest.raises(ConfigError) as error:
+        language.identify(["a"], ["de", "xx", "jp", "klingon", "german"])
+    assert error.value.findings == [
+        "The detector does not know xx, jp, klingon, german. jp: did you mean ja? german: did you mean de? It knows "
+        f"{len(language.known_languages())} languages; known_languages() of hf_nmt.language lists them."
+    ]
     with pytest.raises(
         ConfigError, match="Languages pt-BR and pt-PT cannot be told apart: for the detector both are pt"
     ):
         language.identify(["a"], ["pt-BR", "pt-PT"])
 
 
+@needs_detector
 def test_every_alias_is_a_language_of_the_detector():
     known = language.known_languages()
     assert len(known) > 100 and language.detector().startswith("py3langid-")
     unknown = {code for code in language._THREE_LETTERS.values() if code not in known}
     assert unknown <= {"yi"}
+
+
+@pytest.mark.parametrize(
+    "code", ["de", "DE", "nds", "pt-BR", "pt_BR", "zh-Hant", "zh-Hant-TW", "es-419", "deu_Latn", "ca-valencia", "xx"]
+)
+def test_a_well_formed_code_is_taken(code):
+    assert language.problem_of(code) == ""
+
+
+@pytest.mark.parametrize(
+    ("code", "meant"),
+    [
+        ("german", "de"), ("English", "en"), ("deutsch", "de"), ("germna", "de"), ("korean", "ko"), ("d", None),
+        ("klingon", None), ("de-", None), ("de en", None), ("../de", None),
+    ],
+)  # fmt: skip
+def test_what_is_no_code_is_refused(code, meant):
+    problem = language.problem_of(code)
+    assert problem.startswith(f"given {code!r}, which is no code of a language. Write two or three letters")
+    assert problem.endswith(f" Did you mean {meant}?") if meant else "Did you mean" not in problem
+
+
+def test_codes_of_models_and_locales_are_known():
+    # Large languages of Wikipedia, from memory, and the private use of ISO 639-2.
+    codes = "de fr es it pt nl pl ru uk cs sk hu ro bg el tr ar he fa hi bn ta te th vi id ms ja ko zh ga eu sw zu qaa"
+    codes += " EN pt-BR deu_Latn yue_Hant fil hsb"
+    assert {
+        code: language.doubt_about(code)
+        for code in [*codes.split(), *FAIRSEQ_LANGUAGE_CODES]
+        if language.doubt_about(code)
+    } == {}
+
+
+@pytest.mark.parametrize(("code", "meant"), [("jp", "ja"), ("cz-CZ", "cs"), ("xx", None), ("qzz", None)])
+def test_an_unknown_code_is_pointed_out(code, meant):
+    hint = f" Did you mean {meant}?" if meant else ""
+    assert language.doubt_about(code) == f"{code.split('-')[0]} is not known as a code of a language.{hint}"

@@ -177,7 +177,7 @@ def _metadata(
             metric_args={"signature": score.signature},
         )
         for score in scores
-        if score.data.domain is None
+        if score.data.domain is None and score.value is not None
     ]
     more: dict[str, Any] = {"language_bcp47": whole} if whole else {}
     return ModelCardData(
@@ -206,7 +206,7 @@ def _row(score: Score) -> dict[str, Any]:
     interval = f"{score.interval[0]:.2f} to {score.interval[1]:.2f}" if score.interval else "not measured"
     digest = f" ({score.data.hash[:16]})" if score.data.hash else ""
     return {
-        "name": score.name, "value": f"{score.value:.2f}", "interval": interval, "n": f"{score.n:,}",
+        "name": score.name, "value": score.text, "interval": interval, "n": f"{score.n:,}",
         "data": _data_of(score) + digest,
     }  # fmt: skip
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pydantic
 from pydantic import Field
 
+from hf_nmt import language
 from hf_nmt.config import Settings
 from hf_nmt.data.manifest import Manifest, describe
 from hf_nmt.data.mixtures import join_pairs, languages_of_pair
@@ -65,6 +66,11 @@ class EvaluationData(Settings):
                 for side, code in zip(LANGUAGE_COLUMNS, self.languages_of(name), strict=True)
                 if code is None
             ]
+        given = {name: getattr(self, name) for name in LANGUAGE_COLUMNS}
+        for name in self.pairs:
+            sides = zip(LANGUAGE_COLUMNS, self.languages_of(name), strict=True)
+            given |= {f"pairs.{name}.{side}": code for side, code in sides}
+        findings += [f"{name}: {told}" for name, code in given.items() if code and (told := language.problem_of(code))]
         if findings:
             raise ConfigError(findings)
         return self
@@ -120,6 +126,15 @@ def load_corpus(data: EvaluationData, usual: LanguagePair = (None, None)) -> Cor
         return corpus_of(rows, {name: pair.test for name, pair in data.pairs.items()})
     assert data.test is not None
     rows = load_pairs(data.test, source_language=usual[0], target_language=usual[1])
+    findings = [
+        f"data.test: the column {column}: {told}"
+        for column in LANGUAGE_COLUMNS
+        if column in rows.column_names
+        for code in rows.unique(column)
+        if code and (told := language.problem_of(code))
+    ]
+    if findings:
+        raise ConfigError(findings)
     return corpus_of(rows, data.test, usual=usual)
 
 

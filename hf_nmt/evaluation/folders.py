@@ -95,7 +95,10 @@ def _segment_rows(corpus: Corpus, system: System, evaluation: Evaluation) -> Ite
             "references": corpus.references[number],
             "prediction": system.texts[number],
         }
-        row |= {name: round(values[number], 4) for name, values in evaluation.segments.items()}
+        row |= {
+            name: None if value is None else round(value, 4)
+            for name, value in ((name, values[number]) for name, values in evaluation.segments.items())
+        }
         if corpus.domains:
             row["domain"] = corpus.domains[number]
         if several:

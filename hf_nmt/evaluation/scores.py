@@ -39,11 +39,11 @@ class Evaluation:
     Attributes:
         scores: records of the whole corpus, then of each domain; of several language pairs, the means over them, then
             the records of each.
-        segments: for each metric name the score of every segment.
+        segments: for each metric name the score of every segment, None as in `Scoring`.
     """
 
     scores: list[Score]
-    segments: dict[str, list[float]]
+    segments: dict[str, list[float | None]]
 
 
 def checked(corpus: Corpus, settings: Settings, *, per_domain: bool = False) -> Settings:
@@ -140,7 +140,8 @@ def warn_if_like_source(corpus: Corpus, system: System) -> None:
         return  # a test of copying
     chrf = MetricSettings(names=["chrf"], num_bootstrap_samples=0)
     like_sources, like_references = (
-        compute_scores(texts, wanted, chrf)[0].value for wanted in ([[source] for source in sources], references)
+        compute_scores(texts, wanted, chrf)[0].value or 0.0
+        for wanted in ([[source] for source in sources], references)
     )
     if like_sources > like_references:
         logger.warning(

@@ -59,7 +59,7 @@ def score_pairs(
     if len(parts) == 1:
         return parts[0]
     means = [mean_score(scores) for scores in zip(*(part.scores for part in parts), strict=True)]
-    by_segment: dict[str, list[float]] = {name: [0.0] * len(predictions) for name in settings.names}
+    by_segment: dict[str, list[float | None]] = {name: [None] * len(predictions) for name in settings.names}
     for part, rows in zip(parts, pairs.values(), strict=True):
         for name, values in part.segments.items():
             for row, value in zip(rows, values, strict=True):

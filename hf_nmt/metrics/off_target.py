@@ -19,7 +19,7 @@ LEAST_PROBABILITY = 0.6
 
 
 class OffTargetScore(Score):
-    """Percentage of the decided translations, `decided` and `undecided` ones."""
+    """Percentage of the decided translations, `decided` and `undecided` ones; of none it is 0 and tells nothing."""
 
     def __init__(self, wrong: float, decided: float, total: float):
         super().__init__("off-target", 100 * wrong / decided if decided else 0.0)

@@ -52,7 +52,8 @@ class Score(_Record):
 
     Attributes:
         name: sacreBLEU's own name, which tells variants apart: "BLEU", "chrF2", "chrF2++", "TER"; or "off-target".
-        value: the score, unrounded.
+        value: the score, unrounded; None where there is none: off_target of translations whose language none could be
+            told.
         unit: what 1.0 stands for.
         signature: every setting that changes the number, as sacreBLEU writes it.
         n: number of segments; of off_target, those whose language could be told.
@@ -63,7 +64,7 @@ class Score(_Record):
     """
 
     name: str
-    value: float
+    value: float | None
     unit: str
     signature: str
     n: int
@@ -71,6 +72,11 @@ class Score(_Record):
     data: ScoredData = ScoredData()
     system: ScoredSystem = ScoredSystem()
     segments: str | None = None
+
+    @property
+    def text(self) -> str:
+        """The value to two decimals, for people; a dash where there is none."""
+        return "-" if self.value is None else f"{self.value:.2f}"
 
 
 class Comparison(_Record):
@@ -103,9 +109,10 @@ class Comparison(_Record):
 def mean_score(scores: Sequence[Score]) -> Score:
     """The mean of one metric over several test sets, such as one for each language pair, each counting the same.
 
-    Its signature says so; what the signatures do not share, such as BLEU's tokenizer, is named by `various`. There is
-    no interval.
+    Its signature says of how many; what the signatures do not share, such as BLEU's tokenizer, is named by `various`.
+    A test set without a value is left out. There is no interval.
     """
+    values = [score.value for score in scores if score.value is not None]
     fields = [dict(part.partition(":")[::2] for part in score.signature.split("|")) for score in scores]
     shared = [
         f"{key}:{value if all(other.get(key) == value for other in fields) else 'various'}"
@@ -113,8 +120,8 @@ def mean_score(scores: Sequence[Score]) -> Score:
     ]
     return scores[0].model_copy(
         update={
-            "value": sum(score.value for score in scores) / len(scores),
-            "signature": "|".join([f"mean:{len(scores)}", *shared]),
+            "value": sum(values) / len(values) if values else None,
+            "signature": "|".join([f"mean:{len(values)}", *shared]),
             "n": sum(score.n for score in scores),
             "interval": None,
             "data": scores[0].data.model_copy(update={"domain": None}),

@@ -75,12 +75,13 @@ class Scoring:
     Attributes:
         scores: one record a metric, in the order of `MetricSettings.names`.
         details: for each metric sacreBLEU's own score object (n-gram precisions, brevity penalty, number of edits).
-        segments: for each metric the list of segment scores, unrounded, in the order of the predictions.
+        segments: for each metric the list of segment scores, unrounded, in the order of the predictions; None where
+            the language of a translation could not be told (off_target).
     """
 
     scores: list[Score]
     details: dict[str, SacreScore]
-    segments: dict[str, list[float]]
+    segments: dict[str, list[float | None]]
 
 
 def check_texts(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> None:
@@ -183,7 +184,7 @@ def pretokenize_references(
 def resample_scores(
     metric: SacreMetric, statistics: Sequence[Sequence[float]], samples: int, seed: int
 ) -> list[float]:
-    """Scores of `samples` bootstrap resamples, sorted.
+    """Scores of `samples` bootstrap resamples, sorted; those that tell nothing are left out.
 
     The numbers are those of sacreBLEU's `_bootstrap_resample` (same generator, same order of draws, single precision),
     but drawn one resample at a time: sacreBLEU holds all of them, 7 GB for chrF of 100,000 segments.
@@ -197,10 +198,16 @@ def resample_scores(
     generator = numpy.random.default_rng(seed)
     table = numpy.array(statistics, dtype="float32")
     num_segments = len(table)
-    return sorted(
-        float(metric._compute_score_from_stats(table[generator.choice(num_segments, size=num_segments)].sum(0)).score)
+    resampled = (
+        metric._compute_score_from_stats(table[generator.choice(num_segments, size=num_segments)].sum(0))
         for _ in range(samples)
     )
+    return sorted(value for score in resampled if (value := value_of(score)) is not None)
+
+
+def value_of(score: SacreScore) -> float | None:
+    """The figure of a score; None where it tells nothing, as no translation was long enough for off_target."""
+    return float(score.score) if getattr(score, "decided", True) else None
 
 
 def interval(sorted_scores: Sequence[float], confidence: float) -> tuple[float, float]:
@@ -209,12 +216,12 @@ def interval(sorted_scores: Sequence[float], confidence: float) -> tuple[float, 
     return sorted_scores[outside], sorted_scores[len(sorted_scores) - outside - 1]
 
 
-def segment_scores(metric: SacreMetric, statistics: Sequence[Sequence[float]]) -> list[float]:
+def segment_scores(metric: SacreMetric, statistics: Sequence[Sequence[float]]) -> list[float | None]:
     """The score of each segment alone; BLEU with effective order, so that short segments do not count as zero."""
     single = copy.copy(metric)
     if isinstance(single, BLEU):
         single.effective_order = True
-    return [float(single._aggregate_and_compute([row]).score) for row in statistics]
+    return [value_of(single._aggregate_and_compute([row])) for row in statistics]
 
 
 def score_corpus(
@@ -256,11 +263,11 @@ def score_corpus(
         bounds = None
         if settings.num_bootstrap_samples:
             resamples = resample_scores(item.metric, statistics, settings.num_bootstrap_samples, settings.seed)
-            bounds = interval(resamples, settings.confidence)
+            bounds = interval(resamples, settings.confidence) if resamples else None
         scores.append(
             Score(
                 name=result.name,
-                value=float(result.score),
+                value=value_of(result),
                 unit=UNITS[item.name],
                 signature=item.signature(samples=settings.num_bootstrap_samples, seed=settings.seed),
                 n=getattr(result, "decided", len(predictions)),

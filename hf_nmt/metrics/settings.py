@@ -6,7 +6,9 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from hf_nmt import language
 from hf_nmt.config import Settings
+from hf_nmt.errors import ConfigError
 
 MetricName = Literal["bleu", "chrf", "ter", "off_target"]
 TokenizerName = Literal["auto", "13a", "intl", "zh", "ja-mecab", "ko-mecab", "char", "none", "flores101", "flores200"]
@@ -44,6 +46,13 @@ class OffTargetSettings(Settings):
         description="Codes of the languages that a translation may be in. null takes all source and target languages "
         "of the texts, or all that are known where that is one: the fewer, the surer short translations are told.",
     )
+
+    @model_validator(mode="after")
+    def _codes_of_languages(self) -> OffTargetSettings:
+        findings = [f"candidates: {told}" for code in self.candidates or [] if (told := language.problem_of(code))]
+        if findings:
+            raise ConfigError(findings)
+        return self
 
 
 class MetricSettings(Settings):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 from sacrebleu.significance import PairedTest
 
 from hf_nmt.errors import ConfigError
+from hf_nmt.metrics.off_target import OffTarget
 from hf_nmt.metrics.records import Comparison
 from hf_nmt.metrics.scoring import (
     UNITS,
@@ -19,6 +21,8 @@ from hf_nmt.metrics.scoring import (
     transpose_references,
 )
 from hf_nmt.metrics.settings import ComparisonSettings
+
+logger = logging.getLogger(__name__)
 
 TEST_KINDS = {"bootstrap": "bs", "randomization": "ar"}
 
@@ -60,7 +64,8 @@ def compare(
         baseline: name of the system that the others are compared with.
 
     Returns:
-        One record for each metric and each system other than the baseline; metrics outermost.
+        One record for each metric and each system other than the baseline; metrics outermost. off_target is left out,
+        with a warning, where the language of no translation of a system could be told.
 
     Raises:
         ConfigError: the baseline is not among the systems, or there is nothing to compare it with.
@@ -85,6 +90,14 @@ def compare(
         # The first of sacreBLEU's named systems is its baseline.
         named = [(name, item.prepare(tokenized[name])) for name in (baseline, *others)]
         streams = transpose_references([item.prepare(row) for row in references])
+        if isinstance(item.metric, OffTarget):
+            untold = [name for name, texts in named if not item.metric.corpus_score(texts, streams).decided]
+            if untold:
+                logger.warning(
+                    "off_target is not compared: the language of no translation of %s could be told.",
+                    ", ".join(untold),
+                )
+                continue
         kind = TEST_KINDS[settings.paired_test]
         with _sacrebleu_seed(settings.seed):
             metrics = {item.name: item.metric}

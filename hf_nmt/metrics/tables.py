@@ -56,7 +56,7 @@ def score_table(scores: Sequence[Score], *, confidence: float, markdown: bool = 
             [
                 score.name,
                 *([score.data.domain or "all"] if by_domain else []),
-                f"{score.value:.2f}",
+                score.text,
                 bounds,
                 str(score.n),
             ]

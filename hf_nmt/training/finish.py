@@ -12,12 +12,11 @@ import torch
 from accelerate.utils import broadcast_object_list
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hf_nmt import runs
 from hf_nmt.artifacts import atomic_folder, hash_model, write_json
 from hf_nmt.config import fingerprint
 from hf_nmt.generation import adapters
 from hf_nmt.generation.decoding import DecodingSettings
-from hf_nmt.metrics import ScoredSystem, dump_scores
+from hf_nmt.metrics import Score, ScoredSystem, dump_scores
 from hf_nmt.models.sources_nmt import source_limit
 from hf_nmt.training import checkpoints
 from hf_nmt.training.saved import check_checkpoint, check_saved
@@ -100,9 +99,9 @@ def _whole_steps(trainer: TranslationTrainer) -> tuple[int | None, list[int]]:
     found: list[Any] = [best, []]
     if trainer.args.process_index == 0:
         folders = checkpoints.newest_whole(trainer.run.checkpoints, trainer.settings.num_average_checkpoints)
-        found[1] = [runs.step_of(folder) for folder in folders]
+        found[1] = [checkpoints.step_of(folder) for folder in folders]
         if best is not None and best not in found[1]:
-            if not checkpoints.is_whole(runs.checkpoint_folder(trainer.run.checkpoints, best)):
+            if not checkpoints.is_whole(checkpoints.folder_of(trainer.run.checkpoints, best)):
                 logger.warning("The best checkpoint, of step %d, cannot be used: the last weights stand in.", best)
                 found[0] = None
     if trainer.args.world_size > 1:
@@ -117,7 +116,7 @@ def _described(candidate: Candidate) -> str:
 
 
 def _load(trainer: TranslationTrainer, candidate: Candidate, held: dict[str, torch.Tensor]) -> None:
-    folders = [runs.checkpoint_folder(trainer.run.checkpoints, step) for step in candidate.steps]
+    folders = [checkpoints.folder_of(trainer.run.checkpoints, step) for step in candidate.steps]
     if candidate.kind == "last":
         trainer.load_weights(held)
     elif candidate.kind == "single":
@@ -158,7 +157,7 @@ def merge_adapter(
         return chosen
     merged = dataclasses.replace(chosen, result=trainer.validate())
     before, after = (
-        "  ".join([f"loss {result.metrics['loss']:.4f}", *(f"{one.name} {one.value:.2f}" for one in result.scores)])
+        "  ".join([f"loss {result.metrics['loss']:.4f}", *(f"{one.name} {one.text}" for one in result.scores)])
         for result in (chosen.result, merged.result)
     )
     logger.info("over quantized weights: %s; merged into the full ones, as in best/: %s", before, after)
@@ -289,7 +288,7 @@ def summary_lines(trainer: TranslationTrainer, summary: dict[str, Any]) -> list[
         *(
             (
                 f"{score['name']} {score['data']['domain'] or ''}".strip(),
-                f"{score['value']:.2f} on the validation text, {search}   {score['signature']}",
+                f"{Score(**score).text} on the validation text, {search}   {score['signature']}",
             )
             for score in summary["scores"]
         ),

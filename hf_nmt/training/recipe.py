@@ -11,6 +11,7 @@ import pydantic
 from pydantic import Field
 from transformers import Seq2SeqTrainingArguments
 
+from hf_nmt import language
 from hf_nmt.batching import BatchingSettings
 from hf_nmt.batching.streaming import check_division
 from hf_nmt.config import Settings
@@ -20,7 +21,6 @@ from hf_nmt.metrics import MetricSettings
 from hf_nmt.models.tokenization_nmt import NmtTokenizer
 from hf_nmt.protocols import LANGUAGE_COLUMNS
 from hf_nmt.tokenizer_training import TokenizerSettings, load_tokenizer
-from hf_nmt.training import languages
 from hf_nmt.training.familiar_names import FAMILIAR_NAMES
 from hf_nmt.training.model_building import FROM_SAVED_WEIGHTS
 from hf_nmt.training.settings import TrainingSettings
@@ -157,7 +157,7 @@ class TrainingRecipe(Settings):
             sides = zip(*self.data.language_pairs, strict=True)
             for name, codes in zip(LANGUAGE_COLUMNS, sides, strict=False):
                 for code in dict.fromkeys(codes):
-                    if doubt := languages.doubt_about(code):
+                    if doubt := language.doubt_about(code):
                         logger.warning("data.%s: %s It is taken as it stands.", name, doubt)
         return arguments
 

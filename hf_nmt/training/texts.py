@@ -10,6 +10,7 @@ import pydantic
 from datasets import Dataset
 from pydantic import Field
 
+from hf_nmt import language
 from hf_nmt.batching import language_pairs
 from hf_nmt.config import Settings
 from hf_nmt.data.manifest import Manifest, describe
@@ -19,7 +20,6 @@ from hf_nmt.data.streams import PairStream, stream_pairs
 from hf_nmt.data.text_lines import existing_file
 from hf_nmt.errors import ConfigError, DataError
 from hf_nmt.protocols import LANGUAGE_COLUMNS
-from hf_nmt.training import languages
 
 # Of a stream, to find the languages of its rows.
 _ROWS_LOOKED_AT = 1000
@@ -153,7 +153,7 @@ class TrainingData(Settings):
         given = {name: getattr(self, name) for name in _EXAMPLES}
         for pair in self.pairs:
             given |= {f"pairs.{pair}.{side}": code for side, code in zip(_EXAMPLES, self._named(pair), strict=True)}
-        findings = [f"{name}: {told}" for name, code in given.items() if code and (told := languages.problem_of(code))]
+        findings = [f"{name}: {told}" for name, code in given.items() if code and (told := language.problem_of(code))]
         if findings:
             raise ConfigError(findings)
         return self
@@ -291,7 +291,7 @@ class TrainingData(Settings):
                     f"of the language that is meant there, such as {_EXAMPLES[name]}."
                 )
             for code in dict.fromkeys(pair[side] for pair in pairs):
-                if code and name in rows.column_names and (told := languages.problem_of(code)):
+                if code and name in rows.column_names and (told := language.problem_of(code)):
                     yield f"data.{split}: the column {name}: {told}"
 
     def describe(self, texts: Texts) -> Manifest:

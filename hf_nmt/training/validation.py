@@ -33,7 +33,7 @@ class ValidationResult:
     Attributes:
         metrics: "loss" (nats per target token, without label smoothing), "perplexity", a score for each metric name,
             "seconds". Of several language pairs, the score is the mean over the pairs, and each pair has its own, such
-            as "bleu_de-en".
+            as "bleu_de-en". off_target is missing where the language of no translation could be told.
         scores: the records of the scores; of several language pairs, the means and then those of each pair, which
             stands in `data.domain`.
         samples: source, reference and translation of a few sentences.
@@ -49,7 +49,7 @@ class ValidationResult:
         """The scores in a line; of several language pairs, one more for each pair."""
         lines: dict[str | None, list[str]] = {}
         for score in self.scores:
-            lines.setdefault(score.data.domain, []).append(f"{score.name} {score.value:.2f}")
+            lines.setdefault(score.data.domain, []).append(f"{score.name} {score.text}")
         return [(f"{pair}: " if pair else "") + "  ".join(scores) for pair, scores in lines.items()]
 
 
@@ -126,9 +126,10 @@ class Validation:
         finally:
             model.train(was_training)
         scores = self._scores(translations, rank, world_size)
-        values = {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}
+        values: dict[str, float] = {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}
         for name, score in zip(itertools.cycle(self.metrics.names), scores, strict=False):
-            values[name if score.data.domain is None else f"{name}_{score.data.domain}"] = score.value
+            if score.value is not None:
+                values[name if score.data.domain is None else f"{name}_{score.data.domain}"] = score.value
         values["seconds"] = time.perf_counter() - began
         samples = [
             {"source": self.sources[i], "reference": self.references[i][0], "translation": translations[i]}

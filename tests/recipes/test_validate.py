@@ -360,6 +360,9 @@ def test_rows_name_their_languages_in_columns(recipe, polyglot, characters):
         "en-de": 2,
     }
     assert all(score.value > 99 for score in scores if score.name == "chrF2")
+    Path("mixed.jsonl").write_text(json.dumps({"source": "a", "target": "b", "target_language": "french"}))
+    with pytest.raises(ConfigError, match="data.test: the column target_language: given 'french'.* Did you mean fr?"):
+        recipe.main(["model=runs/many/best", "data.test.path=mixed.jsonl", *usual, *SCORES])
 
 
 def test_each_pair_is_compared_with_the_baseline(recipe, polyglot, characters, capsys):
@@ -396,6 +399,8 @@ def test_translations_in_a_wrong_language_are_counted(recipe, work):
     [
         ([*PAIRED_SETS, *FILES], ["data.test: given together with data.pairs"]),
         ([*PAIRED_SETS, "data.target_language=fr"], ["data.target_language: given together with data.pairs"]),
+        ([*FILES, "data.source_language=german"], ["data.source_language: given 'german', which is no code"]),
+        (["data.pairs.de-english.test.path=x.tsv"], ["data.pairs.de-english.target_language: given 'english', which"]),
         (["data.pairs.news.test.path=x.tsv"], ["data.pairs.news.source_language: not given, and the name 'news'"]),
         ([*PAIRED_SETS, "data.pairs.en-ja.tets.path=x"], ["data.pairs.en-ja.tets: unknown key"]),
         (["data.pairs.en-fr.source_language=en"], ["data.pairs.en-fr.test"]),

@@ -17,6 +17,7 @@ import json
 import logging
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -36,7 +37,31 @@ SCHEMA_VERSION = 1
 LOG_BYTES = 5_000_000
 PACKAGES = ("hf_nmt", "torch", "transformers", "tokenizers", "datasets", "accelerate", "sacrebleu", "numpy")
 
+_CHECKPOINT = re.compile(r"step-(\d+)")
+
 logger = logging.getLogger(__name__)
+
+
+def checkpoint_folder(checkpoints: Path, step: int) -> Path:
+    return checkpoints / f"step-{step}"
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Whether a folder has the name of a checkpoint."""
+    return _CHECKPOINT.fullmatch(folder.name) is not None
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step in the name of a checkpoint folder."""
+    found = _CHECKPOINT.fullmatch(checkpoint.name)
+    assert found is not None, checkpoint
+    return int(found[1])
+
+
+def list_checkpoints(checkpoints: Path) -> list[Path]:
+    """The checkpoint folders, oldest first, whole or not."""
+    folders = [path for path in checkpoints.glob("step-*") if is_checkpoint(path) and path.is_dir()]
+    return sorted(folders, key=step_of)
 
 
 class Run:
@@ -118,11 +143,7 @@ class Run:
             script = sys.argv[0]
         processes = self.record["device"].get("processes", 1)
         launcher = f"accelerate launch --multi_gpu --num_processes {processes}" if processes > 1 else "python"
-        steps = [
-            int(folder.name.removeprefix("step-"))
-            for folder in self.checkpoints.glob("step-*")
-            if folder.name.removeprefix("step-").isdecimal() and is_complete(folder)
-        ]
+        steps = [step_of(folder) for folder in list_checkpoints(self.checkpoints) if is_complete(folder)]
         where = f"goes on at step {max(steps)}" if steps else "begins anew: there is no checkpoint yet"
         return f"{launcher} {shlex.quote(script)} resume={shlex.quote(str(self.folder))}   ({where})"
 

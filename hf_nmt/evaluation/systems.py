@@ -23,6 +23,7 @@ from hf_nmt.generation.decoding import DecodingSettings, model_decoding
 from hf_nmt.generation.meter import Meter
 from hf_nmt.metrics import LanguagePair, ScoredSystem, primary_language
 from hf_nmt.protocols import LANGUAGE_COLUMNS, Translation, Translator
+from hf_nmt.runs import is_checkpoint
 from hf_nmt.translators import find_model, load_translator
 
 logger = logging.getLogger(__name__)
@@ -65,7 +66,7 @@ def find_system(path: str, kind: Literal["model", "translations", "baseline"]) -
 def system_name(path: str | Path) -> str:
     """A short name for a system: `runs/de-en-20260101-120000/best` -> `de-en-20260101-120000-best`."""
     path = Path(path).resolve()
-    generic = path.name == "best" or path.name.startswith("step-")
+    generic = path.name == "best" or is_checkpoint(path)
     above = path.parent.parent.name if path.parent.name == "checkpoints" else path.parent.name
     return f"{above}-{path.name}" if generic and above else path.name
 

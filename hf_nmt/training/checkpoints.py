@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -24,29 +23,12 @@ from transformers.utils import logging as transformers_logging
 from hf_nmt.artifacts import atomic_folder, mark_complete, verify
 from hf_nmt.errors import NmtError
 from hf_nmt.generation.adapters import ADAPTER_WEIGHTS, is_adapter
+from hf_nmt.runs import list_checkpoints, step_of
 from hf_nmt.training.saved import WEIGHTS
 
 RUN_STATE = "run_state.json"
-_NAME = re.compile(r"step-(\d+)")
 
 logger = logging.getLogger(__name__)
-
-
-def step_of(folder: Path) -> int:
-    """The step in the name of a checkpoint folder."""
-    found = _NAME.fullmatch(folder.name)
-    assert found is not None, folder
-    return int(found[1])
-
-
-def folder_of(checkpoints: Path, step: int) -> Path:
-    return checkpoints / f"step-{step}"
-
-
-def list_checkpoints(checkpoints: Path) -> list[Path]:
-    """The checkpoint folders, oldest first, whole or not."""
-    folders = [path for path in checkpoints.glob("step-*") if _NAME.fullmatch(path.name) and path.is_dir()]
-    return sorted(folders, key=step_of)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import torch
 from accelerate.utils import broadcast_object_list
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from hf_nmt import runs
 from hf_nmt.artifacts import atomic_folder, hash_model, write_json
 from hf_nmt.config import fingerprint
 from hf_nmt.generation import adapters
@@ -99,9 +100,9 @@ def _whole_steps(trainer: TranslationTrainer) -> tuple[int | None, list[int]]:
     found: list[Any] = [best, []]
     if trainer.args.process_index == 0:
         folders = checkpoints.newest_whole(trainer.run.checkpoints, trainer.settings.num_average_checkpoints)
-        found[1] = [checkpoints.step_of(folder) for folder in folders]
+        found[1] = [runs.step_of(folder) for folder in folders]
         if best is not None and best not in found[1]:
-            if not checkpoints.is_whole(checkpoints.folder_of(trainer.run.checkpoints, best)):
+            if not checkpoints.is_whole(runs.checkpoint_folder(trainer.run.checkpoints, best)):
                 logger.warning("The best checkpoint, of step %d, cannot be used: the last weights stand in.", best)
                 found[0] = None
     if trainer.args.world_size > 1:
@@ -116,7 +117,7 @@ def _described(candidate: Candidate) -> str:
 
 
 def _load(trainer: TranslationTrainer, candidate: Candidate, held: dict[str, torch.Tensor]) -> None:
-    folders = [checkpoints.folder_of(trainer.run.checkpoints, step) for step in candidate.steps]
+    folders = [runs.checkpoint_folder(trainer.run.checkpoints, step) for step in candidate.steps]
     if candidate.kind == "last":
         trainer.load_weights(held)
     elif candidate.kind == "single":

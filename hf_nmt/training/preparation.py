@@ -357,7 +357,7 @@ def latest_checkpoint(run: Run, arguments: Seq2SeqTrainingArguments) -> Path | N
     folder = None
     if arguments.process_index == 0:
         folder = checkpoints.latest_whole(run.checkpoints)
-        step = None if folder is None else checkpoints.step_of(folder)
+        step = None if folder is None else runs.step_of(folder)
         run.forget_after(step)
         checkpoints.remove_after(run.checkpoints, step)
         if folder is None:

@@ -27,6 +27,7 @@ from transformers import (
 )
 from transformers.trainer_callback import ExportableState, TrainerState
 
+from hf_nmt import runs
 from hf_nmt.artifacts import write_json
 from hf_nmt.batching.streaming import Position, StreamedBatches, StreamLoader
 from hf_nmt.errors import ConfigError, NmtError
@@ -396,7 +397,7 @@ class TranslationTrainer(ShardingTrainer):
     def _write_checkpoint(
         self, random_states: dict[str, bytes], unlogged: list[float], optimizer_state: dict[str, Any]
     ) -> None:
-        folder = checkpoints.folder_of(self.run.checkpoints, self.state.global_step)
+        folder = runs.checkpoint_folder(self.run.checkpoints, self.state.global_step)
         with checkpoints.writing(folder) as partial:
             self._save(str(partial))
             check_checkpoint(self.accelerator.unwrap_model(self.model), self.processing_class, partial)

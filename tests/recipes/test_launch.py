@@ -22,7 +22,6 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSeq2SeqLM
 
 from hf_nmt import runs
-from hf_nmt.training import checkpoints
 
 ROOT = Path(__file__).parents[2]
 FILES = {path.stem: path for path in sorted((ROOT / "recipes" / "launch").glob("*.yaml"))}
@@ -166,7 +165,7 @@ def test_two_launched_processes_are_stopped_and_go_on(tmp_path, number):
 
     record = json.loads((run / "run.json").read_text())
     record["settings"]["training"]["max_steps"] = step = (
-        checkpoints.step_of(checkpoints.list_checkpoints(run / "checkpoints")[-1]) + 5
+        runs.step_of(runs.list_checkpoints(run / "checkpoints")[-1]) + 5
     )
     (run / "run.json").write_text(json.dumps(record))
     process = start(tmp_path, "second", two_processes(), ["recipes/train.py", f"resume={run}"])
@@ -187,18 +186,18 @@ def test_fsdp_trains_validates_stops_and_goes_on(tmp_path, reshard):
     assert runs.load(run).record["device"]["sharding"] == "fsdp"
     opened = AutoModelForSeq2SeqLM.from_pretrained(run / "best")
     assert "FSDP" not in json.loads((run / "best" / "config.json").read_text())["architectures"][0]
-    weights = load_file(checkpoints.folder_of(run / "checkpoints", 8) / "model.safetensors")
+    weights = load_file(runs.checkpoint_folder(run / "checkpoints", 8) / "model.safetensors")
     assert {*weights} <= {*opened.state_dict()}
 
     # As if it had been stopped after the first checkpoint.
-    shutil.rmtree(checkpoints.folder_of(run / "checkpoints", 8))
+    shutil.rmtree(runs.checkpoint_folder(run / "checkpoints", 8))
     shutil.rmtree(run / "best")
     record = json.loads((run / "run.json").read_text()) | {"status": "interrupted"}
     (run / "run.json").write_text(json.dumps(record))
     process = start(tmp_path, "second", launcher, ["recipes/train.py", f"resume={run}"])
     assert process.wait(300) == 0, (tmp_path / "second.err").read_text()
     assert "continuing at step 4" in (tmp_path / "second.err").read_text()
-    again = load_file(checkpoints.folder_of(run / "checkpoints", 8) / "model.safetensors")
+    again = load_file(runs.checkpoint_folder(run / "checkpoints", 8) / "model.safetensors")
     assert {*again} == {*weights} and all(torch.equal(again[name], tensor) for name, tensor in weights.items())
 
 

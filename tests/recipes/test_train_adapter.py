@@ -18,7 +18,6 @@ from hf_nmt import runs
 from hf_nmt.errors import ConfigError
 from hf_nmt.generation import adapters
 from hf_nmt.generation.decoding import DecodingSettings
-from hf_nmt.training import checkpoints
 from hf_nmt.translators import load_model, load_translator
 
 TEXTS = families.pairs(4, seed=9)[0]
@@ -148,7 +147,7 @@ def test_what_is_refused_before_a_text_is_read(what, train, tmp_path, monkeypatc
 
 
 def held(run: Path) -> dict[str, torch.Tensor]:
-    return load_file(checkpoints.list_checkpoints(run / "checkpoints")[-1] / adapters.ADAPTER_WEIGHTS)
+    return load_file(runs.list_checkpoints(run / "checkpoints")[-1] / adapters.ADAPTER_WEIGHTS)
 
 
 def same(left, right) -> bool:

@@ -12,10 +12,10 @@ from safetensors.torch import load_file, save_file
 from toy_training import GroupSampler, make_marian, make_model, make_pairs, make_run, make_tokenizer, make_trainer
 from transformers import AutoModelForSeq2SeqLM
 
+from hf_nmt import runs
 from hf_nmt.errors import ConfigError, NmtError
 from hf_nmt.generation import adapters
 from hf_nmt.generation.decoding import DecodingSettings
-from hf_nmt.training import checkpoints
 from hf_nmt.training.adapters import AdapterSettings, adapter_findings, add_adapter, how_to_pack
 from hf_nmt.training.finish import Candidate, choose_model, merge_adapter, save_model
 from hf_nmt.training.saved import check_checkpoint
@@ -82,7 +82,7 @@ def test_only_the_adapter_is_trained_and_kept(base, tmp_path):
         if ".lora_" not in name
     }
     assert same(found, expected)
-    newest = checkpoints.list_checkpoints(trainer.run.checkpoints)[-1]
+    newest = runs.list_checkpoints(trainer.run.checkpoints)[-1]
     assert not (newest / "model.safetensors").exists() and not (newest / "config.json").exists()
     held = load_file(newest / "adapter_model.safetensors")
     assert same(held, adapters.adapter_weights(trainer.model))
@@ -98,7 +98,7 @@ def test_a_resumed_run_equals_one_never_stopped(base, tmp_path):
     adapter = {"dropout": 0.1, "type": "dora"}
     whole = trained(base, tmp_path / "whole", adapter=adapter)
     first = trained(base, tmp_path / "first", adapter=adapter)
-    step = checkpoints.folder_of(first.run.checkpoints, 10)
+    step = runs.checkpoint_folder(first.run.checkpoints, 10)
     resumed = trained(base, tmp_path / "second", adapter=adapter, resume=step)
     assert same(copied(adapters.adapter_weights(resumed.model)), copied(adapters.adapter_weights(whole.model)))
     assert losses(resumed) == losses(whole)
@@ -143,7 +143,7 @@ def test_averages_of_adapters(nmt_base, tmp_path):
     trainer = trained(nmt_base, tmp_path / "runs", save_steps=5, num_average_checkpoints=2)
     chosen, _ = choose_model(trainer)
     assert (chosen.kind, chosen.steps) == ("average", [15, 20])
-    parts = [load_file(checkpoints.folder_of(trainer.run.checkpoints, step) / adapters.ADAPTER_WEIGHTS)
+    parts = [load_file(runs.checkpoint_folder(trainer.run.checkpoints, step) / adapters.ADAPTER_WEIGHTS)
              for step in chosen.steps]  # fmt: skip
     found = adapters.adapter_weights(trainer.model)
     for name, tensor in found.items():
@@ -172,7 +172,7 @@ def test_a_run_ends_with_a_whole_model_and_the_adapter_alone(base, tmp_path, cap
     assert json.loads((trainer.run.adapter / "adapter_config.json").read_text())["r"] == 4
     assert f"adapter belongs to the model in {base}, a folder of this machine. Elsewhere it is of use" in caplog.text
     # The checkpoints are still there for whoever wants another one.
-    assert adapters.is_adapter(checkpoints.list_checkpoints(trainer.run.checkpoints)[-1])
+    assert adapters.is_adapter(runs.list_checkpoints(trainer.run.checkpoints)[-1])
 
 
 def test_an_adapter_that_comes_back_different_is_an_error(nmt_base, tmp_path):
@@ -201,7 +201,7 @@ def test_a_model_that_changed_meanwhile_is_not_resumed(nmt_base, tmp_path):
     with pytest.raises(
         ConfigError, match=r"resume: the weights in .*base are not those that the adapter in .*step-10"
     ):
-        trained(nmt_base, tmp_path / "second", resume=checkpoints.folder_of(first.run.checkpoints, 10))
+        trained(nmt_base, tmp_path / "second", resume=runs.checkpoint_folder(first.run.checkpoints, 10))
 
 
 def test_some_layers_only(nmt_base):

@@ -7,22 +7,23 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from hf_nmt import runs
 from hf_nmt.errors import NmtError
 from hf_nmt.training import checkpoints
 
 
 def write(folder, step, content="x"):
-    with checkpoints.writing(checkpoints.folder_of(folder, step)) as partial:
+    with checkpoints.writing(runs.checkpoint_folder(folder, step)) as partial:
         (partial / "state").write_text(content)
 
 
 def steps(folder):
-    return [checkpoints.step_of(path) for path in checkpoints.list_checkpoints(folder)]
+    return [runs.step_of(path) for path in runs.list_checkpoints(folder)]
 
 
 def test_a_checkpoint_has_its_name_only_when_whole(tmp_path):
     write(tmp_path, 5)
-    with pytest.raises(ValueError), checkpoints.writing(checkpoints.folder_of(tmp_path, 9)) as partial:
+    with pytest.raises(ValueError), checkpoints.writing(runs.checkpoint_folder(tmp_path, 9)) as partial:
         assert not (tmp_path / "step-9").exists() and partial.parent == tmp_path
         (partial / "state").write_text("half")
         raise ValueError
@@ -41,7 +42,7 @@ def test_a_checkpoint_has_its_name_only_when_whole(tmp_path):
 )
 def test_a_full_disk_is_told_by_path_and_free_space(tmp_path, error):
     with pytest.raises(NmtError, match=r"step-3 could not be written.* MiB"):
-        with checkpoints.writing(checkpoints.folder_of(tmp_path, 3)):
+        with checkpoints.writing(runs.checkpoint_folder(tmp_path, 3)):
             raise error
     assert not list(tmp_path.iterdir())
 

@@ -27,7 +27,7 @@ def only_run(folder: Path) -> Path:
 
 
 def last_weights(run: Path) -> dict[str, torch.Tensor]:
-    return load_file(checkpoints.list_checkpoints(run / "checkpoints")[-1] / "model.safetensors")
+    return load_file(runs.list_checkpoints(run / "checkpoints")[-1] / "model.safetensors")
 
 
 def measured(run: Path) -> list[tuple]:
@@ -46,7 +46,7 @@ def test_killed_twice_and_resumed_equals_never_killed(tmp_path, corpus):
     killed = run_recipe([*argv, "name=killed"], tmp_path / "first", signal_at=5)
     assert killed == -signal.SIGKILL
     (run,) = (tmp_path / "runs").glob("killed-*")
-    assert [path.name for path in checkpoints.list_checkpoints(run / "checkpoints")] == ["step-3"]
+    assert [path.name for path in runs.list_checkpoints(run / "checkpoints")] == ["step-3"]
     assert run_recipe([f"resume={run}"], tmp_path / "second", signal_at=8) == -signal.SIGKILL
     assert json.loads((run / "run.json").read_text())["status"] == "running"
     assert run_recipe([f"resume={run}"], tmp_path / "third") == 0
@@ -155,7 +155,7 @@ def test_two_processes_killed_and_resumed_equal_two_never_killed(tmp_path, corpu
     killed = run_distributed([*argv, "name=killed"], tmp_path / "first", 2, signal_at=5)
     assert killed == [-signal.SIGKILL, -signal.SIGKILL]
     whole, run = (next((tmp_path / "runs").glob(f"{name}-*")) for name in ("whole", "killed"))
-    assert [path.name for path in checkpoints.list_checkpoints(run / "checkpoints")] == ["step-3"]
+    assert [path.name for path in runs.list_checkpoints(run / "checkpoints")] == ["step-3"]
     # One process is refused, and told how two are launched.
     assert run_recipe([f"resume={run}"], tmp_path / "alone") == 2
     message = (tmp_path / "alone.err").read_text()

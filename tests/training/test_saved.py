@@ -8,6 +8,7 @@ import torch
 from toy_training import GroupSampler, make_marian, make_model, make_run, make_tokenizer, make_trainer
 from transformers import BertConfig, EncoderDecoderConfig, EncoderDecoderModel
 
+from hf_nmt import runs
 from hf_nmt.errors import NmtError
 from hf_nmt.generation.decoding import DecodingSettings
 from hf_nmt.training import checkpoints
@@ -113,7 +114,7 @@ def test_a_broken_checkpoint_does_not_get_into_the_average(tmp_path, caplog):
     chosen, _ = choose_model(trainer)
     assert (chosen.kind, chosen.steps) == ("average", [2, 4, 8])
     assert "step-6 is not used" in caplog.text and "SHA-256 differs" in caplog.text
-    expected = checkpoints.average_weights([checkpoints.folder_of(run.checkpoints, step) for step in (2, 4, 8)])
+    expected = checkpoints.average_weights([runs.checkpoint_folder(run.checkpoints, step) for step in (2, 4, 8)])
     assert all(torch.equal(trainer.model.state_dict()[name], tensor) for name, tensor in expected.items())
 
 

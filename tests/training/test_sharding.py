@@ -147,9 +147,9 @@ def test_a_checkpoint_is_whole_and_training_goes_on_from_it(tmp_path):
     options = (1, {"max_steps": 6})
     (whole, weights, _, run), _ = run_in_processes(train, 2, tmp_path / "straight", "tied", True, *options)
     (plain, *_), _ = run_in_processes(train, 2, tmp_path / "plain", "tied", False, *options)
-    checkpoint = checkpoints.folder_of(run / "checkpoints", 3)
+    checkpoint = runs.checkpoint_folder(run / "checkpoints", 3)
     assert checkpoints.is_whole(checkpoint)
-    saved = load_file(checkpoints.folder_of(run / "checkpoints", 6) / "model.safetensors")
+    saved = load_file(runs.checkpoint_folder(run / "checkpoints", 6) / "model.safetensors")
     assert all(np.array_equal(tensor, weights[name]) for name, tensor in saved.items())
     state = torch.load(checkpoint / sharding.OPTIMIZER, weights_only=True)
     shapes = {tuple(tensor.shape) for tensor in load_file(checkpoint / "model.safetensors").values()}

@@ -31,7 +31,7 @@ def run_named(folder: Path, name: str) -> Path:
 
 
 def last_weights(run: Path) -> dict[str, torch.Tensor]:
-    return load_file(checkpoints.list_checkpoints(run / "checkpoints")[-1] / "model.safetensors")
+    return load_file(runs.list_checkpoints(run / "checkpoints")[-1] / "model.safetensors")
 
 
 def equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
@@ -47,7 +47,7 @@ def measured(run: Path) -> list[tuple]:
 
 
 def state_of(run: Path, step: int) -> dict:
-    return checkpoints.read_state(checkpoints.folder_of(run / "checkpoints", step))["stream"]
+    return checkpoints.read_state(runs.checkpoint_folder(run / "checkpoints", step))["stream"]
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
@@ -118,7 +118,7 @@ def test_a_broken_line_stops_the_run_which_goes_on_once_it_is_mended(tmp_path):
     assert f"{path}, line 2201: this is not valid JSON" in told and "Traceback" not in told
     whole, run = run_named(tmp_path, "whole"), run_named(tmp_path, "broken")
     assert runs.load(run).record["status"] == "failed"
-    assert 3 <= checkpoints.step_of(checkpoints.latest_whole(run / "checkpoints")) < 20
+    assert 3 <= runs.step_of(checkpoints.latest_whole(run / "checkpoints")) < 20
     # Another text than was trained on so far is refused; another text from there on is told.
     write(records[2200], first=records[1])
     assert run_recipe([f"resume={run}"], tmp_path / "second") == 2

@@ -44,7 +44,7 @@ def trained(tmp_path, scores, **settings):
 
 
 def kept(trainer):
-    return [checkpoints.step_of(folder) for folder in checkpoints.list_checkpoints(trainer.run.checkpoints)]
+    return [runs.step_of(folder) for folder in runs.list_checkpoints(trainer.run.checkpoints)]
 
 
 def weights(model):
@@ -97,7 +97,7 @@ def test_the_better_of_best_checkpoint_and_average_is_chosen(tmp_path, single, a
     assert chosen.kind == kind and [candidate.kind for candidate in candidates] == ["single", "average"]
     steps = [4] if kind == "single" else [4, 6]
     assert chosen.steps == steps and trainer.run.record["best"] == {"kind": kind, "steps": steps}
-    folders = [checkpoints.folder_of(trainer.run.checkpoints, step) for step in steps]
+    folders = [runs.checkpoint_folder(trainer.run.checkpoints, step) for step in steps]
     expected = checkpoints.average_weights(folders)
     held = trainer.model.state_dict()
     assert all(torch.equal(held[name], tensor) for name, tensor in expected.items())
@@ -147,7 +147,7 @@ def test_resumed_in_the_middle_of_an_epoch_and_of_a_log_interval(tmp_path):
         checkpoint = checkpoints.latest_whole(run.checkpoints)
         try:
             with run:
-                run.forget_after(None if checkpoint is None else checkpoints.step_of(checkpoint))
+                run.forget_after(None if checkpoint is None else runs.step_of(checkpoint))
                 trainer = make_trainer(run, sampler=GroupSampler(64, 4), **settings)
                 if stop is not None:
                     trainer.add_callback(Stop(stop))

@@ -7,8 +7,10 @@ import signal
 import threading
 from pathlib import Path
 
+import families
 import pytest
 import torch
+from settings_walk.keys import recipe_module
 from small_models import sentences, small_config, word_tokenizer
 
 from hf_nmt.models.modeling_nmt import NmtForConditionalGeneration
@@ -57,3 +59,19 @@ def copy_folder(_trained, tmp_path_factory) -> Path:
     _trained[300].save_pretrained(folder)
     NmtTokenizer(tokenizer_object=word_tokenizer()).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def train_family(tmp_path, monkeypatch):
+    """Name of a family and further arguments of recipes/train.py -> the run folder; see `families.arguments`."""
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    module = recipe_module("train")
+    monkeypatch.setattr(module, "plot_run", lambda folder: None)
+
+    def run(name: str, *more: str) -> Path:
+        before = set((tmp_path / "runs").glob("*"))
+        assert module.main(families.arguments(name, tmp_path, *more)) == 0
+        (folder,) = set((tmp_path / "runs").glob("*")) - before
+        return folder
+
+    return run

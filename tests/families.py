@@ -111,6 +111,27 @@ def make(name: str, folder: Path | str, **changes: Any) -> Path:
     return Path(folder)
 
 
+def arguments(name: str, folder: Path, *more: str) -> list[str]:
+    """Of recipes/train.py: a few updates of a family's model in `folder/model`, which is made, on generated text.
+
+    Args:
+        more: arguments that come last, and so count.
+    """
+    family = FAMILIES[name]
+    if not (folder / "model").is_dir():
+        make(name, folder / "model")
+    texts = {"train": write_pairs(folder), "validation": write_pairs(folder, 8, seed=5, name="validation")}
+    return [
+        f"model.pretrained={folder / 'model'}", f"output_dir={folder / 'runs'}",
+        f"data.source_language={family.source}", f"data.target_language={family.target}",
+        *(f"data.{split}.{side}={file}" for split, files in texts.items() for side, file in files.items()),
+        "batching.batch_tokens=256", "batching.max_source_length=60", "batching.max_target_length=60",
+        "training.max_steps=4", "training.save_steps=2", "training.eval_steps=4", "training.warmup_steps=1",
+        "training.logging_steps=1", "training.use_cpu=true", "training.disable_tqdm=true",
+        "decoding.num_beams=2", "decoding.max_target_length=20", *more,
+    ]  # fmt: skip
+
+
 def decoder_input_ids(model: PreTrainedModel, labels: torch.Tensor) -> torch.Tensor:
     """What the family itself makes of labels (B, T) that are padded with -100: (B, T)."""
     config = model.config

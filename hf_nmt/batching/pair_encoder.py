@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from hf_nmt.artifacts import hash_folder
 from hf_nmt.batching.settings import BatchingSettings
 from hf_nmt.errors import ConfigError, DataError
-from hf_nmt.models.sources_nmt import Languages
+from hf_nmt.models.sources_nmt import Languages, set_languages
 from hf_nmt.protocols import LANGUAGE_COLUMNS
 
 
@@ -41,13 +41,15 @@ class EncodedRows:
 @contextmanager
 def languages_kept(tokenizer: PreTrainedTokenizerBase) -> Iterator[None]:
     """Give the tokenizer back in the languages that it is set to now: it is saved with them."""
-    before = {name: getattr(tokenizer, name) for name in ("tgt_lang", "src_lang") if hasattr(tokenizer, name)}
+    if not hasattr(tokenizer, "src_lang"):
+        yield
+        return
+    before = tokenizer.src_lang, tokenizer.tgt_lang
     try:
         yield
     finally:
-        for name, code in before.items():
-            if getattr(tokenizer, name) != code:
-                setattr(tokenizer, name, code)
+        if (tokenizer.src_lang, tokenizer.tgt_lang) != before:
+            set_languages(tokenizer, *before)
 
 
 class PairEncoder:

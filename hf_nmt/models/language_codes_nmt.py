@@ -56,7 +56,7 @@ def is_known(code: str) -> bool:
 
 def _parts(code: str) -> tuple[str, dict[str, str]]:
     """The language of a code, and its script and region where they are named."""
-    language, *rest = re.split("[-_]", code.lower())
+    language, *rest = re.split("[-_]", code.lower().strip("_"))  # M2M100 may write __de__
     marks: dict[str, str] = {}
     for part in rest:
         if len(part) == 4 and part.isalpha():

@@ -25,6 +25,7 @@ from .sources_nmt import (
     EncodedText,
     Languages,
     encode_texts,
+    set_languages,
     source_limit,
     target_limit,
 )
@@ -153,7 +154,7 @@ class TranslationPipeline(Pipeline):
         kept = getattr(self.tokenizer, "src_lang", None), getattr(self.tokenizer, "tgt_lang", None)
         self._languages.select(src_lang, tgt_lang)
         if hasattr(self.tokenizer, "src_lang"):
-            self.tokenizer.src_lang, self.tokenizer.tgt_lang = kept
+            set_languages(self.tokenizer, *kept)
 
     def preprocess(
         self,

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from transformers import MBartTokenizer
+from transformers import MBart50Tokenizer, MBartTokenizer
 
 from .language_codes_nmt import is_known, same_language
 from .sentences_nmt import INSTALL_SPLITTER, SplitText, has_splitter, split_text
@@ -56,7 +56,7 @@ class Languages:
             "prefix": as an instruction in front of the source (T5);
             "fixed": not at all.
         prefixes: the instructions, by (source, target).
-        usual: the pair that is meant where none is named; for "text" and "prefix".
+        usual: the pair that is meant where none is named, as far as the tokenizer does not tell.
     """
 
     tokenizer: Any
@@ -70,9 +70,11 @@ class Languages:
     def of(cls, config: Any, tokenizer: Any) -> Languages:
         """Read the languages of a loaded model and its tokenizer."""
         if hasattr(tokenizer, "_build_translation_inputs"):
-            codes = getattr(tokenizer, "lang_code_to_id", None) or getattr(tokenizer, "extra_special_tokens", ())
+            codes = _codes(tokenizer)
             kind = "start" if isinstance(tokenizer, MBartTokenizer) else "forced"
-            return cls(tokenizer, tuple(codes), tuple(codes), kind)
+            source = getattr(config, "source_language", None)
+            usual = source if source in codes else None, None
+            return cls(tokenizer, codes, codes, kind, usual=usual)
         if getattr(tokenizer, "language_tags", False):
             return cls(tokenizer, tuple(tokenizer.source_languages), tuple(tokenizer.target_languages), "tag")
         source = getattr(config, "source_language", None)
@@ -102,7 +104,7 @@ class Languages:
             target = target or getattr(self.tokenizer, "tgt_lang", None)
             if target is None:
                 raise ValueError(f"This model has several target languages; choose one of {_listed(self.targets)}.")
-            self.tokenizer.src_lang, self.tokenizer.tgt_lang = source, target
+            set_languages(self.tokenizer, source, target)
         if self.kind in ("forced", "start"):
             ids = getattr(self.tokenizer, "lang_code_to_id", None) or {}
             token = ids.get(target, self.tokenizer.convert_tokens_to_ids(target))
@@ -122,6 +124,39 @@ class Languages:
             pairs = _listed(f"{one}-{other}" for one, other in self.prefixes)
             raise ValueError(f"{source}-{target} was asked for; this model has {pairs}.")
         return self.prefixes[source, target]
+
+
+# A special token that may be a code: deu_Latn, de_DE, and __de__ of M2M100 in the layout of NLLB.
+_CODE = re.compile(r"(?:__)?[A-Za-z]{2,8}(?:[-_][A-Za-z0-9]{1,8})*(?:__)?")
+
+
+def _codes(tokenizer: Any) -> tuple[str, ...]:
+    """The codes of a tokenizer that marks languages by tokens: those of its class, and those added to it."""
+    own = getattr(tokenizer, "lang_code_to_id", None) or ()
+    if hasattr(tokenizer, "get_lang_id"):  # M2M100, whose special tokens are not the codes
+        return tuple(own)
+    added = (str(token) for token in getattr(tokenizer, "extra_special_tokens", ()))
+    return tuple(dict.fromkeys([*own, *filter(_CODE.fullmatch, added)]))
+
+
+def set_languages(tokenizer: Any, source: str | None, target: str | None) -> None:
+    """Set a tokenizer to a pair of languages, so that it can be saved and loaded again.
+
+    MBart50Tokenizer looks the language it was saved with up in its own list as it is loaded, where a code that was
+    added is not; it is saved without one then, and starts from its usual one.
+    """
+    tokenizer.src_lang, tokenizer.tgt_lang = source, target
+    if not isinstance(tokenizer, MBart50Tokenizer):
+        return
+    if is_saved_with(tokenizer, source):
+        tokenizer.init_kwargs["src_lang"] = source
+    else:
+        tokenizer.init_kwargs.pop("src_lang", None)
+
+
+def is_saved_with(tokenizer: Any, source: str | None) -> bool:
+    """Whether a tokenizer that is set to a source language is still set to it when it is loaded again."""
+    return not isinstance(tokenizer, MBart50Tokenizer) or source is None or source in tokenizer.lang_code_to_id
 
 
 @contextlib.contextmanager
@@ -158,16 +193,20 @@ def _chosen(given: str | None, known: Sequence[str], side: str) -> str | None:
     """The model's own spelling of a language code: `de` finds `de_DE` or `deu_Latn` where there is just one such."""
     if given is None or not known or given in known:
         return given
-    spelling = given.replace("-", "_").lower()
-    exact = [code for code in known if code.replace("-", "_").lower() == spelling]
+    spelling = _spelling(given)
+    exact = [code for code in known if _spelling(code) == spelling]
     found = exact or same_language(given, known)
     if len(found) == 1:
         return found[0]
     asked = f"The {side} language {given!r} was asked for"
     if found:
         raise ValueError(f"{asked}, which may be {' or '.join(sorted(found))} of this model; write which.")
-    near = [code for code in known if code.lower().startswith(spelling)] or difflib.get_close_matches(given, known)
+    near = [code for code in known if _spelling(code).startswith(spelling)] or difflib.get_close_matches(given, known)
     raise ValueError(f"{asked}; this model has {_listed(known)}.{f' Did you mean {near[0]!r}?' if near else ''}")
+
+
+def _spelling(code: str) -> str:
+    return code.strip("_").replace("-", "_").lower()
 
 
 def _listed(codes: Iterable[str]) -> str:

@@ -14,7 +14,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from hf_nmt.batching import languages_kept
 from hf_nmt.config import differences
 from hf_nmt.errors import ConfigError, NmtError
-from hf_nmt.models.sources_nmt import Languages, Selection
+from hf_nmt.models.sources_nmt import Languages, Selection, is_saved_with
 from hf_nmt.models.tokenization_nmt import NmtTokenizer
 from hf_nmt.runs import Run
 from hf_nmt.subwords import BpeDropout
@@ -210,6 +210,9 @@ def adopt_languages(
         ) from error
     if kind in ("text", "prefix"):  # the pair that is meant where none is named
         config.source_language, config.target_language = selected.source_language, selected.target_language
+    elif kind in ("forced", "start"):
+        saved = is_saved_with(tokenizer, selected.source_language)
+        config.source_language = None if saved else selected.source_language
     return selected
 
 
@@ -244,7 +247,7 @@ def adopt_pairs(
             tokenizer.src_lang, tokenizer.tgt_lang = None, targets[0]
         elif getattr(tokenizer, "source_lang", None) is not None:  # of Marian
             tokenizer.source_lang = tokenizer.init_kwargs["source_lang"] = None
-    elif languages.kind == "text" and len(sources) != 1:
+    elif languages.kind in ("forced", "start") or (languages.kind == "text" and len(sources) != 1):
         config.source_language = None
     languages = Languages.of(config, tokenizer)
     with languages_kept(tokenizer):

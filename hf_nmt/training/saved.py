@@ -12,7 +12,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, 
 from hf_nmt.config import differences
 from hf_nmt.errors import NmtError
 from hf_nmt.generation import adapters
-from hf_nmt.models.sources_nmt import some_target, source_limit
+from hf_nmt.models.sources_nmt import is_saved_with, set_languages, some_target, source_limit
 
 WEIGHTS = "model.safetensors"
 PROBE_TEXTS = ("A probe.", "A second, longer sentence: it must come out the same, 1 2 3.")
@@ -112,6 +112,8 @@ def check_saved(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fold
 
 
 def _check_tokenizer(tokenizer: PreTrainedTokenizerBase, loaded: Any, folder: Path) -> None:
+    if not is_saved_with(tokenizer, source := getattr(tokenizer, "src_lang", None)):
+        set_languages(loaded, source, tokenizer.tgt_lang)
     if _pieces(tokenizer) != _pieces(loaded) or _probe_ids(tokenizer) != _probe_ids(loaded):
         raise _different(folder, "its tokenizer gives other ids or other text")
 

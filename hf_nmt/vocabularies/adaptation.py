@@ -17,6 +17,7 @@ from hf_nmt.models.sources_nmt import source_limit
 from hf_nmt.training.checkpoints import quiet_files
 from hf_nmt.vocabularies.language_codes import plan_codes
 from hf_nmt.vocabularies.model_rows import Origins, check_ids, move_rows, new_ids
+from hf_nmt.vocabularies.nllb_layout import InNllbLayout
 from hf_nmt.vocabularies.planning import adapted, origins_of, usage_of
 from hf_nmt.vocabularies.settings import VocabularySettings
 from hf_nmt.vocabularies.tokenizer_files import (
@@ -72,6 +73,8 @@ def adapt_vocabulary(
     files = open_tokenizer(tokenizer)
     check_ids(model)
     codes = plan_codes(model, tokenizer, settings.add_languages, settings.like, source_language, target_language)
+    if codes.as_nllb:
+        files = InNllbLayout(tokenizer)
     before = {side: usage_of(files, side, texts[side]) for side in BOTH}
     if empty := [side for side in BOTH if settings.reads_text and not before[side].tokens]:
         raise DataError(f"There is no text to adapt the vocabulary to: the {' and the '.join(empty)} side is empty.")

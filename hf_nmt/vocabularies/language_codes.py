@@ -15,9 +15,9 @@ from hf_nmt.models.tokenization_nmt import NmtTokenizer, language_tag
 
 _CODE = re.compile(r"[A-Za-z]{2,8}([-_][A-Za-z0-9]{1,8})*")
 _CODE_IN_TEXT = "MarianTokenizer"
-_CODE_IS_TOKEN = "NllbTokenizer"
-# Their codes are a list in Transformers' own source, and a tokenizer with another code does not load.
-_CLOSED = ("M2M100Tokenizer", "MBartTokenizer", "MBart50Tokenizer")
+_CODE_IS_TOKEN = ("NllbTokenizer", "MBartTokenizer", "MBart50Tokenizer")
+# Its codes are a list in Transformers' own source: there is no file that a further one could stand in.
+_CLOSED = "M2M100Tokenizer"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,11 +28,13 @@ class NewCodes:
         starts: token of each new language -> tokens that its row starts as the mean of.
         tokenizer_config: entries of tokenizer_config.json that change.
         model_config: entries of config.json that change.
+        as_nllb: whether the tokenizer has to be written in the layout of NLLB's, see `nllb_layout`.
     """
 
     starts: dict[str, list[str]] = dataclasses.field(default_factory=dict)
     tokenizer_config: dict[str, Any] = dataclasses.field(default_factory=dict)
     model_config: dict[str, Any] = dataclasses.field(default_factory=dict)
+    as_nllb: bool = False
 
 
 def plan_codes(
@@ -65,33 +67,32 @@ def plan_codes(
         return NewCodes()
     name = type(tokenizer).__name__
     languages = Languages.of(model.config, tokenizer)
-    if name in _CLOSED:
-        raise ConfigError(
-            f"add_languages: Transformers' {name} has its {len(languages.targets)} codes written into it and does not "
-            "load with others. Let the new language take the code of one that you do not need, or start from NLLB."
-        )
-    if name != _CODE_IS_TOKEN and languages.kind not in ("tag", "text"):
+    if name not in (*_CODE_IS_TOKEN, _CLOSED) and languages.kind not in ("tag", "text"):
         raise ConfigError(
             f"add_languages: this model has no codes of languages ({name}): it translates into one language, or is "
             "told by words in front of the text. Fine-tune it on the new language as it is."
         )
+    token = _tokens(name, languages)
+    known = {code.strip("_"): code for code in languages.targets}
     findings = [
         f"add_languages: given {code!r}, which is no code of a language; write it as the model's own, such as "
-        f"{languages.targets[0]}."
+        f"{min(known)}."
         for code in codes
         if not _CODE.fullmatch(code)
     ]
-    findings += [f"add_languages: the model knows {code} already." for code in codes if code in languages.targets]
-    if like is not None and like not in languages.targets:
-        findings.append(f"like: given {like!r}; the model has {', '.join(sorted(languages.targets))}.")
+    findings += [f"add_languages: the model knows {code} already." for code in codes if code in known]
+    if like is not None and like not in known:
+        findings.append(f"like: given {like!r}; the model has {', '.join(sorted(known))}.")
     if findings:
         raise ConfigError(findings)
-    examples = [_token(name, code) for code in ([like] if like else languages.targets)]
-    starts = {_token(name, code): examples for code in codes}
+    examples = [token.format(code) for code in ([like] if like else known)]
+    starts = {token.format(code): examples for code in codes}
     if name == _CODE_IN_TEXT:
         return NewCodes(starts)
+    if name == _CLOSED:
+        return NewCodes(starts, as_nllb=True)
     config: dict[str, Any] = {"extra_special_tokens": [*map(str, tokenizer.extra_special_tokens), *starts]}
-    if name == _CODE_IS_TOKEN:
+    if name in _CODE_IS_TOKEN:
         return NewCodes(starts, config)
     for side in ("source", "target"):
         known = getattr(tokenizer, f"{side}_languages")
@@ -100,10 +101,13 @@ def plan_codes(
     return NewCodes(starts, config, {"source_language": None, "target_language": None})
 
 
-def _token(tokenizer_name: str, code: str) -> str:
+def _tokens(tokenizer_name: str, languages: Languages) -> str:
+    """The token of a code, with {} for the code."""
     if tokenizer_name == _CODE_IN_TEXT:
-        return f">>{code}<<"
-    return code if tokenizer_name == _CODE_IS_TOKEN else language_tag(code)
+        return ">>{}<<"
+    if tokenizer_name == _CLOSED or all(code.startswith("__") for code in languages.targets):
+        return "__{}__"
+    return "{}" if tokenizer_name in _CODE_IS_TOKEN else language_tag("{}")
 
 
 def _other_pair(tokenizer: NmtTokenizer, pair: dict[str, str | None]) -> NewCodes:

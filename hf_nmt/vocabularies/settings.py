@@ -49,7 +49,7 @@ class VocabularySettings(Settings):
     add_languages: list[str] = Field(
         [],
         description="Codes of languages that the model is to know in addition, spelt as its own are: kor_Hang for "
-        "NLLB, ko for a model of ours with language tags.",
+        "NLLB, ko for M2M100 or a model of ours with language tags.",
     )
     like: str | None = Field(
         None,

@@ -18,7 +18,7 @@ import itertools
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
@@ -177,6 +177,15 @@ class ScoredBpe(Bpe):
 
     def _rank(self, left: str, right: str) -> float:
         return -self.scores.get(left + right, -math.inf)
+
+    def as_merges(self, known: Container[str]) -> list[tuple[str, str]]:
+        """The pairs that are joined, the most urgent first; of pieces that are known only."""
+        return [
+            (piece[:place], piece[place:])
+            for piece in sorted(self.scores, key=self.scores.__getitem__, reverse=True)
+            for place in range(1, len(piece))
+            if piece in known and piece[:place] in known and piece[place:] in known
+        ]
 
     def trimmed(self, kept: Iterable[str]) -> ScoredBpe:
         pieces, _ = self._paths(kept)

@@ -242,7 +242,7 @@ _SENTENCEPIECE: dict[str, tuple[dict[str, tuple[str, ...]], dict[str, tuple[str,
     ),
     "M2M100Tokenizer": ({"sentencepiece.bpe.model": BOTH}, {"vocab.json": BOTH}),
 }
-_NORMAL, _UNIGRAM, _BPE = 1, 1, 2  # of sentencepiece_model.proto: kind of a piece, kinds of models
+NORMAL, _UNIGRAM, _BPE = 1, 1, 2  # of sentencepiece_model.proto: kind of a piece, kinds of models
 
 
 class SentencePieceFiles(TokenizerFiles):
@@ -271,7 +271,7 @@ class SentencePieceFiles(TokenizerFiles):
         self._protos = {side: self._proto(side) for side in self._model_files.values()}
         fixed = codes | {*tokenizer.all_special_tokens}
         for proto in self._protos.values():
-            fixed |= {piece.piece for piece in proto.pieces if piece.type != _NORMAL}
+            fixed |= {piece.piece for piece in proto.pieces if piece.type != NORMAL}
         parts = [Part(sides, _subwords(self._protos[sides[0]])) for sides in model_files.values()]
         grouped = [parts] if len(encoders) == 1 else [[part] for part in parts]
         for encoder, of in zip(encoders, grouped, strict=True):
@@ -301,7 +301,7 @@ class SentencePieceFiles(TokenizerFiles):
         for name, side in self._model_files.items():
             model = models[side]
             assert isinstance(model, ScoredBpe | Unigram)
-            (folder / name).write_bytes(_with_pieces(self._protos[side], model.scores))
+            (folder / name).write_bytes(with_pieces(self._protos[side], model.scores).SerializeToString())
 
 
 def _subwords(proto: Any) -> ScoredBpe | Unigram:
@@ -309,25 +309,25 @@ def _subwords(proto: Any) -> ScoredBpe | Unigram:
     if proto.trainer_spec.model_type not in kinds:
         raise NmtError("A SentencePiece model of words or characters cannot be adapted: BPE and Unigram are known.")
     return kinds[proto.trainer_spec.model_type](
-        {piece.piece: piece.score for piece in proto.pieces if piece.type == _NORMAL}
+        {piece.piece: piece.score for piece in proto.pieces if piece.type == NORMAL}
     )
 
 
-def _with_pieces(proto: Any, scores: dict[str, float]) -> bytes:
+def with_pieces(proto: Any, scores: dict[str, float]) -> Any:
     """A SentencePiece model with these pieces in place of its own; what are no pieces of text stays, in its place."""
     changed = type(proto)()
     changed.CopyFrom(proto)
     del changed.pieces[:]
     left = dict(scores)
     for piece in proto.pieces:
-        if piece.type != _NORMAL or piece.piece in left:
+        if piece.type != NORMAL or piece.piece in left:
             changed.pieces.add().CopyFrom(piece)
-            if piece.type == _NORMAL:
+            if piece.type == NORMAL:
                 changed.pieces[-1].score = left.pop(piece.piece)
     for token, score in left.items():
-        changed.pieces.add(piece=token, score=score, type=_NORMAL)
+        changed.pieces.add(piece=token, score=score, type=NORMAL)
     changed.trainer_spec.vocab_size = len(changed.pieces)
-    return changed.SerializeToString()
+    return changed
 
 
 def chunks(texts: Any, size: int = 1000) -> Iterator[list[str]]:

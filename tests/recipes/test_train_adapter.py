@@ -12,7 +12,6 @@ import pytest
 import torch
 from recipe_processes import run_distributed, run_recipe
 from safetensors.torch import load_file
-from settings_walk.keys import recipe_module
 
 from hf_nmt import runs
 from hf_nmt.errors import ConfigError
@@ -24,38 +23,16 @@ TEXTS = families.pairs(4, seed=9)[0]
 SEARCH = DecodingSettings(num_beams=1, max_target_length=9, split_sentences=False)
 
 
-def arguments(name: str, folder: Path, *more: str) -> list[str]:
-    """A few updates of an adapter on a family's model."""
-    family = families.FAMILIES[name]
-    if not (folder / "model").is_dir():
-        families.make(name, folder / "model")
-    text, validation = families.write_pairs(folder), families.write_pairs(folder, 8, seed=5, name="validation")
-    return [
-        "--config", "lora", f"model.pretrained={folder / 'model'}", f"output_dir={folder / 'runs'}",
-        f"data.source_language={family.source}", f"data.target_language={family.target}",
-        *(f"data.train.{side}={path}" for side, path in text.items()),
-        *(f"data.validation.{side}={path}" for side, path in validation.items()),
-        "batching.batch_tokens=256", "batching.max_source_length=60", "batching.max_target_length=60",
-        "training.max_steps=6", "training.save_steps=3", "training.eval_steps=6", "training.warmup_steps=1",
-        "training.logging_steps=1", "training.learning_rate=0.02", "training.use_cpu=true",
-        "training.disable_tqdm=true", "decoding.num_beams=2", "decoding.max_target_length=20", *more,
-    ]  # fmt: skip
+# A few updates of an adapter.
+ADAPTER = (
+    "--config", "lora", "training.max_steps=6", "training.save_steps=3", "training.eval_steps=6",
+    "training.learning_rate=0.02",
+)  # fmt: skip
 
 
 @pytest.fixture
-def train(tmp_path, monkeypatch):
-    """Family and arguments -> the run folder."""
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
-    module = recipe_module("train")
-    monkeypatch.setattr(module, "plot_run", lambda folder: None)
-
-    def run(name: str, *more: str) -> Path:
-        before = set((tmp_path / "runs").glob("*"))
-        assert module.main(arguments(name, tmp_path, *more)) == 0
-        (folder,) = set((tmp_path / "runs").glob("*")) - before
-        return folder
-
-    return run
+def train(train_family):
+    return lambda name, *more: train_family(name, *ADAPTER, *more)
 
 
 def translated(folder: Path) -> list[str]:
@@ -156,7 +133,7 @@ def same(left, right) -> bool:
 
 @pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_weights(tmp_path):
-    argv = arguments("marian", tmp_path, "model.adapter.dropout=0.1")
+    argv = families.arguments("marian", tmp_path, *ADAPTER, "model.adapter.dropout=0.1")
     assert run_recipe([*argv, "name=whole"], tmp_path / "whole") == 0, (tmp_path / "whole.err").read_text()
     assert run_recipe([*argv, "name=killed"], tmp_path / "first", signal_at=5) == -signal.SIGKILL
     whole, killed = (next((tmp_path / "runs").glob(f"{name}-*")) for name in ("whole", "killed"))
@@ -172,7 +149,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_train_as_one_that_accumulates(tmp_path):
-    argv = arguments("nmt", tmp_path, "model.dropout=0", "model.adapter.dropout=0")
+    argv = families.arguments("nmt", tmp_path, *ADAPTER, "model.dropout=0", "model.adapter.dropout=0")
     one = [*argv, "name=one", "training.gradient_accumulation_steps=2"]
     assert run_recipe(one, tmp_path / "one") == 0, (tmp_path / "one.err").read_text()
     two = [*argv, "name=two", "training.num_processes=2"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from pathlib import Path
 
 import families
 import pytest
@@ -18,39 +17,9 @@ from hf_nmt.generation.decoding import DecodingSettings
 from hf_nmt.translators import load_translator
 
 
-def arguments(name: str, folder: Path, *more: str) -> list[str]:
-    """A few updates of a family's model on generated text."""
-    family = families.FAMILIES[name]
-    text, validation = families.write_pairs(folder), families.write_pairs(folder, 8, seed=5, name="validation")
-    return [
-        f"model.pretrained={folder / 'model'}", f"output_dir={folder / 'runs'}", "model.attn_implementation=eager",
-        f"data.source_language={family.source}", f"data.target_language={family.target}",
-        *(f"data.train.{side}={path}" for side, path in text.items()),
-        *(f"data.validation.{side}={path}" for side, path in validation.items()),
-        "batching.batch_tokens=256", "batching.max_source_length=60", "batching.max_target_length=60",
-        "training.max_steps=4", "training.save_steps=2", "training.eval_steps=4", "training.warmup_steps=1",
-        "training.logging_steps=1", "training.use_cpu=true", "training.disable_tqdm=true",
-        "decoding.num_beams=2", "decoding.max_target_length=20", *more,
-    ]  # fmt: skip
-
-
 @pytest.fixture
-def train(tmp_path, monkeypatch):
-    """Family and arguments -> the run folder."""
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
-    module = recipe_module("train")
-    monkeypatch.setattr(module, "plot_run", lambda folder: None)
-
-    def run(name: str, *more: str) -> Path:
-        if not (tmp_path / "model").is_dir():
-            families.make(name, tmp_path / "model")
-        before = set((tmp_path / "runs").glob("*"))
-        assert module.main(arguments(name, tmp_path, *more)) == 0
-        (folder,) = set((tmp_path / "runs").glob("*")) - before
-        return folder
-
-    run.folder, run.recipe = tmp_path, module.main
-    return run
+def train(train_family):
+    return lambda name, *more: train_family(name, "model.attn_implementation=eager", *more)
 
 
 @pytest.mark.parametrize("name", families.FAMILIES)
@@ -148,17 +117,16 @@ def test_rates_of_dropout_have_the_names_of_the_family(train):
 
 
 @pytest.mark.parametrize("name", ["m2m_100", "mbart", "nllb"])
-def test_a_model_of_several_targets_of_the_run_is_left_to_be_told(name, train):
+def test_a_model_of_several_targets_of_the_run_is_left_to_be_told(name, train_family, tmp_path):
     family = families.FAMILIES[name]
-    families.make(name, train.folder / "model")
-    plain = arguments(name, train.folder)
+    plain = families.arguments(name, tmp_path)
     corpora = [one for one in plain if one.startswith(("data.train.", "data.validation."))]
     kept = [one for one in plain if not one.startswith("data.")]
     pairs = [
         one.replace("data.", f"data.pairs.{family.source}-{code}.", 1) for code in family.targets for one in corpora
     ]
-    assert train.recipe([*kept, *pairs, "training.max_steps=1", "training.save_steps=1"]) == 0
-    (run,) = (train.folder / "runs").iterdir()
+    assert recipe_module("train").main([*kept, *pairs, "training.max_steps=1", "training.save_steps=1"]) == 0
+    (run,) = (tmp_path / "runs").iterdir()
     model, tokenizer = AutoModelForSeq2SeqLM.from_pretrained(run / "best"), AutoTokenizer.from_pretrained(run / "best")
     assert model.generation_config.forced_bos_token_id is None and tokenizer.tgt_lang is None
     assert model.generation_config.decoder_start_token_id == (None if name == "mbart" else 2)

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import base64
 import json
-import random
 
 import families
 import pytest
 import torch
+from adapted_models import (
+    NEW,
+    SAME,
+    SOURCES,
+    TARGETS,
+    adapt,
+    assert_kept_tokens_are_equal,
+    opened,
+    table,
+    token_of,
+    written,
+)
 from sentencepiece import sentencepiece_model_pb2
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from hf_nmt.errors import ConfigError, DataError, NmtError
-from hf_nmt.models.configuration_nmt import NmtConfig
-from hf_nmt.models.modeling_nmt import NmtForConditionalGeneration
-from hf_nmt.models.sources_nmt import Languages
-from hf_nmt.tokenizer_training import TokenizerSettings, train_tokenizer
 from hf_nmt.translators import load_model
 from hf_nmt.vocabularies import adaptation
 from hf_nmt.vocabularies.adaptation import adapt_vocabulary
@@ -25,137 +31,6 @@ from hf_nmt.vocabularies.settings import VocabularySettings
 # The others have the tokenizers of one of these.
 FAMILIES = ["nmt", "nmt_separate", "nmt_unigram", "nllb", "m2m_100", "mt5", "marian_multilingual"]
 FAMILIES += [pytest.param(name, marks=pytest.mark.slow) for name in ("nmt_tags", "mbart50", "bart")]
-# Text of some of the words only, so that there is something to trim; and words that no family has seen.
-SOURCES, TARGETS = (
-    [text for text in side if not {*text} & {*"bp"}][:20] for side in families.pairs(200, seed=3)
-)  # fmt: skip
-NEW_SOURCES = [f"où zézayer {text}" for text in SOURCES]
-NEW_TARGETS = [f"gumybu lykky qu {text}" for text in TARGETS]
-SAME = {"source": SOURCES, "target": TARGETS}
-NEW = {"source": NEW_SOURCES, "target": NEW_TARGETS}
-NOTHING = {"source": [], "target": []}
-
-
-def of_ours(**settings):
-    """A model of ours with other tokenizer settings than those of `families`."""
-    sources, targets = families.pairs(200, seed=12)
-    tokenizer = train_tokenizer(
-        sources, targets, TokenizerSettings(vocab_size=330, **settings), source_language="de", target_language="en"
-    )
-    separate = tokenizer.separate_vocabularies
-    torch.manual_seed(1)
-    config = NmtConfig(
-        vocab_size=tokenizer.target_vocab_size, source_vocab_size=tokenizer.source_vocab_size if separate else None,
-        d_model=32, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2,
-        encoder_ffn_dim=32, decoder_ffn_dim=32, max_position_embeddings=64, source_language="de", target_language="en",
-    )  # fmt: skip
-    return NmtForConditionalGeneration(config).eval(), tokenizer
-
-
-OURS = {"nmt_separate": {"joint": False, "byte_fallback": False}, "nmt_unigram": {"algorithm": "unigram"}}
-
-
-@pytest.fixture(scope="session")
-def folder_of(tmp_path_factory):
-    """name of a family -> folder of its tiny model."""
-    made = {}
-
-    def folder(name):
-        if name not in made:
-            made[name] = tmp_path_factory.mktemp("families") / name
-            model, tokenizer = of_ours(**OURS[name]) if name in OURS else families.load(name)
-            with torch.no_grad():  # so that no two logits are alike
-                for weight in model.parameters():
-                    weight += 0.1 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(2))
-            model.save_pretrained(made[name])
-            tokenizer.save_pretrained(made[name])
-        return str(made[name])
-
-    return folder
-
-
-@pytest.fixture(scope="session")
-def adapted(folder_of, tmp_path_factory):
-    """name of a family, texts and settings -> folder of the adapted model, and its report."""
-    made = {}
-
-    def folder(name, texts=SAME, **settings):
-        key = (name, texts["source"][0], *sorted(settings.items()))
-        if key not in made:
-            output = tmp_path_factory.mktemp("adapted") / name
-            made[key] = output, adapt(folder_of(name), output, texts, **settings)
-        return made[key]
-
-    return folder
-
-
-def adapt(folder, output, texts=SAME, languages=(None, None), **settings):
-    source, target = languages
-    return adapt_vocabulary(
-        *load_model(folder),
-        output,
-        VocabularySettings(**settings),
-        texts,
-        source_language=source,
-        target_language=target,
-    )
-
-
-def opened(folder):
-    return AutoModelForSeq2SeqLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
-
-
-def written(tokenizer, side, texts):
-    """Tokens of texts, by what every user calls; without what the tokenizer adds at their ends."""
-    if getattr(tokenizer, "tgt_lang", "") is None:  # some refuse to work without
-        tokenizer.tgt_lang = {"NmtTokenizer": "en", "M2M100Tokenizer": "de"}.get(type(tokenizer).__name__)
-    if side == "target":
-        getattr(tokenizer, "_switch_to_target_mode", lambda: None)()
-    try:
-        rows = [tokenizer.tokenize(text, add_special_tokens=False) for text in texts]
-    finally:
-        getattr(tokenizer, "_switch_to_input_mode", lambda: None)()
-    return rows
-
-
-def token_of(tokenizer, side, number):
-    if side == "target" and hasattr(tokenizer, "target_backend"):
-        return tokenizer.target_backend.id_to_token(number)
-    if number in getattr(tokenizer, "id_to_lang_token", {}):
-        return tokenizer.id_to_lang_token[number]
-    return tokenizer.convert_ids_to_tokens(number)
-
-
-def table(tokenizer, side):
-    """token -> id."""
-    if side == "target" and hasattr(tokenizer, "target_backend"):
-        return tokenizer.target_backend.get_vocab()
-    return tokenizer.get_vocab() | getattr(tokenizer, "lang_token_to_id", {})
-
-
-def logits(model, sources, targets):
-    with torch.no_grad():
-        ids, decoder = torch.tensor([sources]), torch.tensor([targets])
-        return model(input_ids=ids, attention_mask=torch.ones_like(ids), decoder_input_ids=decoder).logits[0]
-
-
-def assert_kept_tokens_are_equal(before, after):
-    """Logits of every token that both have, for random texts of such tokens."""
-    (old, old_tokenizer), (new, new_tokenizer) = before, after
-    tables = {side: (table(old_tokenizer, side), table(new_tokenizer, side)) for side in ("source", "target")}
-    shared = {side: sorted(olds.keys() & news.keys()) for side, (olds, news) in tables.items()}
-    draw = random.Random(5)
-    chosen = {
-        side: [token for token in draw.choices(names, k=30) if token != old_tokenizer.pad_token]
-        for side, names in shared.items()
-    }
-    found = []
-    for number, model in enumerate((old, new)):
-        rows = [[tables[side][number][token] for token in chosen[side]] for side in ("source", "target")]
-        columns = [tables["target"][number][token] for token in shared["target"]]
-        found.append(logits(model, *rows)[:, columns])
-    assert len(shared["target"]) > 20 and found[0].std() > 0.1
-    torch.testing.assert_close(*found, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -275,48 +150,6 @@ def test_matrices_that_were_one_stay_one_and_can_be_trained(name, folder_of, ada
     assert (new.get_output_embeddings().weight[latest] - start[latest]).abs().max() > 0.01
 
 
-CODES = {
-    "nllb": ("xxx_Latn", "deu_Latn", "xxx_Latn"),
-    "nmt_tags": ("ko", "fr", "<2ko>"),
-    "marian_multilingual": ("kor", "fra", ">>kor<<"),
-}
-
-
-@pytest.mark.parametrize("like", [True, False])
-@pytest.mark.parametrize("name", CODES)
-def test_a_new_language(name, like, folder_of, tmp_path):
-    code, known, token = CODES[name]
-    targets = (
-        families.FAMILIES[name].targets if name != "nllb" else Languages.of(None, opened(folder_of(name))[1]).targets
-    )
-    adapt(folder_of(name), tmp_path / "new", NOTHING, add_languages=[code], like=known if like else None)
-    before, after = opened(folder_of(name)), opened(tmp_path / "new")
-    assert_kept_tokens_are_equal(before, after)
-    (old, old_tokenizer), (new, tokenizer) = before, after
-    examples = [token.replace(code, one) for one in ([known] if like else targets)]
-    expected = old.get_input_embeddings().weight[[table(old_tokenizer, "source")[one] for one in examples]].mean(0)
-    number = table(tokenizer, "source")[token]
-    assert number == len(table(old_tokenizer, "source"))
-    torch.testing.assert_close(new.get_input_embeddings().weight[number], expected)
-
-    languages = Languages.of(new.config, tokenizer)
-    assert {*languages.targets} == {*Languages.of(old.config, old_tokenizer).targets} | {code}
-    chosen = languages.select(families.FAMILIES[name].source, code)
-    assert chosen.source_language == families.FAMILIES[name].source
-    ids = tokenizer(chosen.prefix + SOURCES[0])["input_ids"]
-    if name == "nllb":
-        assert chosen.forced_bos_token_id == number and tokenizer(text_target=TARGETS[0])["input_ids"][0] == number
-    else:
-        assert ids[0] == number
-    if name == "nmt_tags":
-        assert tokenizer(SOURCES[0], src_lang="ko", tgt_lang="en")["input_ids"][1:] == ids[1:]
-    # Saved once more by its class, as a trainer does, it is the same.
-    tokenizer.save_pretrained(tmp_path / "again")
-    again = AutoTokenizer.from_pretrained(tmp_path / "again")
-    assert table(again, "source") == table(tokenizer, "source")
-    assert again(chosen.prefix + SOURCES[0])["input_ids"] == ids
-
-
 @pytest.mark.parametrize("name", ["nmt", "nmt_separate", "marian_multilingual"])
 def test_pieces_of_one_side_alone(name, folder_of, adapted):
     folder, report = adapted(name, NEW, grow=30, grow_from="source")
@@ -395,8 +228,8 @@ def test_a_model_of_one_pair_goes_over_to_another(folder_of, tmp_path):
     ("name", "settings", "texts"),
     [
         ("nmt", {"add_languages": ["ko"]}, ["trained without language tags", "data.source_language"]),
-        ("m2m_100", {"add_languages": ["xx"]}, ["M2M100Tokenizer has its 100 codes", "start from NLLB"]),
-        ("mbart50", {"add_languages": ["xx_XX"]}, ["MBart50Tokenizer has its 52 codes"]),
+        ("m2m_100", {"add_languages": ["de"]}, ["add_languages: the model knows de already."]),
+        ("mbart50", {"add_languages": ["de_DE"], "like": "de"}, ["knows de_DE already.", "like: given 'de'"]),
         ("mt5", {"add_languages": ["ko"]}, ["has no codes of languages (T5Tokenizer)"]),
         ("marian", {"add_languages": ["ko"]}, ["has no codes of languages (MarianTokenizer)"]),
         ("nllb", {"add_languages": ["deu_Latn"]}, ["add_languages: the model knows deu_Latn already."]),

@@ -70,11 +70,10 @@ class Languages:
     def of(cls, config: Any, tokenizer: Any) -> Languages:
         """Read the languages of a loaded model and its tokenizer."""
         if hasattr(tokenizer, "_build_translation_inputs"):
-            codes = _codes(tokenizer)
+            known = _codes(tokenizer)
             kind = "start" if isinstance(tokenizer, MBartTokenizer) else "forced"
-            source = getattr(config, "source_language", None)
-            usual = source if source in codes else None, None
-            return cls(tokenizer, codes, codes, kind, usual=usual)
+            noted = getattr(config, "source_language", None)  # see `set_languages`
+            return cls(tokenizer, known, known, kind, usual=(noted if noted in known else None, None))
         if getattr(tokenizer, "language_tags", False):
             return cls(tokenizer, tuple(tokenizer.source_languages), tuple(tokenizer.target_languages), "tag")
         source = getattr(config, "source_language", None)

@@ -76,6 +76,20 @@ def may_be_hub_id(path: Path | str) -> bool:
     return bool(_HUB_ID.fullmatch(text)) and not text.startswith("runs/") and not Path(text).parent.exists()
 
 
+def problems_of_output(path: Path | str | None, source: Path | str | None, *, overwrite: bool) -> list[str]:
+    """Findings on `output`, a file that a recipe is to write from the file `source`; None are the standard streams."""
+    if path is None:
+        return []
+    path = Path(path)
+    if not Path(os.path.realpath(path)).parent.is_dir() or (path.exists() and not path.is_file()):
+        return [f"output: {path} must be a file, in a folder that exists."]
+    if path.exists() and source and Path(source).exists() and path.samefile(source):
+        return [f"output: {path} is the input. Choose another name."]
+    if path.exists() and not overwrite:
+        return [f"output: {path} exists. Choose another name, or replace it with overwrite=true."]
+    return []
+
+
 def _existing_parent(path: Path) -> Path:
     return next(parent for parent in path.absolute().parents if parent.exists())
 

@@ -18,7 +18,9 @@ import locale
 import re
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
-from typing import Any
+from typing import Annotated, Any
+
+import pydantic
 
 from hf_nmt.config_keys import nearest
 from hf_nmt.errors import ConfigError, need
@@ -131,6 +133,16 @@ def problem_of(code: str) -> str:
         f"given {code!r}, which is no code of a language. Write two or three letters, with a script or region where "
         f"it matters, such as de, pt-BR, zh-Hant or deu_Latn.{hint}"
     )
+
+
+def _well_formed(code: str) -> str:
+    if problem := problem_of(code):
+        raise ValueError(problem)
+    return code
+
+
+# For settings.
+LanguageCode = Annotated[str, pydantic.AfterValidator(_well_formed)]
 
 
 def doubt_about(code: str) -> str:

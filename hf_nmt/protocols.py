@@ -50,8 +50,8 @@ class Translator(Protocol):
         sources: Iterable[str],
         settings: Any = None,
         *,
-        source_language: str | None = None,
-        target_language: str | None = None,
+        source_language: str | Sequence[str | None] | None = None,
+        target_language: str | Sequence[str | None] | None = None,
         prefixes: Sequence[str] | None = None,
     ) -> Iterator[list[Translation]]:
         """Yield the n-best list of each source, best first, in the order of `sources`.
@@ -59,7 +59,8 @@ class Translator(Protocol):
         Args:
             sources: texts, one sentence each.
             settings: a `generation.decoding.DecodingSettings`; None stands for its defaults.
-            source_language, target_language: codes, for models of several languages.
+            source_language, target_language: codes, for models of several languages: of all sources, or a list with
+                that of each.
             prefixes: text that the translation of each source must open with.
         """
         ...

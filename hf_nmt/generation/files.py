@@ -10,23 +10,22 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import gzip
-import io
 import json
 import logging
 import os
 import re
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from hf_nmt import artifacts
-from hf_nmt.data.text_lines import decoded_lines
 from hf_nmt.errors import ConfigError, DataError
 from hf_nmt.generation.decoding import DecodingSettings
-from hf_nmt.generation.translator import SourceError, Statistics, TorchTranslator, windows
-from hf_nmt.protocols import Translation, Translator
+from hf_nmt.generation.inputs import Input, Line, windows
+from hf_nmt.generation.meter import Statistics
+from hf_nmt.generation.translator import SourceError, TorchTranslator
+from hf_nmt.protocols import LANGUAGE_COLUMNS, Translation, Translator
 from hf_nmt.runs import environment
 
 logger = logging.getLogger(__name__)
@@ -44,41 +43,12 @@ _LINE_BREAKS = re.compile(r"[\r\n]+")
 _LINE_BREAKS_AND_TABS = re.compile(r"[\r\n\t]+")
 
 
-@dataclass(frozen=True)
-class Line:
-    """A line of input.
-
-    Attributes:
-        text: without its end.
-        end: LF, CR LF, or nothing at the end of a file.
-        num_bytes: of the whole line.
-    """
-
-    text: str
-    end: str
-    num_bytes: int
-
-
-def open_input(path: Path | None) -> io.BufferedIOBase:
-    """A file, unpacked where its name ends in `.gz`; None for the standard input, which closing leaves open."""
-    if path is None:
-        return open(sys.stdin.fileno(), "rb", closefd=False)
-    return gzip.open(path) if path.suffix == ".gz" else open(path, "rb")
-
-
-def read_lines(stream: io.BufferedIOBase, name: str, first: int = 0, offset: int = 0) -> Iterator[Line]:
-    """Lines of UTF-8 text; only LF ends a line, and a CR before it belongs to the end. See `decoded_lines`."""
-    for line, num_bytes in decoded_lines(stream, name, first, offset):
-        body = line.removesuffix("\n")
-        body = body.removesuffix("\r") if body != line else body
-        yield Line(body, line[len(body) :], num_bytes)
-
-
 def render(n_best: list[Translation], line: Line, output_format: OutputFormat, index: int, num_best: int) -> str:
     """One line of input as lines of output.
 
     text: the translation; of several, each on a line of its own as `index TAB score TAB translation`, best first,
-    where the index counts the lines of the input from 0. jsonl: one object a line with index, source and translations.
+    where the index counts the lines of the input from 0. jsonl: one object a line with index, source, the languages
+    that the row names, and translations.
     """
     if output_format == "jsonl":
         translations = [
@@ -91,7 +61,8 @@ def render(n_best: list[Translation], line: Line, output_format: OutputFormat, i
             }
             for one in n_best
         ]
-        record = {"index": index, "source": line.text, "translations": translations}
+        named = {name: code for name, code in zip(LANGUAGE_COLUMNS, line.languages, strict=True) if code is not None}
+        record = {"index": index, "source": line.text, **named, "translations": translations}
         return json.dumps(record, ensure_ascii=False) + "\n"
     # A line break or a tab that the model produced would move everything after it.
     if num_best == 1:
@@ -107,7 +78,6 @@ def translate_lines(
     settings: DecodingSettings,
     *,
     name: str,
-    target_language: str | None = None,
     output_format: OutputFormat = "text",
     first_window: int = FIRST_WINDOW,
     index: int = 0,
@@ -120,7 +90,6 @@ def translate_lines(
         lines: the input.
         settings: how to translate.
         name: of the input, for errors.
-        target_language: code, for models of several languages.
         output_format: see `render`.
         first_window: number of lines in the first window.
         index: number of lines of the input before the first of these.
@@ -135,9 +104,9 @@ def translate_lines(
         if tell is not None and hasattr(translator, "on_progress"):
             translator.on_progress = lambda done, before=index: tell(before + done)
         try:
-            n_bests = list(translator.translate(texts, whole, target_language=target_language))
+            n_bests = list(translator.translate(texts, whole, **_languages(window)))
         except SourceError as error:
-            raise DataError(f"{name}, line {index + error.index + 1}: {error.reason}") from error
+            raise DataError(f"{name}, line {window[error.index].number}: {error.reason}") from error
         written = [
             render(n_best, line, output_format, index + position, settings.num_return_sequences)
             for position, (line, n_best) in enumerate(zip(window, n_bests, strict=True))
@@ -146,6 +115,13 @@ def translate_lines(
         index += len(window)
         if tell is not None:
             tell(index)
+
+
+def _languages(window: Sequence[Line]) -> dict[str, Any]:
+    """The languages that rows name, as arguments; none where no row names any: then those of the run hold."""
+    if not any(any(line.languages) for line in window):
+        return {}
+    return {name: [getattr(line, name) for line in window] for name in LANGUAGE_COLUMNS}
 
 
 @dataclass
@@ -378,44 +354,24 @@ def _read_object(path: Path, keys: set[str]) -> dict[str, Any] | None:
     return value if isinstance(value, dict) and keys <= value.keys() else None
 
 
-def name_of(source: Path | None) -> str:
-    """What messages call an input."""
-    return "standard input" if source is None else str(source)
-
-
-def describe(source: Path | None) -> dict[str, Any] | None:
-    """Size, hash and number of lines of an input file; None for the standard input.
-
-    Raises:
-        DataError: it is not UTF-8 text, which is better known before an hour of translating.
-    """
-    if source is None:
-        return None
-    with open_input(source) as stream:
-        lines = sum(1 for _ in read_lines(stream, name_of(source)))
-    return {"bytes": source.stat().st_size, "sha256": artifacts.hash_file(source), "lines": lines}
-
-
-def open_output(
-    source: Path | None, output: Path, facts: Mapping[str, Any], *, overwrite: bool = False
-) -> PartialOutput:
+def open_output(source: Input, output: Path, facts: Mapping[str, Any], *, overwrite: bool = False) -> PartialOutput:
     """The output of a translation, locked and checked when it is entered.
 
     Args:
-        source: file to read, or None for the standard input, which is always begun anew.
+        source: what to read; the standard input is always begun anew.
         output: file to write.
         facts: what the output depends on: `model`, `input`, `decoding` and so on. Work that was begun goes on if they
             are the same, but for the size of batches, which may be lowered when memory was short.
         overwrite: replace the output, and what was begun of it otherwise.
     """
     decoding = {name: value for name, value in facts["decoding"].items() if name != "batch_tokens"}
-    identity = None if source is None else {**facts, "decoding": decoding}
+    identity = None if source.path is None else {**facts, "decoding": decoding}
     return PartialOutput(output, identity, overwrite=overwrite)
 
 
 def translate_file(
     translator: TorchTranslator,
-    source: Path | None,
+    source: Input,
     output: PartialOutput,
     settings: DecodingSettings,
     *,
@@ -425,22 +381,21 @@ def translate_file(
     """Translate a file, or go on with it; returns the counts.
 
     Args:
-        source: file to read, or None for the standard input.
+        source: what to read.
         output: what `open_output` gave, entered.
         output_format: see `render`.
         tell: see `translate_lines`.
     """
-    name, progress = name_of(source), output.progress
-    with open_input(source) as stream:
+    progress = output.progress
+    with source.lines(progress.num_lines, progress.input_bytes) as lines:
         if progress.num_lines:
             logger.info("%s: going on after line %d.", output.path, progress.num_lines)
-            stream.seek(progress.input_bytes)
             translator.statistics = Statistics(**progress.statistics)
         for window, text in translate_lines(
             translator,
-            read_lines(stream, name, progress.num_lines, progress.input_bytes),
+            lines,
             settings,
-            name=name,
+            name=source.name,
             output_format=output_format,
             first_window=FIRST_WINDOW << min(progress.num_windows, 30),
             index=progress.num_lines,

@@ -1,4 +1,4 @@
-"""How far a translation is, for whoever waits for it."""
+"""How far a translation is, for whoever waits for it, and what was done."""
 
 from __future__ import annotations
 
@@ -6,9 +6,50 @@ import datetime
 import logging
 import sys
 import time
+from dataclasses import dataclass
 from typing import Any
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Statistics:
+    """What a translator has done so far.
+
+    Attributes:
+        texts, sentences: translated; identical sentences of a window are decoded once.
+        decoded_sentences: run through the model.
+        target_tokens: of the best translations of these, end-of-sentence symbols included.
+        cut_sentences: cut into parts because they were too long.
+        truncated_sentences: of which the end was cut off on request.
+        length_limited: best translations that ended at the length limit.
+        seconds: spent in translating.
+    """
+
+    texts: int = 0
+    sentences: int = 0
+    decoded_sentences: int = 0
+    target_tokens: int = 0
+    cut_sentences: int = 0
+    truncated_sentences: int = 0
+    length_limited: int = 0
+    seconds: float = 0.0
+
+    def summary(self) -> str:
+        """One line for a log."""
+        per_second = f"{self.sentences / self.seconds:,.1f} sentences/s" if self.seconds else "nothing to do"
+        notes = [
+            f"{count:,} {what}"
+            for count, what in (
+                (self.sentences - self.decoded_sentences, "repeated"),
+                (self.cut_sentences, "cut into parts"),
+                (self.truncated_sentences, "TRUNCATED"),
+                (self.length_limited, "ended at the length limit"),
+            )
+            if count
+        ]
+        counts = f"{self.texts:,} texts, {self.sentences:,} sentences"
+        return f"{counts}{' (' + ', '.join(notes) + ')' if notes else ''} in {self.seconds:,.1f} s: {per_second}"
 
 
 class Meter:

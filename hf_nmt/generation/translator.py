@@ -13,7 +13,6 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,6 +20,8 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from hf_nmt.errors import ConfigError, DataError
 from hf_nmt.generation.decoding import DecodingSettings
+from hf_nmt.generation.inputs import beside, windows
+from hf_nmt.generation.meter import Statistics
 from hf_nmt.models.decoding_nmt import DecodedBatch, decode, encoder_states, halved, padded
 from hf_nmt.models.sources_nmt import (
     EncodedText,
@@ -50,55 +51,6 @@ class SourceError(DataError):
     def __init__(self, reason: str, index: int):
         self.reason, self.index = reason, index
         super().__init__(f"Text {index + 1}: {reason}")
-
-
-@dataclass
-class Statistics:
-    """What a translator has done so far.
-
-    Attributes:
-        texts, sentences: translated; identical sentences of a window are decoded once.
-        decoded_sentences: run through the model.
-        target_tokens: of the best translations of these, end-of-sentence symbols included.
-        cut_sentences: cut into parts because they were too long.
-        truncated_sentences: of which the end was cut off on request.
-        length_limited: best translations that ended at the length limit.
-        seconds: spent in translating.
-    """
-
-    texts: int = 0
-    sentences: int = 0
-    decoded_sentences: int = 0
-    target_tokens: int = 0
-    cut_sentences: int = 0
-    truncated_sentences: int = 0
-    length_limited: int = 0
-    seconds: float = 0.0
-
-    def summary(self) -> str:
-        """One line for a log."""
-        per_second = f"{self.sentences / self.seconds:,.1f} sentences/s" if self.seconds else "nothing to do"
-        notes = [
-            f"{count:,} {what}"
-            for count, what in (
-                (self.sentences - self.decoded_sentences, "repeated"),
-                (self.cut_sentences, "cut into parts"),
-                (self.truncated_sentences, "TRUNCATED"),
-                (self.length_limited, "ended at the length limit"),
-            )
-            if count
-        ]
-        counts = f"{self.texts:,} texts, {self.sentences:,} sentences"
-        return f"{counts}{' (' + ', '.join(notes) + ')' if notes else ''} in {self.seconds:,.1f} s: {per_second}"
-
-
-def windows(texts: Iterable[Any], largest: int, first: int | None = None) -> Iterator[list[Any]]:
-    """Consecutive lists of texts, read as they are asked for: the first of `first`, each next one twice as large,
-    up to `largest`."""
-    iterator, size = iter(texts), min(largest, first or largest)
-    while window := list(itertools.islice(iterator, size)):
-        yield window
-        size = min(largest, 2 * size)
 
 
 class TorchTranslator:
@@ -143,6 +95,8 @@ class TorchTranslator:
         self.statistics = Statistics()
         self.on_progress: Callable[[float], None] | None = None
         self._languages = Languages.of(model.config, tokenizer)
+        sides = (name for name in ("tgt_lang", "src_lang") if hasattr(tokenizer, name))
+        self._set_to = {name: getattr(tokenizer, name) for name in sides}
         eos = model.generation_config.eos_token_id
         self._ends = tuple(eos) if isinstance(eos, list | tuple) else (eos,)
         if source_language is not None or target_language is not None:
@@ -153,11 +107,14 @@ class TorchTranslator:
         sources: Iterable[str],
         settings: DecodingSettings | None = None,
         *,
-        source_language: str | None = None,
-        target_language: str | None = None,
+        source_language: str | Sequence[str | None] | None = None,
+        target_language: str | Sequence[str | None] | None = None,
         prefixes: Sequence[str] | None = None,
     ) -> Iterator[list[Translation]]:
         """Yield the n-best list of each source, best first, in order; `sources` is read window by window.
+
+        The languages are those of all sources, or a list with that of each (None: that of the translator). A language
+        of all that the model does not have is told at once, and so is one of a list.
 
         A source may be a text of several sentences (see `DecodingSettings.split_sentences`): its tokens are then those
         of all sentences, each with its end-of-sentence symbol, its score is the mean of theirs, and its n-best list
@@ -167,13 +124,25 @@ class TorchTranslator:
 
         Raises:
             ConfigError: a language that the model does not have.
-            SourceError: a source that is no string, or over the model's limit and not to be split.
+            DataError: lists of languages or prefixes with more or fewer entries than there are sources.
+            SourceError: a source that is no string, or over the model's limit and not to be split; of a list of
+                languages, one that the model does not have.
         """
-        settings = settings or DecodingSettings()
-        languages = source_language, target_language
-        selected = self._select(*languages)
-        pairs = zip(sources, itertools.repeat("") if prefixes is None else prefixes, strict=prefixes is not None)
-        return self._translate(pairs, settings, selected, languages)
+        columns: dict[str, Any] = {"source_language": source_language, "target_language": target_language}
+        several = [codes for codes in columns.values() if codes is not None and not isinstance(codes, str)]
+        checked = set()
+        for index, (_, *pair) in enumerate(beside(several[0] if several else [""], columns)):
+            if tuple(pair) in checked:
+                continue
+            checked.add(tuple(pair))
+            try:
+                self._select(*pair)
+            except ConfigError as error:
+                if not several:
+                    raise
+                raise SourceError(str(error), index) from error
+        columns["prefixes"] = "" if prefixes is None else prefixes
+        return self._translate(beside(sources, columns), settings or DecodingSettings())
 
     def score(self, sources: Iterable[str], targets: Iterable[str]) -> Iterator[list[float]]:
         """Yield the log-probability (natural log) of every target token, the end-of-sentence symbol included.
@@ -186,7 +155,8 @@ class TorchTranslator:
         settings, done = DecodingSettings(), 0
         for window in windows(zip(sources, targets, strict=True), settings.window_size):
             texts = [source for source, _ in window]
-            encoded = self._encode(texts, done, settings, selected, split_sentences=False)
+            places = range(done, done + len(window))
+            encoded = self._encode(texts, places, settings, selected, split_sentences=False)
             ids = [text.sentences[0] if text.sentences else [self._ends[0]] for text in encoded]
             labels = [self._labels(target, selected) for _, target in window]
             limit = target_limit(0, self.model, 0, 10**9)
@@ -202,6 +172,9 @@ class TorchTranslator:
 
     def _select(self, source_language: str | None = None, target_language: str | None = None) -> Selection:
         source, target = source_language or self.source_language, target_language or self.target_language
+        for name, code in self._set_to.items():  # what an earlier call has set is not meant where none is named
+            if getattr(self.tokenizer, name) != code:
+                setattr(self.tokenizer, name, code)
         try:
             return self._languages.select(source, target)
         except ValueError as error:
@@ -213,29 +186,44 @@ class TorchTranslator:
         ids = selected.decoder_start_token_id, own.decoder_start_token_id, own.bos_token_id
         return next(one for one in ids if one is not None)
 
-    def _translate(self, pairs, settings, selected, languages) -> Iterator[list[Translation]]:
+    def _translate(self, rows: Iterable[tuple[Any, ...]], settings: DecodingSettings) -> Iterator[list[Translation]]:
+        """
+        Args:
+            rows: source, source language, target language, prefix.
+        """
         done = 0
-        for window in windows(pairs, settings.window_size):
+        for window in windows(enumerate(rows), settings.window_size):
             started = time.perf_counter()
-            self._select(*languages)  # another call may have changed the tokenizer's languages between windows
-            with self._evaluating(), self._seeded(settings):
-                translations = self._window(window, done, settings, selected)
+            by_pair: dict[tuple[str | None, str | None], list[tuple[int, str, str]]] = {}
+            for index, (text, source, target, prefix) in window:
+                by_pair.setdefault((source, target), []).append((index, text, prefix))
+            found: dict[int, list[Translation]] = {}
+            for pair, group in by_pair.items():
+                selected = self._select(*pair)  # another call may have changed the tokenizer's languages meanwhile
+                with self._evaluating(), self._seeded(settings):
+                    translations = self._window(group, done + len(found), settings, selected)
+                found |= {n_best[0].source_index: n_best for n_best in translations}
             self.statistics.texts += len(window)
             self.statistics.seconds += time.perf_counter() - started
             done += len(window)
-            yield from translations
+            yield from (found[index] for index, _ in window)
 
     def _window(
-        self, window: list[tuple[str, str]], first: int, settings: DecodingSettings, selected: Selection
+        self, window: list[tuple[int, str, str]], done: int, settings: DecodingSettings, selected: Selection
     ) -> list[list[Translation]]:
-        texts = [text for text, _ in window]
-        encoded = self._encode(texts, first, settings, selected, split_sentences=settings.split_sentences)
+        """
+        Args:
+            window: place in the input, text and prefix of each.
+            done: number of texts that are translated already.
+        """
+        places, texts = [place for place, *_ in window], [text for _, text, _ in window]
+        encoded = self._encode(texts, places, settings, selected, split_sentences=settings.split_sentences)
         start, forced = [self._start(selected)], selected.forced_bos_token_id
 
         # Which decoding each sentence takes its translations from.
         jobs: dict[Any, int] = {}
         needed: list[list[int]] = []
-        for text, (_, opening) in zip(encoded, window, strict=True):
+        for text, (*_, opening) in zip(encoded, window, strict=True):
             needed.append([])
             for position, ids in enumerate(text.sentences):
                 prompt = (
@@ -267,7 +255,7 @@ class TorchTranslator:
                 n_best[index] = hypotheses
                 num_done += len(sources[index])
             if self.on_progress is not None:
-                self.on_progress(first + len(window) * num_done / num_tokens)
+                self.on_progress(done + len(window) * num_done / num_tokens)
 
         if self.share[1] > 1:
             shares: list[dict[int, list[Translation]]] = [{}] * self.share[1]
@@ -279,14 +267,14 @@ class TorchTranslator:
         self.statistics.target_tokens += sum(len(best.tokens) for best, *_ in n_best)
         self.statistics.length_limited += sum(n_best[i][0].finish_reason == "length" for row in needed for i in row)
         return [
-            _joined(text, [n_best[i] for i in row], settings.num_return_sequences, first + index)
-            for index, (text, row) in enumerate(zip(encoded, needed, strict=True))
+            _joined(text, [n_best[i] for i in row], settings.num_return_sequences, place)
+            for place, text, row in zip(places, encoded, needed, strict=True)
         ]
 
-    def _encode(self, texts, first, settings, selected: Selection, split_sentences) -> list[EncodedText]:
-        for index, text in enumerate(texts):
+    def _encode(self, texts, places, settings, selected: Selection, split_sentences) -> list[EncodedText]:
+        for place, text in zip(places, texts, strict=True):
             if not isinstance(text, str):
-                raise SourceError(f"a source must be a string, not {type(text).__name__}.", first + index)
+                raise SourceError(f"a source must be a string, not {type(text).__name__}.", place)
         limits = [source_limit(self.model, self.tokenizer), settings.max_source_length]
         limit = min((limit for limit in limits if limit is not None), default=None)
         try:
@@ -300,15 +288,13 @@ class TorchTranslator:
                 truncate=settings.truncate,
             )
         except LongTextError as error:
-            raise SourceError(str(error), first + error.index) from error
+            raise SourceError(str(error), places[error.index]) from error
         except ValueError as error:
             raise ConfigError(str(error)) from error
-        for index, text in enumerate(encoded):
+        for place, text in zip(places, encoded, strict=True):
             if text.split.num_cut or text.num_truncated:
                 done = "truncated" if text.num_truncated else "cut into parts"
-                logger.warning(
-                    "Text %d: a sentence over the limit of %d tokens was %s.", first + index + 1, limit, done
-                )
+                logger.warning("Text %d: a sentence over the limit of %d tokens was %s.", place + 1, limit, done)
             self.statistics.cut_sentences += text.split.num_cut
             self.statistics.truncated_sentences += text.num_truncated
         return encoded

@@ -9,8 +9,9 @@ import pytest
 import torch
 from transformers import pipeline
 
+from hf_nmt.errors import DataError
 from hf_nmt.generation.decoding import DecodingSettings
-from hf_nmt.generation.translator import TorchTranslator
+from hf_nmt.generation.translator import SourceError, TorchTranslator
 from hf_nmt.models.sources_nmt import Languages
 
 LIMIT = 10
@@ -82,6 +83,26 @@ def test_translations_are_those_of_generate_for_every_target_language(name, num_
         assert found[target] == expected(name, target, num_beams)
     assert len({tuple(texts) for texts in found.values()}) >= min(len(found), 2)
     assert len({text for texts in found.values() for text in texts}) > 1
+
+
+@pytest.mark.parametrize("name", [name for name, family in families.FAMILIES.items() if family.targets])
+def test_each_text_has_its_own_target_language(name):
+    """In windows that hold all languages, and a text in the place of each."""
+    model, tokenizer = _varied(name)
+    family = families.FAMILIES[name]
+    targets = [family.targets[row % len(family.targets)] for row in (0, 1, 2, 1, 1, 0)]
+    settings = DecodingSettings(num_beams=3, max_target_length=LIMIT, split_sentences=False, window_size=4)
+    translator = TorchTranslator(model, tokenizer, source_language=family.source, target_language=targets[0])
+    told = [None if target == targets[0] else target for target in targets]  # None: that of the translator
+    found = list(translator.translate(iter(SOURCES), settings, target_language=told))
+    whole = {target: expected(name, target, 3) for target in targets}
+    assert [n_best[0].text for n_best in found] == [whole[target][row] for row, target in enumerate(targets)]
+    assert [n_best[0].source_index for n_best in found] == list(range(6)) and translator.statistics.texts == 6
+    with pytest.raises(SourceError, match="Text 5: .*'tlh'") as error:
+        translator.translate(SOURCES, settings, target_language=[*targets[:4], "tlh", targets[0]])
+    assert error.value.index == 4
+    with pytest.raises(DataError, match="target_language: 5 are given, and there are more sources"):
+        list(translator.translate(SOURCES, settings, target_language=targets[:5]))
 
 
 @pytest.mark.parametrize("name", families.FAMILIES)

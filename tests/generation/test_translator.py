@@ -17,7 +17,8 @@ from small_models import sentences
 from hf_nmt.errors import ConfigError
 from hf_nmt.generation import hub
 from hf_nmt.generation.decoding import DecodingSettings, model_decoding
-from hf_nmt.generation.translator import SourceError, TorchTranslator, windows
+from hf_nmt.generation.inputs import windows
+from hf_nmt.generation.translator import SourceError, TorchTranslator
 from hf_nmt.models.decoding_nmt import halved
 from hf_nmt.protocols import Scorer, Translator
 

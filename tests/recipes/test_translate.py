@@ -24,7 +24,7 @@ from small_models import sentences
 
 from hf_nmt import artifacts
 from hf_nmt.errors import ConfigError, DataError, NmtError
-from hf_nmt.generation import files, hub
+from hf_nmt.generation import files, hub, inputs
 
 SCRIPT = Path(__file__).parents[2] / "recipes" / "translate.py"
 LINES = sentences(60, seed=31)
@@ -138,7 +138,7 @@ def test_standard_streams(recipe, copy_folder, good, monkeypatch, tmp_path):
     data = "".join(f"{line}\n" for line in good).encode()
     written, read = io.BytesIO(), []
     (tmp_path / "in").write_bytes(data)
-    monkeypatch.setattr(files, "open_input", lambda source: read.append(source) or open(tmp_path / "in", "rb"))
+    monkeypatch.setattr(inputs, "open_input", lambda source: read.append(source) or open(tmp_path / "in", "rb"))
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, write_through=True))
     assert recipe.main([f"model={copy_folder}", "device=cpu", "decoding.num_beams=1"]) == 0
     assert written.getvalue() == data and read == [None]
@@ -178,6 +178,7 @@ def test_a_log_tells_how_far_it_is(recipe, copy_folder, good, tmp_path, monkeypa
         (["model={model}", "--beam", "3"], "beam"),
         (["model={model}", "decoding.temperature=2"], "temperature would change nothing: set do_sample=true too"),
         (["model={model}", "output_format=xml"], "output_format"),
+        (["model={model}", "target_language=german"], "target_language: given 'german', which is no code of a langu"),
     ],
 )
 def test_mistakes_are_told_before_the_model_loads(recipe, copy_folder, arguments, message, monkeypatch):
@@ -399,9 +400,7 @@ def test_gzip_output_is_packed_and_continued(recipe, copy_folder, tmp_path, monk
     recipe.main(again)
     assert windows[2] == windows[3] == 64
     assert (tmp_path / "out.gz").read_bytes() == (tmp_path / "whole.gz").read_bytes()
-    assert (
-        "".join(line.text + line.end for line in files.read_lines(files.open_input(tmp_path / "out.gz"), "")) == data
-    )
+    assert gzip.decompress((tmp_path / "out.gz").read_bytes()).decode() == data
 
 
 def test_a_full_disk_is_told_and_what_was_written_stays(recipe, copy_folder, tmp_path, monkeypatch, good, caplog):

@@ -291,6 +291,7 @@ VALIDATE = {
 TRANSLATE = {
     "model": Case("inputs/other_model", "stdout"),
     "input": Case("inputs/val.de", "stdout"),
+    "input_format": Case("text", "stdout", ("input=inputs/test.jsonl",)),
     "output": Case("out.en", "files/out.en"),
     "output_format": Case("jsonl", "stdout"),
     "source_language": Case("ko", "stdout", ("model=inputs/many", "target_language=en", "source_language=de")),

@@ -1,12 +1,12 @@
 """Stream a gigabyte of JSONL through a training, watch its memory, and write the page about it.
 
-    python docs/benchmarks/streaming/run.py measure --work FOLDER     half an hour of one core, 1.1 GB in FOLDER
+    python docs/benchmarks/streaming/run.py measure --work FOLDER     twenty minutes of one core, 1.1 GB in FOLDER
     python docs/benchmarks/streaming/run.py page                      results.json -> README.md and the figure
 
-The text is made here: records of one to eleven sentences of the built-in corpus, drawn at random with a fixed seed.
-Every byte is read and every record encoded; pairs of more than 24 tokens, which is most of those of several sentences,
-are then dropped as too long, and a model as small as models come is trained on the rest, so that reading, encoding and
-batching are the work that is seen. The training is interrupted at the last update of the first reading.
+The text is made here: records of 5 to 75 words of two made-up languages, drawn with a fixed seed. Its words are long
+and few, so that a vocabulary of hundreds of pieces, the cheapest to train, holds nearly all of them whole, and every
+record can pass through updates of a model as small as models come. The training is interrupted when it has read the
+text once.
 """
 
 from __future__ import annotations
@@ -14,32 +14,43 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
+from safetensors.torch import load_file
+
 from hf_nmt.artifacts import hash_file
 from hf_nmt.benchmarking import ROOT, keep_result
-from hf_nmt.data import controlled
 from hf_nmt.training import checkpoints
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results.json"
-MOST_SENTENCES = 11  # of a record
+NUM_WORDS = 250
+WORDS_OF_A_RECORD = (5, 75)
+SYLLABLES = {
+    side: [opening + vowel for opening in openings.split() for vowel in vowels.split()]
+    for side, openings, vowels in (
+        ("source", "b d f gl kr m sch t", "i o um"),
+        ("target", "h j k pl str v w z", "a ei ou"),
+    )
+}
 MEGABYTES = {"a tenth": 100, "all": 1000}
 SECONDS_BETWEEN = 1.0
+LONGEST = 96  # tokens of a side
 ARGUMENTS = (
-    "data.source_language=ko", "data.target_language=en", "data.train.streaming=true", "seed=1",
-    "tokenizer.max_training_sentences=20000", "tokenizer.vocab_size=2000",
-    "model.d_model=16", "model.encoder_layers=1", "model.decoder_layers=1", "model.encoder_attention_heads=2",
-    "model.decoder_attention_heads=2", "model.encoder_ffn_dim=32", "model.decoder_ffn_dim=32",
-    "model.max_position_embeddings=32", "model.dropout=0",
-    "batching.max_source_length=24", "batching.max_target_length=24", "batching.batch_tokens=12000",
-    "decoding.max_target_length=24", "training.max_steps=1000000", "training.warmup_steps=100",
-    "training.use_cpu=true", "training.logging_steps=1", "training.save_steps=10", "training.eval_steps=10",
+    "data.source_language=qaa", "data.target_language=qab", "data.train.streaming=true", "seed=1",
+    "tokenizer.max_training_sentences=20000", "tokenizer.vocab_size=700", "tokenizer.joint=false",
+    "tokenizer.byte_fallback=false",
+    "model.d_model=8", "model.encoder_layers=1", "model.decoder_layers=1", "model.encoder_attention_heads=1",
+    "model.decoder_attention_heads=1", "model.encoder_ffn_dim=16", "model.decoder_ffn_dim=16",
+    f"model.max_position_embeddings={LONGEST}", "model.dropout=0", f"batching.max_source_length={LONGEST}",
+    f"batching.max_target_length={LONGEST}", "batching.batch_tokens=24000", f"decoding.max_target_length={LONGEST}",
+    "training.max_steps=1000000", "training.warmup_steps=100", "training.learning_rate=1e-2",
+    "training.use_cpu=true", "training.logging_steps=5", "training.save_steps=20", "training.eval_strategy=no",
     "training.save_total_limit=1", "training.num_average_checkpoints=0", "training.disable_tqdm=true",
 )  # fmt: skip
 
@@ -47,40 +58,49 @@ PAGE = """# Streaming
 
 Made by `run.py` from `results.json`, which holds the arguments, versions, the hash of the text and every sample.
 
-JSONL of one to eleven sentences a record, made by the script, read once through by `recipes/train.py` with
-`data.train.streaming=true` in the training process itself (`dataloader_num_workers=0`). Every record is read and
-encoded; those of more than 24 tokens a side are then dropped as too long, and a model of some ten thousand weights is
-trained on the rest. So this measures reading, encoding and batching, with updates to feed; it says nothing about a
-model's speed.
+JSONL, made by the script, read once through by `recipes/train.py` with `data.train.streaming=true` in the training
+process itself (`dataloader_num_workers=0`). Pairs of more than {longest} tokens a side are dropped as too long; all
+others pass through updates. The text is {fewest} to {most} words a record, of {words} long words in each of two made-up
+languages, most of them one token, and the model has {weights:,} weights: what a gigabyte costs to train on depends on
+its tokens, and these are few and cheap. So the page shows memory, and that a text goes through whole; it says nothing
+about a model's speed.
 
-| text | records | pairs read | updates | CPU-minutes | least memory (MiB) | most memory (MiB) |
-|---|---|---|---|---|---|---|
+| text | records | pairs read | trained on | tokens | updates | CPU-minutes | least memory (MiB) | most memory (MiB) |
+|---|---|---|---|---|---|---|---|---|
 {rows}
 
-Memory is what is the process's own (RssAnon), without the first quarter of the time, in which the file is hashed and
-the tokenizer trained. Pairs read, updates and CPU time are those of the last checkpoint, at most ten updates before
-the end.
+Tokens are those of both sides. Memory is what is the process's own (RssAnon), from the first update on that was
+logged. All other columns are those of the last checkpoint, at most twenty updates before the end.
 
 ![Memory of the process against time](results.png)
 
-One thread on {processor}; {versions}.
+The dots are the first updates; before them the file is hashed and the tokenizer trained. One thread on {processor};
+{versions}.
 """
 
 
+def words_of(side: str, draw: np.random.Generator) -> list[str]:
+    """Words of three to six syllables, in the order of their frequency."""
+    words: dict[str, None] = {}
+    while len(words) < NUM_WORDS:
+        words["".join(draw.choice(SYLLABLES[side], size=draw.integers(3, 7)))] = None
+    return list(words)
+
+
 def write_corpus(path: Path, megabytes: int) -> int:
-    """JSONL of so many million bytes; returns the number of records."""
-    rows = controlled.build("full", "train").select_columns(["source", "target"])[:]
-    pairs = list(zip(rows["source"], rows["target"], strict=True))
-    draw = random.Random(0)
-    records = 0
+    """JSONL of so many million bytes, each word by its counterpart of the same rank; returns the number of records."""
+    draw = np.random.default_rng(0)
+    words = {side: words_of(side, draw) for side in SYLLABLES}
+    shares = 1 / np.arange(10, NUM_WORDS + 10)  # Mandelbrot (1953): of rank r, proportional to 1 / (r + 10)
+    cumulated = np.cumsum(shares / shares.sum())
+    records = size = 0
     with path.open("w", encoding="utf-8") as file:
-        size = 0
         while size < megabytes * 10**6:
-            source, target = (
-                " ".join(side) for side in zip(*draw.choices(pairs, k=draw.randint(1, MOST_SENTENCES)), strict=True)
-            )
-            line = json.dumps({"source": source, "target": target}, ensure_ascii=False) + "\n"
-            size += len(line.encode())
+            count = int(draw.integers(*WORDS_OF_A_RECORD, endpoint=True))
+            ranks = np.searchsorted(cumulated[:-1], draw.random(count))
+            record = {side: " ".join(words[side][rank] for rank in ranks) for side in SYLLABLES}
+            line = json.dumps(record) + "\n"
+            size += len(line)
             file.write(line)
             records += 1
     return records
@@ -93,13 +113,14 @@ def memory_of(process: int) -> dict[str, float]:
     return {names[line.split()[0]]: int(line.split()[1]) / 1024 for line in lines if line.split()[0] in names}
 
 
-def readings(folder: Path, before: set[str]) -> float:
-    """The epoch that the newest run has logged; 0 before."""
+def progress(folder: Path, before: set[str]) -> tuple[float, int]:
+    """Epoch and update that the newest run has logged last; zeros before."""
     for metrics in folder.glob("*/metrics.jsonl"):
         lines = metrics.read_text(encoding="utf-8").splitlines()
         if metrics.parent.name not in before and lines:
-            return json.loads(lines[-1])["epoch"]
-    return 0.0
+            last = json.loads(lines[-1])
+            return last["epoch"], last["step"]
+    return 0.0, 0
 
 
 def bytes_read(process: int, path: Path) -> int:
@@ -132,27 +153,30 @@ def measure(name: str, work: Path) -> None:
             command, env=environment, stdout=subprocess.DEVNULL, stderr=log, preexec_fn=_interruptible
         )
         start = time.monotonic()
-        read = 0.0
+        read = epoch = 0.0
         while process.poll() is None:
             try:
                 read = max(read, round(bytes_read(process.pid, path.resolve()) / 10**6, 1))
+                epoch, step = progress(work / "runs", runs)
                 samples.append(
                     {
                         "seconds": round(time.monotonic() - start, 1),
                         "megabytes_read": read,  # a file that was read to its end is closed
+                        "step": step,
                         **{kind: round(size, 1) for kind, size in memory_of(process.pid).items()},
                     }
                 )
             except (OSError, IndexError):
                 pass
-            if readings(work / "runs", runs) >= 1:
+            if epoch >= 1:
                 process.send_signal(signal.SIGINT)
                 break
             time.sleep(SECONDS_BETWEEN)
         if process.wait() != 130:
             raise SystemExit((work / "log.txt").read_text())
     (run,) = (path for path in (work / "runs").iterdir() if path.name not in runs)
-    state = checkpoints.read_state(checkpoints.list_checkpoints(run / "checkpoints")[-1])
+    checkpoint = checkpoints.list_checkpoints(run / "checkpoints")[-1]
+    state = checkpoints.read_state(checkpoint)
     keep_result(
         RESULTS,
         name,
@@ -160,7 +184,8 @@ def measure(name: str, work: Path) -> None:
             "corpus": {"bytes": path.stat().st_size, "records": records, "sha256": hash_file(path)},
             "arguments": list(ARGUMENTS),
             "seconds_between_samples": SECONDS_BETWEEN,
-            # Of the last checkpoint, at most ten updates before the end.
+            "weights": sum(tensor.numel() for tensor in load_file(checkpoint / "model.safetensors").values()),
+            # Of the last checkpoint, at most twenty updates before the end.
             "checkpoint": {"step": state["step"], "stream": state["stream"]["totals"], **state["stopwatch"]},
             "samples": samples,
         },
@@ -169,8 +194,7 @@ def measure(name: str, work: Path) -> None:
 
 
 def in_training(entry: dict) -> list[dict]:
-    """Samples without the first quarter of the time, in which the file is hashed and the tokenizer trained."""
-    return entry["samples"][len(entry["samples"]) // 4 :]
+    return [sample for sample in entry["samples"] if sample["step"] > 0]
 
 
 def page() -> None:
@@ -182,23 +206,33 @@ def page() -> None:
     results = json.loads(RESULTS.read_text(encoding="utf-8"))
     figure, axes = plt.subplots(figsize=(7, 4), constrained_layout=True)
     for name, colour in (("all", "tab:blue"), ("a tenth", "tab:orange")):
-        samples = results[name]["samples"]
         label = f"{results[name]['corpus']['bytes'] / 10**9:.1f} GB"
-        minutes = [sample["seconds"] / 60 for sample in samples]
-        axes.plot(minutes, [sample["anonymous"] for sample in samples], color=colour, label=f"memory, {label}")
+        minutes, memory = (
+            np.array([sample[column] for sample in results[name]["samples"]]) for column in ("seconds", "anonymous")
+        )
+        first = len(minutes) - len(in_training(results[name]))
+        axes.plot(minutes / 60, memory, color=colour, label=label)
+        axes.plot(minutes[first] / 60, memory[first], "o", color=colour)
     axes.set(xlabel="minutes", ylabel="anonymous memory of the process (MiB)", ylim=(0, None))
     axes.legend(loc="lower right")
     figure.savefig(HERE / "results.png", dpi=120)
     rows = []
     for name in ("a tenth", "all"):
         entry, memory = results[name], [sample["anonymous"] for sample in in_training(results[name])]
+        read = entry["checkpoint"]["stream"]
+        trained = read["pairs"] - sum(read["dropped"].values())
         rows.append(
-            f"| {entry['corpus']['bytes'] / 10**9:.1f} GB | {entry['corpus']['records']:,} "
-            f"| {entry['checkpoint']['stream']['pairs']:,} | {entry['checkpoint']['step']:,} "
-            f"| {entry['checkpoint']['cpu_seconds'] / 60:.1f} | {min(memory):.0f} | {max(memory):.0f} |"
+            f"| {entry['corpus']['bytes'] / 10**9:.1f} GB | {entry['corpus']['records']:,} | {read['pairs']:,} "
+            f"| {trained:,} ({100 * trained / read['pairs']:.1f}%) | {entry['checkpoint']['tokens']:,} "
+            f"| {entry['checkpoint']['step']:,} | {entry['checkpoint']['cpu_seconds'] / 60:.1f} "
+            f"| {min(memory):.0f} | {max(memory):.0f} |"
         )
-    versions = ", ".join(f"{name} {number}" for name, number in results["all"]["environment"]["versions"].items())
-    text = PAGE.format(rows="\n".join(rows), processor=results["all"]["environment"]["processor"], versions=versions)
+    facts = results["all"]["environment"]
+    text = PAGE.format(
+        rows="\n".join(rows), longest=LONGEST, fewest=WORDS_OF_A_RECORD[0], most=WORDS_OF_A_RECORD[1], words=NUM_WORDS,
+        weights=results["all"]["weights"], processor=facts["processor"],
+        versions=", ".join(f"{name} {number}" for name, number in facts["versions"].items()),
+    )  # fmt: skip
     (HERE / "README.md").write_text(text, encoding="utf-8")
 
 

@@ -36,10 +36,17 @@ from hf_nmt.errors import ConfigError, DataError, NmtError
 _PAIRS_AT_A_TIME = 1000
 
 
-class Tables(Protocol):
-    """Rows of one reading of a corpus, such as `data.tables.CorpusTables`."""
+class Reading(Protocol):
+    """Rows of one epoch, see `data.streams.Reading`."""
 
-    dropped: Counter[str]
+    @property
+    def dropped(self) -> Counter[str]: ...
+
+    @property
+    def start(self) -> Any: ...
+
+    @property
+    def end(self) -> Any: ...
 
     def __iter__(self) -> Iterator[pa.RecordBatch]: ...
 
@@ -47,7 +54,7 @@ class Tables(Protocol):
 class Source(Protocol):
     """Rows that can be read again and again, such as `data.streams.PairStream`."""
 
-    def tables(self) -> Tables: ...
+    def tables(self, start: Any = None) -> Reading: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +79,7 @@ class Position:
 
     Attributes:
         epoch: readings of the stream that were finished.
+        source: where the stream began this epoch, in its own terms; None at first.
         window: of this epoch, from 0.
         update: how many updates of the window were given.
         digest: hash of the texts of this epoch before the window, and of the window once an update of it was given.
@@ -83,6 +91,7 @@ class Position:
     """
 
     epoch: int = 0
+    source: Any = None
     window: int = 0
     update: int = 0
     digest: str = ""
@@ -235,7 +244,8 @@ class StreamedBatches(IterableDataset):
         """Batches from a position to the end of its epoch; returns where the next epoch begins."""
         parts, start = self._world_size * self._accumulation, position
         is_whole, is_given = position.window == position.update == 0, False
-        reader = self._source.tables()
+        reader = self._source.tables(position.source)
+        position = dataclasses.replace(position, source=reader.start)
         digest = ""
         number = -1
         for number, (table, is_last) in enumerate(self._windows(reader)):
@@ -253,6 +263,7 @@ class StreamedBatches(IterableDataset):
             epoch_pairs = first + len(table) if is_last else position.epoch_pairs
             following = Position(
                 epoch=position.epoch + is_last,
+                source=reader.end if is_last else reader.start,
                 window=0 if is_last else position.window + 1,
                 digest="" if is_last else digest,
                 carried=[] if len(rows) >= parts else [list(rows[row].values()) for row in range(len(rows))],
@@ -299,7 +310,7 @@ class StreamedBatches(IterableDataset):
                 "it stood has changed. Bring the old text back; what comes later may change."
             )
 
-    def _windows(self, reader: Tables) -> Iterator[tuple[pa.Table, bool]]:
+    def _windows(self, reader: Reading) -> Iterator[tuple[pa.Table, bool]]:
         """Tables of `streaming_window` pairs, and whether it is the last; that one has half a window up to one and a
         half, as a small rest would make poor batches."""
         size = self._settings.streaming_window

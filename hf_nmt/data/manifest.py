@@ -23,7 +23,7 @@ import pydantic
 from hf_nmt.artifacts import hash_file, hash_folder, write_json
 from hf_nmt.config import fingerprint
 from hf_nmt.data.sources import BUILT_IN, CorpusSettings, format_of
-from hf_nmt.data.streams import PairStream
+from hf_nmt.data.streams import Stream
 
 SCHEMA_VERSION = 1
 # Records are shared out to this many temporary files by the first bits of their id and sorted file by file, so memory
@@ -90,7 +90,7 @@ class Manifest(pydantic.BaseModel):
 
 
 def describe(
-    corpora: Mapping[str, tuple[CorpusSettings | Mapping[str, CorpusSettings], datasets.Dataset | PairStream]],
+    corpora: Mapping[str, tuple[CorpusSettings | Mapping[str, CorpusSettings], datasets.Dataset | Stream]],
     *,
     languages: Sequence[str],
 ) -> Manifest:
@@ -135,8 +135,8 @@ def _dumped(settings: CorpusSettings | Mapping[str, CorpusSettings]) -> dict[str
     return {name: _dumped(part) for name, part in settings.items()}
 
 
-def _content_of(rows: datasets.Dataset | PairStream) -> SplitContent:
-    if isinstance(rows, PairStream):
+def _content_of(rows: datasets.Dataset | Stream) -> SplitContent:
+    if isinstance(rows, Stream):
         return SplitContent(rows=None, content_hash=rows.content_hash)
     return SplitContent(rows=len(rows), content_hash=content_hash(rows))
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import datasets
@@ -41,11 +42,30 @@ def join_pairs(corpora: Mapping[str, tuple[str | None, str | None, CorpusSetting
     for name, (source, target, settings) in corpora.items():
         assert source is not None and target is not None
         rows = load_pairs(settings, source_language=source, target_language=target)
-        try:
+        with told_of(name, split):
             parts.append(with_languages(rows, source, target))
-        except DataError as error:
-            raise DataError(f"data.pairs.{name}.{split}: {error}") from error
     return joined(parts)
+
+
+@contextmanager
+def told_of(name: str, split: str) -> Iterator[None]:
+    """Say in errors which of the pairs they are about."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"data.pairs.{name}.{split}: {error}") from error
+
+
+def refuse_own_languages(columns: Sequence[str]) -> None:
+    """
+    Raises:
+        DataError: rows with these columns name languages of their own, where those of a pair are meant.
+    """
+    if named := [name for name in LANGUAGE_COLUMNS if name in columns]:
+        raise DataError(
+            f"The corpus has a column {named[0]}: its rows name their languages themselves. Give it by itself in "
+            "place of pairs, or take the column out of it."
+        )
 
 
 def with_languages(
@@ -60,11 +80,7 @@ def with_languages(
     Raises:
         DataError: the rows name languages of their own.
     """
-    if named := [name for name in LANGUAGE_COLUMNS if name in rows.column_names]:
-        raise DataError(
-            f"The corpus has a column {named[0]}: its rows name their languages themselves. Give it by itself in "
-            "place of pairs, or take the column out of it."
-        )
+    refuse_own_languages(rows.column_names)
     schema = pa.schema([(name, pa.string()) for name in LANGUAGE_COLUMNS])
     folder = cache_folder(cache_dir) / f"languages-{fingerprint(source_language, target_language, len(rows))}"
     with file_lock(folder, timeout_seconds=-1):

@@ -276,7 +276,7 @@ def open_corpus(settings: CorpusSettings, format_name: str, wanted: Wanted) -> C
         "tmx": lambda: readers.read_tmx(path, wanted),
         "jsonl": lambda: readers.read_jsonl(path, wanted),
         "parquet": lambda: readers.read_parquet(path, wanted),
-        "arrow": lambda: _open_saved(settings, wanted),
+        "arrow": lambda: _rows_of(saved(settings), settings, wanted),
     }
     return openers[format_name]()
 
@@ -304,7 +304,8 @@ def _open_hub(settings: CorpusSettings, wanted: Wanted) -> tuple[Corpus, Any]:
     return _rows_of(loaded, settings, wanted), [settings.path, settings.subset, loaded._fingerprint]
 
 
-def _open_saved(settings: CorpusSettings, wanted: Wanted) -> Corpus:
+def saved(settings: CorpusSettings) -> datasets.Dataset:
+    """What `Dataset.save_to_disk` wrote, or the split of it that is asked for."""
     assert settings.path is not None
     name = settings.path
     with loading(name, "folder was not written by Dataset.save_to_disk"):
@@ -321,7 +322,7 @@ def _open_saved(settings: CorpusSettings, wanted: Wanted) -> Corpus:
         loaded = loaded[split]
     elif settings.split is not None:
         raise ConfigError(f"split would change nothing: {name} holds a single dataset. Take it out.")
-    return _rows_of(loaded, settings, wanted)
+    return loaded
 
 
 def _rows_of(loaded: datasets.Dataset, settings: CorpusSettings, wanted: Wanted) -> Corpus:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pyarrow as pa
 
 from hf_nmt.data.readers import ROWS_AT_A_TIME, Corpus, Pair
 from hf_nmt.errors import DataError
+from hf_nmt.protocols import LANGUAGE_COLUMNS
+
+# What is wrong with the source and target language that a row names, either of them None; "" where nothing is.
+LanguageProblem = Callable[[str | None, str | None], str]
 
 
 class CorpusTables:
@@ -22,6 +26,7 @@ class CorpusTables:
         max_rows: only so many pairs, from the first on.
         at_once: an empty side is refused where it is met, not at the end together with all others.
         rows_at_a_time: of a batch.
+        problem_of: refuses rows by the languages that they name; None takes any.
 
     Attributes:
         kept: pairs given so far.
@@ -36,20 +41,23 @@ class CorpusTables:
         max_rows: int | None = None,
         at_once: bool = False,
         rows_at_a_time: int = ROWS_AT_A_TIME,
+        problem_of: LanguageProblem | None = None,
     ):
         self.corpus = corpus
         self.kept = 0
         self.dropped: Counter[str] = Counter()
         self._empty, self._max_rows, self._at_once = empty, max_rows, at_once
         self._rows_at_a_time = rows_at_a_time
+        self._problem_of = problem_of
+        self._known: set[tuple[Any, ...]] = set()
         self._empty_at: list[int] = []
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         """Batches of as many rows; the last may have fewer.
 
         Raises:
-            DataError: with file and line: what cannot be read, a value that does not fit its column, an empty side
-                where that is refused; there is no pair at all.
+            DataError: with file and line: what cannot be read, a value that does not fit its column, an empty side or
+                a language where that is refused; there is no pair at all.
         """
         schema: pa.Schema | None = None
         pairs: list[Pair] = []
@@ -85,7 +93,19 @@ class CorpusTables:
                 continue
             if any("\0" in text for text in texts):
                 raise DataError(f"{self.corpus.at(pair.number)}: there is a NUL character in the text.")
+            if self._problem_of is not None:
+                self._check_languages(pair, self._problem_of)
             yield pair
+
+    def _check_languages(self, pair: Pair, problem_of: LanguageProblem) -> None:
+        named = tuple(pair.other.get(name) for name in LANGUAGE_COLUMNS)
+        for name, code in zip(LANGUAGE_COLUMNS, named, strict=True):
+            if not isinstance(code, str | None):
+                raise DataError(f"{self.corpus.at(pair.number)}: {name} must be text, here it is {code!r}.")
+        if named not in self._known:
+            if told := problem_of(*named):
+                raise DataError(f"{self.corpus.at(pair.number)}: {told}")
+            self._known.add(named)
 
     def _about_empty(self) -> str:
         at = self._empty_at

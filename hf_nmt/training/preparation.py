@@ -28,7 +28,7 @@ from hf_nmt.batching import (
 from hf_nmt.config import differences
 from hf_nmt.data.manifest import Manifest
 from hf_nmt.data.sources import count_several_references
-from hf_nmt.data.streams import PairStream
+from hf_nmt.data.streams import Stream
 from hf_nmt.errors import ConfigError
 from hf_nmt.models.sources_nmt import Languages
 from hf_nmt.models.tokenization_nmt import NmtTokenizer
@@ -38,13 +38,12 @@ from hf_nmt.tokenizer_checking import check_tokenizer, measure_tokenizer
 from hf_nmt.tokenizer_training import load_tokenizer, train_tokenizer
 from hf_nmt.training import checkpoints, sharding
 from hf_nmt.training.recipe import TrainingRecipe
+from hf_nmt.training.streams import ROWS_LOOKED_AT, RowLanguages
 from hf_nmt.training.texts import Texts
 from hf_nmt.training.trainer import TranslationTrainer
 from hf_nmt.training.validation import Validation
 
 MANIFEST = "manifest.json"
-
-_PAIRS_LOOKED_AT = 1000  # of a stream, for what is told of a text before training
 
 logger = logging.getLogger(__name__)
 
@@ -129,7 +128,7 @@ def prepare_tokenizer(
     run: Run,
     settings: TrainingRecipe,
     arguments: Seq2SeqTrainingArguments,
-    train: Dataset | PairStream,
+    train: Dataset | Stream,
     pretrained: PreTrainedTokenizerBase | None = None,
 ) -> PreTrainedTokenizerBase:
     """The tokenizer of the run: kept in its folder, else loaded or trained, and checked against the training text.
@@ -154,7 +153,7 @@ def prepare_tokenizer(
     with arguments.main_process_first(local=False, desc="tokenizer"):
         if arguments.process_index == 0 and not (run.tokenizer / "tokenizer_config.json").is_file():
             rows = train
-            if isinstance(rows, PairStream):
+            if isinstance(rows, Stream):
                 rows = rows.head(settings.tokenizer.max_training_sentences)
             if pretrained is not None:
                 tokenizer = pretrained
@@ -189,8 +188,8 @@ def make_trainer(
     dropout = BpeDropout(tokenizer, settings.tokenizer.dropout) if settings.tokenizer.dropout else None
     collator = TranslationCollator.for_model(model, pad_to_multiple_of=batching.pad_to_multiple_of)
     if settings.data.built_in is None:
-        is_stream = isinstance(texts.train, PairStream)
-        seen = texts.train.head(_PAIRS_LOOKED_AT) if isinstance(texts.train, PairStream) else texts.train
+        is_stream = isinstance(texts.train, Stream)
+        seen = texts.train.head(ROWS_LOOKED_AT) if isinstance(texts.train, Stream) else texts.train
         if several := count_several_references(seen):
             logger.warning(
                 "data.train: %s of %s%s pairs have several references; training reads the first of each.",
@@ -208,6 +207,8 @@ def make_trainer(
         target_language=target_language,
     )
     check_languages(languages, [pair for rows in texts if rows is not None for pair in settings.data.pairs_in(rows)])
+    if isinstance(texts.train, Stream):
+        texts.train.check_languages(RowLanguages(languages, settings.data.usual_languages))
     # The first process of each machine, as each may have a cache of its own.
     with arguments.main_process_first(local=True, desc="encoding"):
         encoded = {}
@@ -227,7 +228,7 @@ def make_trainer(
     }
     pairs: Any
     sampler = None
-    if isinstance(texts.train, PairStream):
+    if isinstance(texts.train, Stream):
         pairs = StreamedBatches(texts.train, encoder, collator, batching, rank=arguments.process_index, **division)
     else:
         pairs, sampler = training_batches(

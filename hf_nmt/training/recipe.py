@@ -89,7 +89,10 @@ class TrainingRecipe(Settings):
         """What a stream needs, and what does nothing with one or without one."""
         if not self.data.is_streamed:
             if self.batching.streaming_window != BatchingSettings.model_fields["streaming_window"].default:
-                return ["batching.streaming_window: does nothing without data.train.streaming=true; leave it out."]
+                return [
+                    "batching.streaming_window: does nothing without data.train.streaming=true (or that of "
+                    "data.pairs); leave it out."
+                ]
             return []
         findings = []
         training = self.training
@@ -100,22 +103,22 @@ class TrainingRecipe(Settings):
         if training.max_steps <= 0:
             findings.append(
                 "training.max_steps: not given, but how long a stream is shows only at its end; with "
-                "data.train.streaming give the number of updates to train for."
+                "streaming give the number of updates to train for."
             )
         for name in ("eval_strategy", "save_strategy", "logging_strategy"):
             if getattr(training, name) == "epoch":
                 findings.append(
                     f"training.{name}: given epoch, but the end of an epoch of a stream is not known beforehand; with "
-                    "data.train.streaming write steps."
+                    "streaming write steps."
                 )
         if training.dataloader_num_workers > 1:
             findings.append(
                 f"training.dataloader_num_workers: given {training.dataloader_num_workers}, but a stream is read by "
-                "one process; allowed with data.train.streaming: 0, or 1 to encode ahead of the training."
+                "one process; allowed with streaming: 0, or 1 to encode ahead of the training."
             )
         if training.dataloader_persistent_workers:
             findings.append(
-                "training.dataloader_persistent_workers: does nothing with data.train.streaming, whose one worker "
+                "training.dataloader_persistent_workers: does nothing with streaming, whose one worker "
                 "lives as long as the training; leave it out."
             )
         return findings

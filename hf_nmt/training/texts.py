@@ -16,20 +16,19 @@ from hf_nmt.config import Settings
 from hf_nmt.data.manifest import Manifest, describe
 from hf_nmt.data.mixtures import join_pairs, languages_of_pair
 from hf_nmt.data.sources import BUILT_IN, CorpusSettings, format_of, load_pairs
-from hf_nmt.data.streams import PairStream, stream_pairs
+from hf_nmt.data.streams import Stream, stream_pairs
 from hf_nmt.data.text_lines import existing_file
 from hf_nmt.errors import ConfigError, DataError
 from hf_nmt.protocols import LANGUAGE_COLUMNS
+from hf_nmt.training.streams import ROWS_LOOKED_AT, mix_streams
 
-# Of a stream, to find the languages of its rows.
-_ROWS_LOOKED_AT = 1000
 _EXAMPLES = {"source_language": "de", "target_language": "en"}
 
 
 class Texts(NamedTuple):
     """Pairs to train on, and to validate with."""
 
-    train: Dataset | PairStream
+    train: Dataset | Stream
     validation: Dataset | None
 
 
@@ -39,7 +38,8 @@ class TrainingCorpus(CorpusSettings):
     streaming: bool = Field(
         False,
         description="read the text anew in each epoch, window by window (batching.streaming_window), instead of "
-        "keeping it and its token ids on disk; for corpora too large for that. Needs training.max_steps",
+        "keeping it and its token ids on disk; for corpora too large for that. Needs training.max_steps; of "
+        "data.pairs all are streamed or none",
     )
 
 
@@ -50,7 +50,7 @@ class LanguagePairSettings(Settings):
         None, description="Code of the source language; null takes it from the name of the pair, such as de-en."
     )
     target_language: str | None = Field(None, description="Code of the target language, as source_language.")
-    train: CorpusSettings | None = Field(
+    train: TrainingCorpus | None = Field(
         None, description="Pairs to train on; null only validates, as for a direction that is never trained."
     )
     validation: CorpusSettings | None = Field(None, description="Pairs to validate with; null only trains.")
@@ -85,7 +85,8 @@ class TrainingData(Settings):
         1.0,
         ge=1,
         description="T of several language pairs: an epoch draws pair i, with n_i of all N rows, in proportion to "
-        "(n_i/N)^(1/T). 1 takes every row once; 5 is usual where some have little text; .inf draws all equally.",
+        "(n_i/N)^(1/T). 1 takes every row once; 5 is usual where some have little text; .inf draws all equally. Of "
+        "streamed pairs the n_i are counts of lines.",
     )
 
     @pydantic.model_validator(mode="after")
@@ -107,6 +108,7 @@ class TrainingData(Settings):
                     )
             if pair.train is None and pair.validation is None:
                 findings.append(f"pairs.{name}: it has no texts; give data.pairs.{name}.train.")
+        findings += self._streamed_in_part()
         if self.pairs and all(pair.train is None for pair in self.pairs.values()):
             findings.append("pairs: none of them has texts to train on; give one of them train.")
         if self.sampling_temperature != 1 and not self._may_have_several:
@@ -114,14 +116,26 @@ class TrainingData(Settings):
                 f"sampling_temperature: {self.sampling_temperature} would change nothing with one language pair; "
                 "leave it out, or give several in data.pairs."
             )
-        elif self.sampling_temperature != 1 and self.is_streamed:
+        elif self.sampling_temperature != 1 and self.is_streamed and not self.pairs:
             findings.append(
-                "sampling_temperature: what a stream holds is not counted beforehand, so its pairs are drawn as they "
-                "come. Leave it out, or leave streaming out."
+                "sampling_temperature: the rows of a single stream are taken as they come, whatever languages they "
+                "name. To draw its pairs by temperature, put each into a file of its own and give them in data.pairs; "
+                "or leave streaming out."
             )
         if findings:
             raise ConfigError(findings)
         return self
+
+    def _streamed_in_part(self) -> Iterator[str]:
+        trained = {name: pair.train.streaming for name, pair in self.pairs.items() if pair.train is not None}
+        if len({*trained.values()}) > 1:
+            streamed = ", ".join(name for name, is_streamed in trained.items() if is_streamed)
+            for name, is_streamed in trained.items():
+                if not is_streamed:
+                    yield (
+                        f"pairs.{name}.train.streaming: false, but {streamed} is streamed, and rows can be mixed only "
+                        "where all are. Set it to true here too, or to false everywhere."
+                    )
 
     @pydantic.model_validator(mode="after")
     def _one_translation_each(self) -> TrainingData:
@@ -182,7 +196,8 @@ class TrainingData(Settings):
 
     @property
     def is_streamed(self) -> bool:
-        return self.train is not None and self.train.streaming
+        trained = [self.train, *(pair.train for pair in self.pairs.values())]
+        return any(corpus is not None and corpus.streaming for corpus in trained)
 
     @property
     def language_pairs(self) -> list[tuple[str, str]]:
@@ -199,17 +214,17 @@ class TrainingData(Settings):
             return self.source_language or "ko", self.target_language or "en"
         return self.source_language, self.target_language
 
-    def pairs_in(self, rows: Dataset | PairStream) -> dict[tuple[str | None, str | None], int]:
+    def pairs_in(self, rows: Dataset | Stream) -> dict[tuple[str | None, str | None], int]:
         """The language pairs of texts, and how many rows each has; of a stream, in its first rows."""
-        seen = rows if isinstance(rows, Dataset) else rows.head(_ROWS_LOOKED_AT)
+        seen = rows if isinstance(rows, Dataset) else rows.head(ROWS_LOOKED_AT)
         return language_pairs(seen, self.usual_languages)
 
-    def languages_in(self, train: Dataset | PairStream) -> dict[str, list[str]]:
+    def languages_in(self, train: Dataset | Stream) -> dict[str, list[str]]:
         """`source_language` and `target_language`: the codes that are trained, each once."""
         sides = zip(*self.pairs_in(train), strict=True)
         return {name: list(dict.fromkeys(codes)) for name, codes in zip(_EXAMPLES, sides, strict=True)}
 
-    def only_languages(self, train: Dataset | PairStream) -> dict[str, str | None]:
+    def only_languages(self, train: Dataset | Stream) -> dict[str, str | None]:
         """`source_language` and `target_language`: the code where just one is trained, else None."""
         return {name: codes[0] if len(codes) == 1 else None for name, codes in self.languages_in(train).items()}
 
@@ -266,17 +281,21 @@ class TrainingData(Settings):
             raise ConfigError(findings)
         return Texts(texts["train"], texts.get("validation"))
 
-    def _load(self, split: str, corpus: CorpusSettings | dict[str, CorpusSettings]) -> Dataset | PairStream:
+    def _load(self, split: str, corpus: CorpusSettings | dict[str, CorpusSettings]) -> Dataset | Stream:
         if isinstance(corpus, CorpusSettings):
             is_stream = split == "train" and self.is_streamed
             return (stream_pairs if is_stream else load_pairs)(
                 corpus, **dict(zip(_EXAMPLES, self.usual_languages, strict=True))
             )
+        if split == "train" and self.is_streamed:
+            return mix_streams(
+                {name: (*self._named(name), one) for name, one in corpus.items()}, self.sampling_temperature
+            )
         return join_pairs({name: (*self._named(name), one) for name, one in corpus.items()}, split)
 
-    def _unknown_languages(self, split: str, rows: Dataset | PairStream) -> Iterator[str]:
-        if isinstance(rows, PairStream):
-            rows = rows.head(_ROWS_LOOKED_AT)
+    def _unknown_languages(self, split: str, rows: Dataset | Stream) -> Iterator[str]:
+        if isinstance(rows, Stream):
+            rows = rows.head(ROWS_LOOKED_AT)
         pairs = self.pairs_in(rows)
         for side, name in enumerate(LANGUAGE_COLUMNS):
             missing = sum(count for pair, count in pairs.items() if pair[side] is None)

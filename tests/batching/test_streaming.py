@@ -24,11 +24,14 @@ class Rows:
     def __init__(self, pairs, at_a_time=7, broken_at=None, columns=None):
         self.pairs, self.at_a_time, self.broken_at, self.columns = pairs, at_a_time, broken_at, columns or {}
 
-    def tables(self):
+    def tables(self, start=None):
+        assert start is None
         return _Reading(self)
 
 
 class _Reading:
+    start = end = None
+
     def __init__(self, rows):
         self.rows, self.dropped = rows, Counter()
 

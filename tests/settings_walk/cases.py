@@ -107,10 +107,13 @@ def metric_cases(sees: str) -> dict[str, Case]:
 
 
 # Two language pairs in place of the one.
-PAIRS = (
+ONE_PAIR = (
     *(f"data.{key}=null" for key in ("source_language", "target_language", "train")),
     f"data.pairs.{NAME}.train.source=inputs/train.de",
     f"data.pairs.{NAME}.train.target=inputs/train.en",
+)
+PAIRS = (
+    *ONE_PAIR,
     "data.pairs.en-de.train.source=inputs/other_train.en",
     "data.pairs.en-de.train.target=inputs/other_train.de",
     "data.pairs.en-de.train.max_rows=8",
@@ -138,6 +141,7 @@ TRAIN = {
     "batching.streaming_window": Case("8", "weights", ("data.train.streaming=true",), "updates"),
     **corpus_cases("data.validation", "val", "texts/validation", "run"),
     **{f"data.pairs.<name>.{key.removeprefix(f'data.pairs.{NAME}.')}": case for key, case in OF_PAIR.items()},
+    "data.pairs.<name>.train.streaming": Case("true", "weights", ONE_PAIR, "updates"),
     "data.sampling_temperature": Case("5", "batches", PAIRS, "batches"),
     **_below(
         "tokenizer",

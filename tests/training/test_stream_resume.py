@@ -140,7 +140,7 @@ def test_what_a_stream_needs_and_what_does_nothing_with_one_is_refused(tmp_path,
     assert "training.eval_strategy: given epoch, but the end of an epoch of a stream is not known beforehand" in text
     assert "training.save_strategy: given epoch" in text
     assert "training.dataloader_num_workers: given 2, but a stream is read by one process" in text
-    assert "training.dataloader_persistent_workers: does nothing with data.train.streaming" in text
+    assert "training.dataloader_persistent_workers: does nothing with streaming" in text
     text = told("data.train.streaming=false")
     assert "batching.streaming_window: does nothing without data.train.streaming=true" in text
     text = told("training.gradient_accumulation_steps=9")

@@ -25,6 +25,7 @@ from safetensors.torch import load_file
 
 from hf_nmt.artifacts import hash_file
 from hf_nmt.benchmarking import ROOT, keep_result
+from hf_nmt.runs import list_checkpoints
 from hf_nmt.training import checkpoints
 
 HERE = Path(__file__).resolve().parent
@@ -60,10 +61,10 @@ Made by `run.py` from `results.json`, which holds the arguments, versions, the h
 
 JSONL, made by the script, read once through by `recipes/train.py` with `data.train.streaming=true` in the training
 process itself (`dataloader_num_workers=0`). Pairs of more than {longest} tokens a side are dropped as too long; all
-others pass through updates. The text is {fewest} to {most} words a record, of {words} long words in each of two made-up
-languages, most of them one token, and the model has {weights:,} weights: what a gigabyte costs to train on depends on
-its tokens, and these are few and cheap. So the page shows memory, and that a text goes through whole; it says nothing
-about a model's speed.
+others pass through updates. The text is {fewest} to {most} words a record, of {words} long words in each of two
+made-up languages, most of them one token, and the model has {weights:,} weights: what a gigabyte costs to train on
+depends on its tokens, and these are few and cheap. So the page shows memory, and that a text goes through whole; it
+says nothing about the speed of models.
 
 | text | records | pairs read | trained on | tokens | updates | CPU-minutes | least memory (MiB) | most memory (MiB) |
 |---|---|---|---|---|---|---|---|---|
@@ -175,7 +176,7 @@ def measure(name: str, work: Path) -> None:
         if process.wait() != 130:
             raise SystemExit((work / "log.txt").read_text())
     (run,) = (path for path in (work / "runs").iterdir() if path.name not in runs)
-    checkpoint = checkpoints.list_checkpoints(run / "checkpoints")[-1]
+    checkpoint = list_checkpoints(run / "checkpoints")[-1]
     state = checkpoints.read_state(checkpoint)
     keep_result(
         RESULTS,

@@ -104,7 +104,7 @@ class SavedModel:
         from transformers import AutoConfig, AutoModelForSeq2SeqLM
 
         with _told(self.path):
-            config = AutoConfig.from_pretrained(self.path, **self._options())
+            config = AutoConfig.from_pretrained(self.path, **self.options())
         if type(config) not in AutoModelForSeq2SeqLM._model_mapping:
             raise NmtError(
                 f"{self.path} is no encoder-decoder (model_type {config.model_type!r}). Give a model that translates, "
@@ -121,7 +121,7 @@ class SavedModel:
 
         with _told(self.path):
             try:
-                return AutoTokenizer.from_pretrained(self.path, **self._options())
+                return AutoTokenizer.from_pretrained(self.path, **self.options())
             except ImportError:
                 need("sentencepiece", "sentencepiece")
                 raise
@@ -144,7 +144,7 @@ class SavedModel:
                 self.path,
                 output_loading_info=True,
                 adapter_kwargs=self._found(),  # where peft is installed, an adapter is looked for on the Hub
-                **self._options(),
+                **self.options(),
                 **options,
             )
         if report["missing_keys"]:
@@ -165,7 +165,8 @@ class SavedModel:
     def _found(self) -> dict[str, Any]:
         return hub.look_up(self.path) if artifacts.may_be_hub_id(self.path) else {}
 
-    def _options(self) -> dict[str, Any]:
+    def options(self) -> dict[str, Any]:
+        """For any `from_pretrained` of a part of it."""
         revision = {} if self.revision is None else {"revision": self.revision}
         return {"trust_remote_code": False, **self._found(), **revision}
 

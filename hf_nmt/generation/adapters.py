@@ -57,7 +57,14 @@ def put_on(model: Any, config: Any, revision: str | None = None) -> None:
         revision: of a model of the Hub; None for the newest on this machine.
     """
     need("peft", "peft")
-    model.add_adapter(config)
+    rows = config.trainable_token_indices if hasattr(config, "trainable_token_indices") else None
+    if rows is None:
+        model.add_adapter(config)
+    else:
+        config.trainable_token_indices = None  # peft ties by what the class says, which is not always what is so
+        model.add_adapter(config)
+        config.trainable_token_indices = rows
+        _train_rows(model, rows if isinstance(rows, dict) else {_name_of(model, model.get_input_embeddings()): rows})
     base = str(model.name_or_path or "")
     if Path(base).is_dir():
         # What reads the adapter may stand in another folder.
@@ -65,6 +72,40 @@ def put_on(model: Any, config: Any, revision: str | None = None) -> None:
     elif base:
         config.revision = revision or hub.revision(base)
     model.adapter_base_hash = base_hash(base)
+
+
+def row_holders(model: Any) -> dict[str, list[str]]:
+    """The matrices that have a row for each token, by the names of their modules: one of them, that of the input
+    embeddings where it is among them, and those that share its weights."""
+    parts = [model.get_input_embeddings(), model.get_encoder().embed_tokens, model.get_decoder().embed_tokens]
+    held: dict[int, list[str]] = {id(part.weight): [] for part in (*parts, model.get_output_embeddings())}
+    for name, module in model.named_modules(remove_duplicate=False):
+        if (weight := module._parameters.get("weight")) is not None and id(weight) in held:
+            held[id(weight)].append(name)
+    first = _name_of(model, model.get_input_embeddings())  # peft by itself ties others to this one only
+    return {names[0]: names[1:] for found in held.values() if (names := sorted(found, key=lambda one: one != first))}
+
+
+def _name_of(model: Any, module: Any) -> str:
+    return next(name for name, other in model.named_modules() if other is module)
+
+
+def _train_rows(model: Any, rows: Mapping[str, list[int]]) -> None:
+    """Have rows of matrices trained in place of the model's own, in whatever else shares these weights too.
+
+    Args:
+        rows: name of a module -> its rows.
+    """
+    wrapper = need("peft.utils.other", "peft").TrainableTokensWrapper
+    holders = row_holders(model)
+    for name, indices in rows.items():
+        first = None
+        for other in (name, *holders.get(name, ())):
+            wrapped = wrapper(model.get_submodule(other), _NAME, list(indices), tied_adapter=first)
+            wrapped.set_adapter(_NAME)
+            parent, _, child = other.rpartition(".")
+            setattr(model.get_submodule(parent), child, wrapped)
+            first = first or wrapped.token_adapter
 
 
 def base_hash(base: str) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +15,7 @@ from transformers import AutoModelForSeq2SeqLM, BitsAndBytesConfig, PreTrainedCo
 from hf_nmt.artifacts import atomic_folder
 from hf_nmt.config import Settings
 from hf_nmt.errors import ConfigError, NmtError, need
-from hf_nmt.generation.adapters import load_adapter_weights, merge_adapter, put_on, read_weights
+from hf_nmt.generation.adapters import load_adapter_weights, merge_adapter, put_on, read_weights, row_holders
 from hf_nmt.training.checkpoints import quiet_files
 from hf_nmt.training.saved import check_saved, probe_logits
 from hf_nmt.translators import load_model
@@ -50,6 +51,20 @@ class AdapterSettings(Settings):
         description="Names of the layers that get an adapter, such as [q_proj, v_proj]. null, or all-linear: every "
         "attention and feed-forward projection, which serves better than a higher rank on few.",
     )
+
+    tokens: list[str] | Literal["new"] | None = Field(
+        None,
+        description="Tokens whose rows of the embeddings and of the output projection are trained besides, whole, as "
+        "the adapter does not reach them: [xxx_Latn] for a code of NLLB, [<2ko>] for one of a model of ours. new: all "
+        "that recipes/adapt_vocabulary.py has put into the model. null: none; enough where no token is new.",
+    )
+
+    @field_validator("tokens")
+    @classmethod
+    def _some_tokens(cls, value: Any) -> Any:
+        if value == []:
+            raise ValueError("no token is named; write null for none, or new for those that were added")
+        return value
 
     @field_validator("target_modules", mode="before")
     @classmethod
@@ -120,10 +135,17 @@ def how_to_pack(quantization: Quantization) -> BitsAndBytesConfig:
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True)
 
 
-def add_adapter(model: PreTrainedModel, settings: AdapterSettings, *, revision: str | None = None) -> None:
+def add_adapter(
+    model: PreTrainedModel,
+    settings: AdapterSettings,
+    *,
+    rows: Mapping[str, Sequence[int]] | None = None,
+    revision: str | None = None,
+) -> None:
     """Put a new adapter into a pretrained model; all else of the model is frozen. Draws from torch's generator.
 
     Args:
+        rows: ids of the tokens whose rows are trained too, for "source" and "target"; see `token_rows.rows_of`.
         revision: of the model on the Hub, where one was asked for.
 
     Raises:
@@ -138,6 +160,7 @@ def add_adapter(model: PreTrainedModel, settings: AdapterSettings, *, revision: 
         lora_dropout=settings.dropout,
         target_modules=targets,
         use_dora=settings.type == "dora",
+        trainable_token_indices=None if rows is None else _by_matrix(model, rows),
     )
     put_on(model, config, revision)
     for part in model.modules():
@@ -151,6 +174,13 @@ def add_adapter(model: PreTrainedModel, settings: AdapterSettings, *, revision: 
         "adapter: %s of rank %d on %s; %s of %s weights are trained",
         settings.type, settings.rank, ", ".join(targets), f"{trained:,}", f"{model.num_parameters():,}",
     )  # fmt: skip
+
+
+def _by_matrix(model: PreTrainedModel, rows: Mapping[str, Sequence[int]]) -> dict[str, list[int]]:
+    """Name of each matrix with a row for every token -> the rows of it that are trained."""
+    read = model.get_encoder().embed_tokens.weight
+    sides = {name: "source" if model.get_submodule(name).weight is read else "target" for name in row_holders(model)}
+    return {name: list(rows[side]) for name, side in sides.items() if rows[side]}
 
 
 def merge_folder(folder: Path, output: Path, *, base: str | None = None) -> float:

@@ -18,10 +18,11 @@ from hf_nmt.models.sources_nmt import Languages, Selection, is_saved_with
 from hf_nmt.models.tokenization_nmt import NmtTokenizer
 from hf_nmt.runs import Run
 from hf_nmt.subwords import BpeDropout
-from hf_nmt.training.adapters import adapter_findings, add_adapter, how_to_pack
+from hf_nmt.training.adapters import AdapterSettings, adapter_findings, add_adapter, how_to_pack
 from hf_nmt.training.model_building import ModelSettings, set_attention
 from hf_nmt.training.recipe import TrainingRecipe
 from hf_nmt.training.saved import WEIGHTS
+from hf_nmt.training.token_rows import rows_of
 from hf_nmt.translators import SavedModel
 
 logger = logging.getLogger(__name__)
@@ -45,6 +46,14 @@ class Pretrained(NamedTuple):
     @property
     def languages(self) -> Languages:
         return Languages.of(self.config, self.tokenizer)
+
+    def rows(self, settings: AdapterSettings) -> dict[str, list[int]] | None:
+        """Ids of the tokens whose rows are trained beside an adapter.
+
+        Raises:
+            ConfigError: the model does not have them.
+        """
+        return None if settings.tokens is None else rows_of(settings.tokens, self.tokenizer, self.saved)
 
     def note(self, run: Run) -> None:
         """Record in run.json which model this is."""
@@ -74,7 +83,8 @@ class Pretrained(NamedTuple):
         elif self.languages.kind == "start":
             model.generation_config.decoder_start_token_id = model.config.decoder_start_token_id = None
         if settings.adapter is not None:
-            add_adapter(model, settings.adapter, revision=self.saved.revision)
+            rows = self.rows(settings.adapter)
+            add_adapter(model, settings.adapter, rows=rows, revision=self.saved.revision)
         return model
 
 
@@ -112,6 +122,10 @@ def open_pretrained(
     findings += _lengths_findings(config, settings)
     if model.adapter is not None:
         findings += adapter_findings(config, model.adapter, model.quantization)
+        try:
+            Pretrained(saved, config, tokenizer).rows(model.adapter)
+        except ConfigError as error:
+            findings += error.findings
     if settings.tokenizer.dropout:
         findings += _dropout_findings(tokenizer, settings.tokenizer.dropout)
     try:

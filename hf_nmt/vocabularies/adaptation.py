@@ -15,6 +15,7 @@ from hf_nmt.artifacts import atomic_folder, write_json
 from hf_nmt.errors import DataError, NmtError
 from hf_nmt.models.sources_nmt import source_limit
 from hf_nmt.training.checkpoints import quiet_files
+from hf_nmt.training.token_rows import NEW_TOKENS
 from hf_nmt.vocabularies.language_codes import plan_codes
 from hf_nmt.vocabularies.model_rows import Origins, check_ids, move_rows, new_ids
 from hf_nmt.vocabularies.nllb_layout import InNllbLayout
@@ -117,7 +118,12 @@ def adapt_vocabulary(
             }
         report["logits"] = _check_logits(partial, probes, expected, source, target)
         write_json(partial / REPORT, report)
+        write_json(partial / NEW_TOKENS, {side: _new_tokens(vocabularies[n], origins[n]) for side, n in place.items()})
     return report
+
+
+def _new_tokens(vocabulary: Vocabulary, origins: Origins) -> list[str | None]:
+    return [token for token, origin in zip(vocabulary.tokens, origins, strict=True) if isinstance(origin, tuple)]
 
 
 def _counts(old: Vocabulary, new: Vocabulary, origins: Origins) -> dict[str, Any]:

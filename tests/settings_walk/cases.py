@@ -193,6 +193,7 @@ TRAIN = {
             "alpha": Case("64", "weights"),
             "dropout": Case("0.3", "weights"),
             "target_modules": Case("[q_proj]", "weights"),
+            "tokens": Case("[</s>]", "weights"),
         },
         context=(*SAVED_MODEL, "model.adapter.type=lora"),
         stage="updates",

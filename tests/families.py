@@ -60,6 +60,22 @@ _T5_SIZE = {"d_model": 64, "d_kv": 32, "d_ff": 64, "num_layers": 1, "num_decoder
 _MARIAN_TARGETS = ("deu", "fra", "cmn_Hans")
 
 
+# The form of sources and labels in the documentation of each tokenizer: {s} and {t} stand for the languages.
+FORMS = {
+    "nmt": ("X </s>", "X </s>"),
+    "nmt_tags": ("<2{t}> X </s>", "X </s>"),
+    "marian": ("X </s>", "X </s>"),
+    "marian_multilingual": (">>{t}<< X </s>", "X </s>"),
+    "m2m_100": ("__{s}__ X </s>", "__{t}__ X </s>"),
+    "nllb": ("{s} X </s>", "{t} X </s>"),
+    "t5": ("X </s>", "X </s>"),
+    "mt5": ("X </s>", "X </s>"),
+    "mbart50": ("{s} X </s>", "{t} X </s>"),
+    "mbart": ("X </s> {s}", "X </s> {t}"),
+    "bart": ("<s> X </s>", "<s> X </s>"),
+}
+
+
 def pairs(count: int, seed: int) -> tuple[list[str], list[str]]:
     """Sources and targets: the target has the words backwards and other vowels, so that it can be learnt."""
     rng = random.Random(seed)
@@ -130,6 +146,14 @@ def arguments(name: str, folder: Path, *more: str) -> list[str]:
         "training.logging_steps=1", "training.use_cpu=true", "training.disable_tqdm=true",
         "decoding.num_beams=2", "decoding.max_target_length=20", *more,
     ]  # fmt: skip
+
+
+def special_ids(tokenizer: PreTrainedTokenizerBase, form: str, source: str, target: str) -> list[list[int]]:
+    """Ids in front of the text and behind it, by a form of `FORMS`."""
+    sides = [side.format(s=source, t=target) for side in form.split("X")]
+    ids = [tokenizer.convert_tokens_to_ids(side.split()) for side in sides]
+    assert tokenizer.unk_token_id not in ids[0] + ids[1]
+    return ids
 
 
 def decoder_input_ids(model: PreTrainedModel, labels: torch.Tensor) -> torch.Tensor:

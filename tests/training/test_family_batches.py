@@ -14,20 +14,6 @@ from hf_nmt.config import fingerprint
 from hf_nmt.models.sources_nmt import Languages
 
 SOURCES, TARGETS = families.pairs(12, seed=31)
-# The form of sources and labels in the documentation of each tokenizer: {s} and {t} stand for the languages.
-FORMS = {
-    "nmt": ("X </s>", "X </s>"),
-    "nmt_tags": ("<2{t}> X </s>", "X </s>"),
-    "marian": ("X </s>", "X </s>"),
-    "marian_multilingual": (">>{t}<< X </s>", "X </s>"),
-    "m2m_100": ("__{s}__ X </s>", "__{t}__ X </s>"),
-    "nllb": ("{s} X </s>", "{t} X </s>"),
-    "t5": ("X </s>", "X </s>"),
-    "mt5": ("X </s>", "X </s>"),
-    "mbart50": ("{s} X </s>", "{t} X </s>"),
-    "mbart": ("X </s> {s}", "X </s> {t}"),
-    "bart": ("<s> X </s>", "<s> X </s>"),
-}
 
 
 def encoded(name: str, model, tokenizer, targets: list[str] | None = None):
@@ -72,22 +58,12 @@ def test_every_row_of_a_mixed_batch_is_in_its_languages(name):
         tokenizer.src_lang, tokenizer.tgt_lang = family.source, family.targets[0]
     for source, text, target, input_ids, labels in forms:
         source = prefixes.get((family.source, target), "") + source
+        special = [families.special_ids(tokenizer, form, family.source, target) for form in families.FORMS[name]]
         expected = [
             [*before, *tokenizer(**argument, add_special_tokens=False)["input_ids"], *after]
-            for (before, after), argument in (
-                (_special(tokenizer, FORMS[name][0], family.source, target), {"text": source}),
-                (_special(tokenizer, FORMS[name][1], family.source, target), {"text_target": text}),
-            )
+            for (before, after), argument in zip(special, ({"text": source}, {"text_target": text}), strict=True)
         ]
         assert [pieces(input_ids), pieces(labels)] == [pieces(ids) for ids in expected]
-
-
-def _special(tokenizer, form: str, source: str, target: str) -> list[list[int]]:
-    """Ids in front of the text and behind it."""
-    sides = [side.format(s=source, t=target) for side in form.split("X")]
-    ids = [tokenizer.convert_tokens_to_ids(side.split()) for side in sides]
-    assert tokenizer.unk_token_id not in ids[0] + ids[1]
-    return ids
 
 
 @pytest.mark.parametrize("name", families.FAMILIES)

@@ -35,7 +35,16 @@ from hf_nmt.errors import ConfigError, NmtError
 
 SCHEMA_VERSION = 1
 LOG_BYTES = 5_000_000
-PACKAGES = ("hf_nmt", "torch", "transformers", "tokenizers", "datasets", "accelerate", "sacrebleu", "numpy")
+PACKAGES = (
+    "hf_nmt", "torch", "transformers", "tokenizers", "datasets", "accelerate", "deepspeed", "sacrebleu", "numpy"
+)  # fmt: skip
+# How weights were divided among the processes -> the file of recipes/launch that does it, and options beside it.
+_LAUNCH_FILES = {
+    "fsdp": ("fsdp.yaml",),
+    "zero1": ("deepspeed_zero2.yaml", "--zero_stage", "1"),
+    "zero2": ("deepspeed_zero2.yaml",),
+    "zero3": ("deepspeed_zero3.yaml",),
+}
 
 _CHECKPOINT = re.compile(r"step-(\d+)")
 
@@ -141,8 +150,13 @@ class Run:
         script = f"recipes/{self.record['recipe']}.py"
         if Path(sys.argv[0]).name == Path(script).name:
             script = sys.argv[0]
-        processes = self.record["device"].get("processes", 1)
-        launcher = f"accelerate launch --multi_gpu --num_processes {processes}" if processes > 1 else "python"
+        device = self.record["device"]
+        processes = device.get("processes", 1)
+        how = "--multi_gpu"
+        if (sharding := device.get("sharding")) is not None:
+            name, *options = _LAUNCH_FILES[sharding]
+            how = shlex.join(["--config_file", str(Path(script).parent / "launch" / name), *options])
+        launcher = f"accelerate launch {how} --num_processes {processes}" if processes > 1 else "python"
         steps = [step_of(folder) for folder in list_checkpoints(self.checkpoints) if is_complete(folder)]
         where = f"goes on at step {max(steps)}" if steps else "begins anew: there is no checkpoint yet"
         return f"{launcher} {shlex.quote(script)} resume={shlex.quote(str(self.folder))}   ({where})"

@@ -110,6 +110,9 @@ def test_the_hint_is_a_whole_command_and_names_the_step_that_is_kept(tmp_path, m
         f"accelerate launch --multi_gpu --num_processes 2 '../my recipes/train.py' resume={run.folder}   "
         "(goes on at step 20)"
     )
+    for sharding, launched in (("fsdp", "fsdp.yaml'"), ("zero1", "deepspeed_zero2.yaml' --zero_stage 1")):
+        run.record["device"]["sharding"] = sharding
+        assert f"launch --config_file '../my recipes/launch/{launched} --num_processes 2 '../my" in run.resume_hint()
 
 
 def test_what_cannot_be_resumed_is_refused(tmp_path):

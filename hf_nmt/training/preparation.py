@@ -119,7 +119,7 @@ def describe_device(arguments: Seq2SeqTrainingArguments) -> dict[str, Any]:
         "type": device.type,
         "name": torch.cuda.get_device_name(device) if is_cuda else runs.environment()["processor"],
         "processes": arguments.world_size,
-        "sharding": "fsdp" if sharding.is_asked_for() else None,
+        "sharding": sharding.kind(),
         "threads": torch.get_num_threads(),
     }
 

@@ -25,7 +25,7 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from hf_nmt.config import Settings
 from hf_nmt.config_keys import shown
 from hf_nmt.errors import ConfigError, need
-from hf_nmt.training import sharding
+from hf_nmt.training import sharding, zero
 from hf_nmt.training.trainer_meanings import meaning_of
 
 logger = logging.getLogger(__name__)
@@ -55,7 +55,10 @@ TRACKER_EXTRAS = ("tensorboard", "wandb", "mlflow")
 _BATCHES = "batches are made by the token budget of the `batching` section; set it there"
 _VALIDATION = "validation translates the texts under the `decoding` section and takes no such argument"
 _FSDP = "launch with recipes/launch/fsdp.yaml to divide the weights among the processes"
-_SHARDED = "training runs on one device, in data-parallel processes, or under FSDP (recipes/launch/fsdp.yaml)"
+_DEEPSPEED = (
+    "launch with recipes/launch/deepspeed_zero2.yaml or deepspeed_zero3.yaml; its configuration is made from ours"
+)
+_SHARDED = "training runs on one device, in data-parallel processes, under FSDP or DeepSpeed (see recipes/launch)"
 _HUB = "nothing is uploaded while training; push the finished model with recipes/push.py"
 
 REFUSED: dict[str, str] = {
@@ -106,7 +109,7 @@ REFUSED: dict[str, str] = {
     "use_liger_kernel": "it has no kernels for encoder-decoder translation models",
     "fsdp": _FSDP,
     "fsdp_config": _FSDP,
-    "deepspeed": _SHARDED,
+    "deepspeed": _DEEPSPEED,
     "parallelism_config": _SHARDED,
     "push_to_hub": _HUB,
     "hub_token": _HUB,
@@ -305,15 +308,17 @@ class TrainingSettings(_Base):
         if findings:
             raise ConfigError(findings)
         if values["use_cpu"]:
+            zero.stay_on_processor()
             _meet_on_cpu(self.ddp_backend, self.ddp_timeout)
         try:
-            arguments = Seq2SeqTrainingArguments(
-                run_name=run_name,
-                seed=seed,
-                remove_unused_columns=False,
-                restore_callback_states_from_checkpoint=True,
-                **values,
-            )
+            with sharding.unseen_by_accelerate():
+                arguments = Seq2SeqTrainingArguments(
+                    run_name=run_name,
+                    seed=seed,
+                    remove_unused_columns=False,
+                    restore_callback_states_from_checkpoint=True,
+                    **values,
+                )
         except ValueError as error:
             raise ConfigError(f"training: {error}") from error
         _check_precision(arguments)
@@ -351,9 +356,9 @@ def _meet_on_cpu(backend: str | None, timeout_seconds: int) -> None:
 
 def _check_sharding(fp16: bool, torch_compile: bool, optim: str) -> None:
     """A launch file may ask for what is refused, or does not go with the settings."""
-    kinds = {"ACCELERATE_USE_DEEPSPEED": "DeepSpeed", "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM"}
-    asked = [name for variable, name in kinds.items() if os.environ.get(variable, "").lower() in ("true", "1")]
-    findings = [f"training: the launcher asks for {name}; {_SHARDED}." for name in asked]
+    findings = []
+    if os.environ.get("ACCELERATE_USE_MEGATRON_LM", "").lower() in ("true", "1"):
+        findings.append(f"training: the launcher asks for Megatron-LM; {_SHARDED}.")
     if sharding.is_asked_for():
         findings += sharding.launcher_findings()
         findings += sharding.settings_findings({"fp16": fp16, "torch_compile": torch_compile, "optim": optim})

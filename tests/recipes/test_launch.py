@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ from hf_nmt import runs
 
 ROOT = Path(__file__).parents[2]
 FILES = {path.stem: path for path in sorted((ROOT / "recipes" / "launch").glob("*.yaml"))}
+needs_deepspeed = pytest.mark.skipif(find_spec("deepspeed") is None, reason="DeepSpeed is not installed")
 ACCELERATE = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch"]
 
 
@@ -101,6 +103,8 @@ def test_deepspeed_has_its_stage(stage):
     _, environment = prepared(f"deepspeed_zero{stage}", "--num_processes", "2")
     assert environment["ACCELERATE_USE_DEEPSPEED"] == "true"
     assert environment["ACCELERATE_DEEPSPEED_ZERO_STAGE"] == str(stage)
+    _, environment = prepared(f"deepspeed_zero{stage}", "--num_processes", "2", "--zero_stage", "1")
+    assert environment["ACCELERATE_DEEPSPEED_ZERO_STAGE"] == "1"
 
 
 def environment_of(cache: Path) -> dict[str, str]:
@@ -175,19 +179,28 @@ def test_two_launched_processes_are_stopped_and_go_on(tmp_path, number):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("reshard", ["true", "false"])
-def test_fsdp_trains_validates_stops_and_goes_on(tmp_path, reshard):
-    launcher = [*two_processes("fsdp"), "--num_processes", "2", "--fsdp_reshard_after_forward", reshard]
+@pytest.mark.parametrize(
+    ("name", "options", "sharding"),
+    [
+        ("fsdp", ["--fsdp_reshard_after_forward", "true"], "fsdp"),
+        ("fsdp", ["--fsdp_reshard_after_forward", "false"], "fsdp"),
+        pytest.param("deepspeed_zero2", [], "zero2", marks=needs_deepspeed),
+        pytest.param("deepspeed_zero3", [], "zero3", marks=needs_deepspeed),
+    ],
+)
+def test_divided_weights_train_validate_stop_and_go_on(tmp_path, name, options, sharding):
+    launcher = [*two_processes(name), "--num_processes", "2", *options]
     settings = ["training.max_steps=8", "training.save_steps=4", "training.eval_steps=4"]
     process = start(tmp_path, "first", launcher, train_line(tmp_path, *settings))
     assert process.wait(300) == 0, (tmp_path / "first.err").read_text()
     run = only_run(tmp_path)
     assert (tmp_path / "first.out").read_text() == f"{run / 'best'}\n"
-    assert runs.load(run).record["device"]["sharding"] == "fsdp"
+    assert runs.load(run).record["device"]["sharding"] == sharding
     opened = AutoModelForSeq2SeqLM.from_pretrained(run / "best")
     assert "FSDP" not in json.loads((run / "best" / "config.json").read_text())["architectures"][0]
     weights = load_file(runs.checkpoint_folder(run / "checkpoints", 8) / "model.safetensors")
     assert {*weights} <= {*opened.state_dict()}
+    assert not [path for path in (run / "best").rglob("*") if path.suffix in (".bin", ".pt", ".pth", ".pkl")]
 
     # As if it had been stopped after the first checkpoint.
     shutil.rmtree(runs.checkpoint_folder(run / "checkpoints", 8))

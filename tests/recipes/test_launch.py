@@ -109,7 +109,9 @@ def test_deepspeed_has_its_stage(stage):
 
 def environment_of(cache: Path) -> dict[str, str]:
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return os.environ | {"HF_DATASETS_CACHE": str(cache), "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+    # Else DeepSpeed prints in the launcher that it found no GPU.
+    quiet = {"DS_ACCELERATOR": "cpu"}
+    return os.environ | quiet | {"HF_DATASETS_CACHE": str(cache), "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
 
 
 def train_line(folder: Path, *settings: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -160,7 +161,11 @@ class SavedModel:
         """What tells this model from another: its commit on the Hub, or the hash of the folder."""
         if not artifacts.may_be_hub_id(self.path):
             return {"path": self.path, "hash": fingerprint(artifacts.hash_model(self.path))}
-        return {"path": self.path, "revision": hub.revision(self.path) if self.revision is None else self.revision}
+        return {"path": self.path, "revision": hub.revision(self.path, self.revision) or self.revision}
+
+    def pinned(self) -> SavedModel:
+        """The model at the commit that was just read, whatever is pushed from now on."""
+        return dataclasses.replace(self, revision=self.record().get("revision"))
 
     def _found(self) -> dict[str, Any]:
         return hub.look_up(self.path) if artifacts.may_be_hub_id(self.path) else {}

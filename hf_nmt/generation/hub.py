@@ -80,19 +80,23 @@ def adapter_folder(model: str) -> Path | None:
     return Path(huggingface_hub.snapshot_download(model, allow_patterns=_OF_AN_ADAPTER, **options))
 
 
-def revision(model: str) -> str | None:
-    """The commit of a model of the Hub that was just loaded; None for a folder."""
-    # Transformers loads what the cache notes as the newest, and keeps no commit in the model.
-    folder = _downloaded(model) if may_be_hub_id(model) else None
+def revision(model: str, name: str | None = None) -> str | None:
+    """The commit of a model of the Hub that was just loaded; None for a folder.
+
+    Args:
+        name: branch, tag or commit that was asked for; None for the newest.
+    """
+    # Transformers loads what the cache notes for the name, and keeps no commit in the model.
+    folder = _downloaded(model, name) if may_be_hub_id(model) else None
     return None if folder is None else folder.name
 
 
-def _downloaded(model: str) -> Path | None:
-    """The folder of the newest revision of a model or adapter in the cache; None where it was never downloaded."""
+def _downloaded(model: str, revision: str | None = None) -> Path | None:
+    """The folder of a revision of a model or adapter in the cache; None where it was never downloaded."""
     import huggingface_hub
 
     for name in ("config.json", _ADAPTER_CONFIG):
-        if isinstance(config := huggingface_hub.try_to_load_from_cache(model, name), str):
+        if isinstance(config := huggingface_hub.try_to_load_from_cache(model, name, revision=revision), str):
             return Path(config).parent
     return None
 

@@ -109,7 +109,8 @@ def open_pretrained(
         saved = SavedModel(str(checkpoint))
         return Pretrained(saved, saved.config(), SavedModel(str(run.tokenizer)).tokenizer())
     try:
-        saved = SavedModel.find(model.pretrained, model.revision)
+        started = None if run is None else run.record.get("pretrained", {}).get("revision")
+        saved = SavedModel.find(model.pretrained, started or model.revision)
         if model.revision is not None and saved.revision is None:
             raise NmtError(f"{saved.path} is a folder, which has no revisions. Leave model.revision out.")
     except NmtError as error:
@@ -117,7 +118,9 @@ def open_pretrained(
     if run is not None and run.writer and (changed := differences(run.record.get("pretrained", {}), saved.record())):
         what, before, now = changed[0]
         raise ConfigError(f"resume: the {what} of model.pretrained was {before} when the run was started, not {now}.")
-    config, tokenizer = saved.config(), saved.tokenizer()
+    config = saved.config()
+    saved = saved.pinned()
+    tokenizer = saved.tokenizer()
     findings = _set_rates(config, model)
     findings += _lengths_findings(config, settings)
     if model.adapter is not None:

@@ -141,3 +141,38 @@ def test_a_null_of_a_parquet_file_is_an_empty_side(tmp_path):
     pa.parquet.write_table(table, tmp_path / "c.parquet")
     with pytest.raises(DataError, match=r"c\.parquet: 1 pair has an empty side \(row 2\)"):
         list(stream_from(path=str(tmp_path / "c.parquet")))
+
+
+def code_rows(codes):
+    return [{"source": f"s{n}", "target": f"t{n}", "target_language": code} for n, code in enumerate(codes)]
+
+
+@pytest.mark.parametrize(("name", "place"), [("c.jsonl.gz", "line 6"), ("c.parquet", "row 6"), ("c.tsv", "line 7")])
+def test_rows_in_other_languages_are_refused_where_they_stand(tmp_path, name, place):
+    rows, path = code_rows(["en", "nl", "en", "nl", "en", "xx", "yy"]), tmp_path / name
+    if name == "c.parquet":
+        pa.parquet.write_table(pa.Table.from_pylist(rows), path)
+    elif name == "c.tsv":
+        write(path, lines(map("\t".join, [rows[0], *(row.values() for row in rows)])))
+    else:
+        write(path, lines(map(json.dumps, rows)))
+    stream = stream_from(path=str(path))
+    assert len(list(stream)) == 7
+    asked = []
+
+    def problem_of(source, target):
+        asked.append((source, target))
+        return f"no {target}" if target == "xx" else ""
+
+    stream.check_languages(problem_of)
+    with pytest.raises(DataError, match=rf"{re.escape(name)}, {place}: no xx$"):
+        list(stream)
+    assert asked == [(None, "en"), (None, "nl"), (None, "xx")]
+
+
+def test_a_language_that_is_no_text_is_told(tmp_path):
+    path = write(tmp_path / "c.jsonl", lines(map(json.dumps, code_rows(["en", ["en"]]))))
+    stream = stream_from(path=path)
+    stream.check_languages(lambda source, target: "")
+    with pytest.raises(DataError, match=r"c\.jsonl, line 2: target_language must be text, here it is \['en'\]"):
+        list(stream)

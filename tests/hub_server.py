@@ -312,6 +312,10 @@ class _Handler(BaseHTTPRequestHandler):
             return self.answer(404, {}, X_Error_Code="EntryNotFound", X_Repo_Commit=at[0])
         data = at[2][name]
         etag = f'"{hashlib.sha256(data).hexdigest()}"'
+        if part := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or ""):
+            first, last = int(part[1]), min(int(part[2] or len(data)), len(data) - 1)
+            found = f"bytes {first}-{last}/{len(data)}"
+            return self.answer(206, raw=data[first : last + 1], X_Repo_Commit=at[0], ETag=etag, Content_Range=found)
         return self.answer(200, raw=data, X_Repo_Commit=at[0], ETag=etag, Accept_Ranges="bytes")
 
 
@@ -331,6 +335,10 @@ _ROUTES = [
     (f"/api/models/{_NAME}/revision/([^/]+)", _Handler.info),
     (f"/api/models/{_NAME}", _Handler.info),
     (f"/{_NAME}/resolve/([^/]+)/(.+)", _Handler.resolve),
+    (f"/api/datasets/{_NAME}", _Handler.info),
+    (f"/api/datasets/{_NAME}/revision/([^/]+)", _Handler.info),
+    (f"/api/datasets/{_NAME}/tree/([^/]+)(/.*)?", _Handler.tree),
+    (f"/datasets/{_NAME}/resolve/([^/]+)/(.+)", _Handler.resolve),
 ]
 
 

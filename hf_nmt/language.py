@@ -24,25 +24,12 @@ import pydantic
 
 from hf_nmt.config_keys import nearest
 from hf_nmt.errors import ConfigError, need
+from hf_nmt.models.language_codes_nmt import two_letters
 
-# ISO 639-3 of NLLB and its like -> the codes of the detector, for languages where the first two letters do not do.
-_THREE_LETTERS = {
-    "afr": "af", "amh": "am", "arb": "ar", "ara": "ar", "asm": "as", "azj": "az", "aze": "az", "bel": "be",
-    "bul": "bg", "ben": "bn", "bos": "bs", "cat": "ca", "ces": "cs", "cze": "cs", "cym": "cy", "wel": "cy",
-    "dan": "da", "deu": "de", "ger": "de", "ell": "el", "gre": "el", "eng": "en", "epo": "eo", "spa": "es",
-    "est": "et", "ekk": "et", "eus": "eu", "pes": "fa", "fas": "fa", "fin": "fi", "fra": "fr", "fre": "fr",
-    "gle": "ga", "gla": "gd", "glg": "gl", "guj": "gu", "hau": "ha", "heb": "he", "hin": "hi", "hrv": "hr",
-    "hat": "ht", "hun": "hu", "hye": "hy", "ind": "id", "ibo": "ig", "isl": "is", "ita": "it", "jpn": "ja",
-    "jav": "jv", "kat": "ka", "kaz": "kk", "khm": "km", "kan": "kn", "kor": "ko", "kmr": "ku", "kir": "ky",
-    "lug": "lg", "lin": "ln", "lao": "lo", "lit": "lt", "lvs": "lv", "lav": "lv", "plt": "mg", "mlg": "mg",
-    "mkd": "mk", "mal": "ml", "khk": "mn", "mon": "mn", "mar": "mr", "zsm": "ms", "msa": "ms", "mlt": "mt",
-    "mya": "my", "npi": "ne", "nep": "ne", "nld": "nl", "dut": "nl", "nob": "no", "nor": "no", "nb": "no",
-    "nno": "nn", "oci": "oc", "ory": "or", "ori": "or", "pan": "pa", "pol": "pl", "pbt": "ps", "pus": "ps",
-    "por": "pt", "ron": "ro", "rum": "ro", "rus": "ru", "kin": "rw", "sin": "si", "slk": "sk", "slv": "sl",
-    "sna": "sn", "som": "so", "als": "sq", "sqi": "sq", "srp": "sr", "swe": "sv", "swh": "sw", "swa": "sw",
-    "tam": "ta", "tel": "te", "tgk": "tg", "tha": "th", "tuk": "tk", "tgl": "tl", "fil": "tl", "tur": "tr",
-    "tat": "tt", "uig": "ug", "ukr": "uk", "urd": "ur", "uzn": "uz", "uzb": "uz", "vie": "vi", "xho": "xh",
-    "ydd": "yi", "yor": "yo", "zho": "zh", "chi": "zh", "cmn": "zh", "zul": "zu",
+# What the detector calls otherwise; and languages of another script than that of the macrolanguage that it knows.
+_OWN_NAMES = {
+    "nb": "no", "nob": "no", "ki": "kik", "kik": "kik", "gn": "gug", "grn": "gug", "gug": "gug", "fuv": "fuv",
+    "azb": "azb", "ckb": "ckb",
 }  # fmt: skip
 _NO_LANGUAGE = "zxx"  # the detector's class of texts that are none
 # Language, then script, region and variants where they are given; `_` stands for `-` in many toolkits.
@@ -156,8 +143,8 @@ def doubt_about(code: str) -> str:
 
 def primary(code: str) -> str:
     """The detector's own code of a language: `deu_Latn` -> `de`."""
-    language = re.split("[-_]", code.strip().lower())[0]
-    return _THREE_LETTERS.get(language, language)
+    language = re.split("[-_]", code.lower().strip("_ "))[0]
+    return _OWN_NAMES.get(language) or two_letters(language)
 
 
 @functools.cache

@@ -5,28 +5,34 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-# ISO 639-1 and ISO 639-3; behind them the individual languages (639-3) that are usually meant where the first is a
-# macrolanguage. Dialects that have to be named, such as those of Arabic, are not among them.
+# ISO 639-1 and ISO 639-3, and the bibliographic code of ISO 639-2 where it is another one (deu, ger); behind them the
+# individual languages (639-3) that are usually meant where the first is a macrolanguage. Dialects that have to be
+# named, such as those of Arabic, are not among them.
 _ISO_639 = """
 aa aar|ab abk|ae ave|af afr|ak aka twi|am amh|an arg|ar ara arb|as asm|av ava|ay aym ayr|az aze azj azb|ba bak|be bel
-bg bul|bi bis|bm bam|bn ben|bo bod|br bre|bs bos|ca cat|ce che|ch cha|co cos|cr cre|cs ces|cu chu|cv chv|cy cym|da dan
-de deu|dv div|dz dzo|ee ewe|el ell|en eng|eo epo|es spa|et est ekk|eu eus|fa fas pes|ff ful fuv|fi fin|fj fij|fo fao
-fr fra|fy fry|ga gle|gd gla|gl glg|gn grn gug|gu guj|gv glv|ha hau|he heb|hi hin|ho hmo|hr hrv|ht hat|hu hun|hy hye
-hz her|ia ina|id ind|ie ile|ig ibo|ii iii|ik ipk|io ido|is isl|it ita|iu iku|ja jpn|jv jav|ka kat|kg kon|ki kik|kj kua
-kk kaz|kl kal|km khm|kn kan|ko kor|kr kau knc|ks kas|ku kur kmr ckb|kv kom|kw cor|ky kir|la lat|lb ltz|lg lug|li lim
-ln lin|lo lao|lt lit|lu lub|lv lav lvs|mg mlg plt|mh mah|mi mri|mk mkd|ml mal|mn mon khk|mr mar|ms msa zsm|mt mlt
-my mya|na nau|nb nob|nd nde|ne nep npi|ng ndo|nl nld|nn nno|no nor nob nno|nr nbl|nv nav|ny nya|oc oci|oj oji
-om orm gaz|or ori ory|os oss|pa pan|pi pli|pl pol|ps pus pbt|pt por|qu que quy|rm roh|rn run|ro ron|ru rus|rw kin
-sa san|sc srd|sd snd|se sme|sg sag|si sin|sk slk|sl slv|sm smo|sn sna|so som|sq sqi als|sr srp|ss ssw|st sot|su sun
-sv swe|sw swa swh|ta tam|te tel|tg tgk|th tha|ti tir|tk tuk|tl tgl fil|tn tsn|to ton|tr tur|ts tso|tt tat|tw twi
-ty tah|ug uig|uk ukr|ur urd|uz uzb uzn|ve ven|vi vie|vo vol|wa wln|wo wol|xh xho|yi yid ydd|yo yor|za zha
-zh zho cmn|zu zul
+bg bul|bi bis|bm bam|bn ben|bo bod tib|br bre|bs bos|ca cat|ce che|ch cha|co cos|cr cre|cs ces cze|cu chu|cv chv
+cy cym wel|da dan|de deu ger|dv div|dz dzo|ee ewe|el ell gre|en eng|eo epo|es spa|et est ekk|eu eus baq|fa fas per pes
+ff ful fuv|fi fin|fj fij|fo fao|fr fra fre|fy fry|ga gle|gd gla|gl glg|gn grn gug|gu guj|gv glv|ha hau|he heb|hi hin
+ho hmo|hr hrv|ht hat|hu hun|hy hye arm|hz her|ia ina|id ind|ie ile|ig ibo|ii iii|ik ipk|io ido|is isl ice|it ita
+iu iku|ja jpn|jv jav|ka kat geo|kg kon|ki kik|kj kua|kk kaz|kl kal|km khm|kn kan|ko kor|kr kau knc|ks kas
+ku kur kmr ckb|kv kom|kw cor|ky kir|la lat|lb ltz|lg lug|li lim|ln lin|lo lao|lt lit|lu lub|lv lav lvs|mg mlg plt
+mh mah|mi mri mao|mk mkd mac|ml mal|mn mon khk|mr mar|ms msa may zsm|mt mlt|my mya bur|na nau|nb nob|nd nde|ne nep npi
+ng ndo|nl nld dut|nn nno|no nor nob nno|nr nbl|nv nav|ny nya|oc oci|oj oji|om orm gaz|or ori ory|os oss|pa pan|pi pli
+pl pol|ps pus pbt|pt por|qu que quy|rm roh|rn run|ro ron rum|ru rus|rw kin|sa san|sc srd|sd snd|se sme|sg sag|si sin
+sk slk slo|sl slv|sm smo|sn sna|so som|sq sqi alb als|sr srp|ss ssw|st sot|su sun|sv swe|sw swa swh|ta tam|te tel
+tg tgk|th tha|ti tir|tk tuk|tl tgl fil|tn tsn|to ton|tr tur|ts tso|tt tat|tw twi|ty tah|ug uig|uk ukr|ur urd
+uz uzb uzn|ve ven|vi vie|vo vol|wa wln|wo wol|xh xho|yi yid ydd|yo yor|za zha|zh zho chi cmn|zu zul
 """
 _SAME: dict[str, set[str]] = {}
-for _codes in re.split(r"[|\n]", _ISO_639.strip()):
-    _short, *_long = _codes.split()
+_TWO_LETTERS: dict[str, str] = {}
+_ENTRIES = [entry.split() for entry in re.split(r"[|\n]", _ISO_639.strip())]
+for _short, *_long in _ENTRIES:
+    _TWO_LETTERS[_long[0]] = _short
     for _code in (_short, *_long):
         _SAME.setdefault(_code, set()).update((_short, *_long) if _code == _short else (_code, _short, _long[0]))
+for _short, *_long in _ENTRIES:  # what is a language of its own, such as nno, is that first
+    for _code in _long:
+        _TWO_LETTERS.setdefault(_code, _short)
 
 # Regions that stand for a script, as Chinese is written in two.
 _SCRIPTS = {"cn": "hans", "sg": "hans", "tw": "hant", "hk": "hant", "mo": "hant"}
@@ -47,6 +53,12 @@ def same_language(wanted: str, known: Sequence[str]) -> list[str]:
         if other in same and all(others.get(kind, mark) == mark for kind, mark in marks.items()):
             found.append(code)
     return found
+
+
+def two_letters(code: str) -> str:
+    """The language of a code by its ISO 639-1 code, where it has one: `deu_Latn` -> `de`, `ger` -> `de`."""
+    language = _parts(code.strip())[0]
+    return _TWO_LETTERS.get(language, language)
 
 
 def is_known(code: str) -> bool:

@@ -121,7 +121,7 @@ def open_pretrained(
     config = saved.config()
     saved = saved.pinned()
     tokenizer = saved.tokenizer()
-    findings = _set_rates(config, model)
+    findings = [*_set_rates(config, model), *_layout_findings(tokenizer)]
     findings += _lengths_findings(config, settings)
     if model.adapter is not None:
         findings += adapter_findings(config, model.adapter, model.quantization)
@@ -169,6 +169,17 @@ def _lengths_findings(config: PreTrainedConfig, settings: TrainingRecipe) -> lis
         "through. Lower it."
         for name in names
         if limit is not None and getattr(settings.batching, name) > limit
+    ]
+
+
+def _layout_findings(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    if not getattr(tokenizer, "legacy_behaviour", False):
+        return []
+    return [
+        "model.pretrained: its tokenizer (legacy_behaviour=true) puts the code of the language behind the text, in "
+        "translations too, where the model would learn to write it last and is told it first. It translates as it is; "
+        "to train it, set legacy_behaviour to false in its tokenizer_config.json; where codes stood behind the sources "
+        "before, the model learns their new place with the rest."
     ]
 
 

@@ -130,3 +130,20 @@ def test_a_model_of_several_targets_of_the_run_is_left_to_be_told(name, train_fa
     model, tokenizer = AutoModelForSeq2SeqLM.from_pretrained(run / "best"), AutoTokenizer.from_pretrained(run / "best")
     assert model.generation_config.forced_bos_token_id is None and tokenizer.tgt_lang is None
     assert model.generation_config.decoder_start_token_id == (None if name == "mbart" else 2)
+
+
+def test_codes_behind_the_text_are_refused_in_training_and_taken_in_translation(train, tmp_path):
+    folder = families.make("nllb", tmp_path / "model")
+    tokenizer = AutoTokenizer.from_pretrained(folder, legacy_behaviour=True, src_lang="eng_Latn", tgt_lang="deu_Latn")
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(ConfigError, match=r"model.pretrained: its tokenizer \(legacy_behaviour=true\) puts the code"):
+        train("nllb")
+    sources, _ = families.pairs(3, seed=10)
+    decoding = DecodingSettings(num_beams=1, max_target_length=9, split_sentences=False)
+    found = [one[0].tokens for one in load_translator(folder, "cpu").translate(sources, decoding)]
+    model, code = AutoModelForSeq2SeqLM.from_pretrained(folder), tokenizer.convert_tokens_to_ids("deu_Latn")
+    for source, tokens in zip(sources, found, strict=True):
+        inputs = tokenizer(source, return_tensors="pt")
+        assert tokenizer.convert_ids_to_tokens(inputs["input_ids"][0])[-2:] == ["</s>", "eng_Latn"]
+        ids = model.generate(**inputs, forced_bos_token_id=code, num_beams=1, max_new_tokens=9)[0].tolist()
+        assert ids[1] == code and tokenizer.convert_ids_to_tokens(ids[2 : 2 + len(tokens)]) == [*tokens]

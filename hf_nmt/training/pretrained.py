@@ -178,7 +178,7 @@ def _layout_findings(tokenizer: PreTrainedTokenizerBase) -> list[str]:
     return [
         "model.pretrained: its tokenizer (legacy_behaviour=true) puts the code of the language behind the text, in "
         "translations too, where the model would learn to write it last and is told it first. It translates as it is; "
-        "to train it, set legacy_behaviour to false in its tokenizer_config.json; where codes stood behind the sources "
+        "to train it, set legacy_behaviour to false in its tokenizer_config.json. Where codes stood behind the source "
         "before, the model learns their new place with the rest."
     ]
 

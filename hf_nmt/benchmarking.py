@@ -53,9 +53,15 @@ def run_facts(run: Path) -> dict[str, Any]:
         "trained_with": {name: record["environment"].get(name) for name in ("commit", "python", "packages")},
         "summary": summary,
         "curves": {
-            name: [[entry["step"], entry["value"]] for entry in metrics if entry["name"] == name] for name in _CURVES
+            name: [[entry["step"], entry["value"]] for entry in metrics if entry["name"] == name]
+            for name in dict.fromkeys([*_CURVES, *filter(_is_of_a_pair, (entry["name"] for entry in metrics))])
         },
     }
+
+
+def _is_of_a_pair(name: str) -> bool:
+    """Whether a curve is that of one language pair, such as `eval_bleu_de-en`."""
+    return name.startswith("eval_bleu_")
 
 
 def measured_here() -> dict[str, Any]:

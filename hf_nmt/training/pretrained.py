@@ -122,6 +122,11 @@ def open_pretrained(
     saved = saved.pinned()
     tokenizer = saved.tokenizer()
     findings = [*_set_rates(config, model), *_layout_findings(tokenizer)]
+    if getattr(config, "quantization_config", None) is not None:
+        findings.append(
+            "model.pretrained: its weights were saved quantized, and a run ends with full ones. Give the model it was "
+            "made from; model.quantization packs that while an adapter is trained."
+        )
     findings += _lengths_findings(config, settings)
     if model.adapter is not None:
         findings += adapter_findings(config, model.adapter, model.quantization)

@@ -181,6 +181,25 @@ def pretokenize_references(
     return [pretokenize(row, settings, target_language, side="references") for row in references]
 
 
+# sacreBLEU adds up what the segments contribute, and offers no public way to these numbers, of which resamples and the
+# scores of single segments are made. These three are all that reaches into it.
+
+
+def contributions(metric: SacreMetric, texts: Sequence[str], streams: Any) -> list[list[Any]]:
+    """What each segment contributes, (segments, k); `streams` are references by `transpose_references`."""
+    return metric._extract_corpus_statistics(texts, streams)
+
+
+def _score_of(metric: SacreMetric, rows: Sequence[Sequence[float]]) -> SacreScore:
+    """The score of some segments together."""
+    return metric._aggregate_and_compute(rows)
+
+
+def _score_of_sum(metric: SacreMetric, total: Any) -> SacreScore:
+    """The score of segments whose contributions are added already, (k,)."""
+    return metric._compute_score_from_stats(total)
+
+
 def resample_scores(
     metric: SacreMetric, statistics: Sequence[Sequence[float]], samples: int, seed: int
 ) -> list[float]:
@@ -199,8 +218,7 @@ def resample_scores(
     table = numpy.array(statistics, dtype="float32")
     num_segments = len(table)
     resampled = (
-        metric._compute_score_from_stats(table[generator.choice(num_segments, size=num_segments)].sum(0))
-        for _ in range(samples)
+        _score_of_sum(metric, table[generator.choice(num_segments, size=num_segments)].sum(0)) for _ in range(samples)
     )
     return sorted(value for score in resampled if (value := value_of(score)) is not None)
 
@@ -221,7 +239,7 @@ def segment_scores(metric: SacreMetric, statistics: Sequence[Sequence[float]]) -
     single = copy.copy(metric)
     if isinstance(single, BLEU):
         single.effective_order = True
-    return [value_of(single._aggregate_and_compute([row])) for row in statistics]
+    return [value_of(_score_of(single, [row])) for row in statistics]
 
 
 def score_corpus(
@@ -257,8 +275,8 @@ def score_corpus(
     for item in prepared:
         streams = transpose_references([item.prepare(row) for row in references])
         texts = written if item.name == "off_target" else predictions
-        statistics: list[list[Any]] = item.metric._extract_corpus_statistics(item.prepare(texts), streams)
-        result = item.metric._aggregate_and_compute(statistics)
+        statistics = contributions(item.metric, item.prepare(texts), streams)
+        result = _score_of(item.metric, statistics)
         logger.debug("%s", result)  # with BLEU's precisions and length ratio
         bounds = None
         if settings.num_bootstrap_samples:

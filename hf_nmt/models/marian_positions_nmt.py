@@ -42,6 +42,7 @@ def keep_positions(model: PreTrainedModel) -> bool:
         for table in tables:
             table.weight.copy_(position_table(*table.weight.shape))
     positions = {"model.encoder.embed_positions.weight", "model.decoder.embed_positions.weight"}
+    # What `save_pretrained` of Transformers leaves out: it reads no other list.
     model._keys_to_ignore_on_save = [name for name in model._keys_to_ignore_on_save or () if name not in positions]
     return True
 

@@ -62,7 +62,7 @@ def _check_model(model: PreTrainedModel, folder: Path) -> None:
                 raise _different(folder, f"the weight {name} came back different")
     # Of weights that share their memory one is saved.
     saved = {weights[name].data_ptr() for name in names}
-    unsaved = {*weights} - names - {*(model._keys_to_ignore_on_save or ())}
+    unsaved = {*weights} - names - made_anew(model)
     if lost := sorted(name for name in unsaved if weights[name].data_ptr() not in saved):
         raise _different(folder, f"the weight {lost[0]} is missing")
     kind = type(model.config)
@@ -71,6 +71,12 @@ def _check_model(model: PreTrainedModel, folder: Path) -> None:
     for name, ours, theirs in differences(before.to_dict(), after.to_dict()):
         if name not in _OF_THE_FILE:
             raise _different(folder, f"{name} of its configuration is {theirs} instead of {ours}")
+
+
+def made_anew(model: PreTrainedModel) -> set[str]:
+    """Names of weights that are saved in no file, as the class of the model computes them again on loading."""
+    # Transformers tells them in this attribute alone, which its own `save_pretrained` reads.
+    return {*(model._keys_to_ignore_on_save or ())}
 
 
 def _same_bits(ours: torch.Tensor, theirs: torch.Tensor) -> bool:

@@ -38,7 +38,7 @@ from hf_nmt.runs import Run
 from hf_nmt.training import checkpoints
 from hf_nmt.training.adapters import load_checkpoint
 from hf_nmt.training.callbacks import EarlyStopping, ProgressBar, RunRecorder, Stopwatch, check_finite
-from hf_nmt.training.saved import check_checkpoint
+from hf_nmt.training.saved import check_checkpoint, made_anew
 from hf_nmt.training.settings import TrainingSettings
 from hf_nmt.training.sharding import OPTIMIZER, SCHEDULER, ShardingTrainer
 from hf_nmt.training.validation import Validation, ValidationResult, search_text
@@ -362,7 +362,7 @@ class TranslationTrainer(ShardingTrainer):
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
         """Tied weights are saved once, and some are made anew; any other difference is an error."""
-        expected = {*(self.model.all_tied_weights_keys or ()), *(self.model._keys_to_ignore_on_save or ())}
+        expected = {*(self.model.all_tied_weights_keys or ()), *made_anew(self.model)}
         missing = [name for name in load_result.missing_keys if name not in expected]
         if missing or load_result.unexpected_keys:
             raise NmtError(

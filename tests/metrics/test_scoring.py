@@ -15,7 +15,7 @@ from sacrebleu.significance import _bootstrap_resample
 
 from hf_nmt.errors import DataError
 from hf_nmt.metrics import BleuSettings, ChrfSettings, MetricSettings, TerSettings, compute_scores, score_corpus
-from hf_nmt.metrics.scoring import interval, resample_scores, transpose_references
+from hf_nmt.metrics.scoring import contributions, interval, resample_scores, transpose_references
 
 NO_INTERVAL = {"num_bootstrap_samples": 0}
 
@@ -131,7 +131,7 @@ def test_segment_scores_equal_sentence_scores(good, references):
 def test_bootstrap_equals_sacrebleu_and_is_deterministic(good, references, monkeypatch):
     monkeypatch.setenv("SACREBLEU_SEED", "99")
     for metric in (BLEU(), CHRF(), TER()):
-        statistics = metric._extract_corpus_statistics(good, transpose_references(references))
+        statistics = contributions(metric, good, transpose_references(references))
         _, expected = _bootstrap_resample(statistics, metric, 120)
         assert resample_scores(metric, statistics, 120, 99) == sorted(result.score for result in expected)
     settings = MetricSettings(num_bootstrap_samples=120, seed=99)

@@ -284,6 +284,19 @@ def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
 # Problems that "allowed: integer >= 1" explains in full.
 _SAID_BY_TYPE = ("_type", "_parsing", "_than", "_equal", "multiple_of", "literal_error", "enum", "int_from_float")
 
+
+def findings_of(error: pydantic.ValidationError, section: str = "") -> list[str]:
+    """What pydantic found in values that were given from Python or a record, a sentence each.
+
+    Args:
+        section: dotted path of the settings; "" takes the name of their class.
+    """
+    places: dict[str, list[Any]] = {}
+    for problem in error.errors(include_url=False):
+        places.setdefault(".".join([section or error.title, *map(str, problem["loc"])]), []).append(problem)
+    return [finding for path, problems in places.items() for finding in _refusal(path, problems, None)]
+
+
 _OPENS_WITH_KEY = re.compile(r"[a-z_]\w*(\[\d+\])?(\.[\w-]+(\[\d+\])?)*: ")
 
 

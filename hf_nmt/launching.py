@@ -17,7 +17,10 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
-from hf_nmt.errors import NmtError, why_not_written
+import pydantic
+
+from hf_nmt.config_keys import findings_of
+from hf_nmt.errors import ConfigError, NmtError, why_not_written
 
 # Seconds until an error is told, (ours, any other), by the first process of a machine and by the others. Where the
 # first meets an error that is not ours, it may be that another process has gone: that one has been telling why.
@@ -45,7 +48,8 @@ def interrupts_told() -> Iterator[None]:
 def launch(main: Callable[[list[str]], int | None]) -> NoReturn:
     """Run a recipe and leave with its exit status: 0 done, 1 a gate failed, 2 the user must change something.
 
-    An `NmtError` becomes a message without a stack trace. The log of hf_nmt goes to stderr.
+    An `NmtError`, and settings that pydantic refuses, become a message without a stack trace. The log of
+    hf_nmt goes to stderr.
     """
     _log_to_stderr()
     _hear_signals()
@@ -105,8 +109,10 @@ def _status_of(main: Callable[[list[str]], int | None]) -> int:
         status = main(sys.argv[1:]) or 0
         sys.stdout.flush()
         return status
-    except NmtError as error:
+    except (NmtError, pydantic.ValidationError) as error:
         _leave_to_the_launcher(ours=True)
+        if isinstance(error, pydantic.ValidationError):  # settings that were put together outside `config.load`
+            error = ConfigError(findings_of(error))
         findings = getattr(error, "findings", [str(error)])
         heading = "Error: " if len(findings) == 1 else f"{len(findings)} settings cannot be used:\n  "
         sys.stderr.write(heading + "\n  ".join(findings) + "\n")

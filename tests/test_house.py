@@ -59,7 +59,7 @@ SAME_FLOOR = {
     "config_help": {"errors", "config_keys"},
     "config_keys": {"errors", "config_yaml"},
     "config_yaml": {"errors"},
-    "launching": {"errors"},
+    "launching": {"config_keys", "errors"},
     "artifacts": {"errors"},
     "data": {"language", "reporting"},
     "reporting": {"runs"},

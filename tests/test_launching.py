@@ -70,3 +70,17 @@ def test_a_second_signal_does_not_disturb_what_the_first_began(rank, told, numbe
     time.sleep(0.3)
     process.send_signal(signal.SIGTERM)
     assert process.communicate(timeout=30) == ("tidied up\n", told) and process.returncode == status
+
+
+UNFIT = """    from hf_nmt.generation.decoding import DecodingSettings
+    begin()
+    DecodingSettings(num_beams=2, num_return_sequences=3, top_p=2)
+launch(main)
+"""
+
+
+def test_settings_that_are_refused_wherever_they_are_made_are_told_without_a_stack_trace():
+    process = start(UNFIT)
+    told = process.communicate(timeout=60)[1]
+    assert told.startswith("Error: DecodingSettings.top_p: given 2: Input should be less than or equal to 1")
+    assert "Traceback" not in told and process.returncode == 2

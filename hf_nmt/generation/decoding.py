@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import pydantic
 from pydantic import Field, model_validator
 
 from hf_nmt.artifacts import may_be_hub_id
 from hf_nmt.config import Settings
-from hf_nmt.config_keys import shown
-from hf_nmt.errors import NmtError
+from hf_nmt.config_keys import findings_of, shown
+from hf_nmt.errors import ConfigError, NmtError
 from hf_nmt.generation import hub
 from hf_nmt.models.sources_nmt import BATCH_TOKENS, MAX_LENGTH_EXTRA, MAX_LENGTH_RATIO, NUM_BEAMS
+
+logger = logging.getLogger(__name__)
 
 # Keys of generation_config.json with the same name and meaning here.
 _OF_THE_MODEL = ("num_beams", "length_penalty", "early_stopping", "no_repeat_ngram_size")
@@ -46,7 +50,10 @@ class DecodingSettings(Settings):
         description="Hypotheses kept at each step; 1 is greedy search. Beyond 5 the gain is small, time grows.",
     )
     num_return_sequences: int = Field(
-        1, ge=1, description="Translations per source, best first; at most num_beams unless do_sample is true."
+        1,
+        ge=1,
+        description="Translations per source, best first; at most num_beams, which follows where it is not given, "
+        "unless do_sample is true.",
     )
     length_penalty: float = Field(
         1.0,
@@ -118,9 +125,13 @@ class DecodingSettings(Settings):
             if idle:
                 raise ValueError(f"{', '.join(idle)} would change nothing: set do_sample=true too, or leave it out")
             if self.num_return_sequences > self.num_beams:
-                raise ValueError(
-                    f"num_return_sequences ({self.num_return_sequences}) may not exceed num_beams ({self.num_beams})"
-                )
+                if "num_beams" in self.model_fields_set:
+                    raise ValueError(
+                        f"num_return_sequences ({self.num_return_sequences}) may not exceed num_beams "
+                        f"({self.num_beams}); raise num_beams, or leave it out: it follows"
+                    )
+                self.num_beams = self.num_return_sequences
+                self.model_fields_set.discard("num_beams")  # a model's own may be more
         if self.num_beams == 1 and self.early_stopping is not False:
             raise ValueError("early_stopping would change nothing with num_beams=1: leave it out")
         return self
@@ -152,14 +163,33 @@ def model_decoding(model: Path | str, given: DecodingSettings | None = None) -> 
 
     Args:
         model: its folder, or an id of the Hub.
-        given: what the user asks for.
+        given: what the user asks for. More num_return_sequences than the model's own num_beams raise that.
+
+    Raises:
+        ConfigError: the two do not go together, or the model's own cannot be used.
     """
     own = _own_settings(str(model))
     taken = given.model_dump(include=given.model_fields_set) if given is not None else {}
     settings = {name: own[name] for name in _OF_THE_MODEL if own.get(name) is not None} | taken
     if settings.get("num_beams") == 1 and "early_stopping" not in taken:
         settings.pop("early_stopping", None)  # for the beam search that the model would do
-    return DecodingSettings(**settings)
+    wanted, beams = taken.get("num_return_sequences", 1), own.get("num_beams")
+    if not taken.get("do_sample") and "num_beams" not in taken and isinstance(beams, int) and wanted > beams > 0:
+        logger.info(
+            "decoding.num_beams is %d, as many as num_return_sequences; the model's own are %d.", wanted, beams
+        )
+        settings["num_beams"] = wanted
+    try:
+        return DecodingSettings(**settings)
+    except pydantic.ValidationError as error:
+        theirs = ", ".join(f"{name}={shown(own[name])}" for name in settings if name not in taken)
+        raise ConfigError(
+            [
+                f"{finding} ({theirs} comes from the generation_config.json of {model}; what is given as decoding.KEY "
+                "goes before it.)"
+                for finding in findings_of(error, "decoding")
+            ]
+        ) from error
 
 
 def _own_settings(model: str) -> dict[str, Any]:

@@ -220,7 +220,7 @@ ARGUMENTS: dict[str, str | Converted | NoCounterpart] = {
         lambda value, given: {} if given.get("warmup_steps") or not value else {"training.warmup_steps": value},
         "below 1 it is a share of all steps",
     ),
-    "no_cuda": "training.use_cpu",
+    "no_cuda": _where_true({"training.use_cpu": True}),
     "adafactor": _where_true({"training.optim": "adafactor"}, "dropped in Transformers 5"),
     "optim": _is("training.optim", lambda name: "adamw_torch" if name == "adamw_hf" else name),
     "metric_for_best_model": _is("training.metric_for_best_model", lambda name: str(name).removeprefix("eval_")),
@@ -274,7 +274,8 @@ def map_arguments(given: Given) -> list[Mapped]:
     """Our settings for arguments of the script; those that are not given and make a different training come last.
 
     Raises:
-        ConfigError: names that the script does not have, with the nearest that it has.
+        ConfigError: names that the script does not have, with the nearest that it has; two arguments that give one
+            setting different values.
     """
     known = known_arguments()
     if findings := [_unknown(name, list(known)) for name in given if name not in known]:
@@ -295,7 +296,23 @@ def map_arguments(given: Given) -> list[Mapped]:
             entry = known[name]
             settings = entry.convert(value, given) if isinstance(entry, Converted) else {str(entry): value}
             mapped.append(Mapped(f"{name} (not given)", settings, f"{_text(value)} is the script's own"))
+    if findings := _contradictions(mapped):
+        raise ConfigError(findings)
     return [*mapped, *_fitted(mapped)]
+
+
+def _contradictions(mapped: Sequence[Mapped]) -> list[str]:
+    """Arguments that the script keeps apart, or of which it takes one in silence, with two values for one setting."""
+    asked: dict[str, dict[str, str]] = {}
+    for line in mapped:
+        for key, value in line.settings.items():
+            asked.setdefault(key, {}).setdefault(_text(value), line.argument)
+    return [
+        f"{' and '.join(by_value.values())}: both are {key} here, with the values {' and '.join(by_value)}. Take the "
+        "one out that is not meant."
+        for key, by_value in asked.items()
+        if len(by_value) > 1
+    ]
 
 
 def _converted(entry: Converted, name: str, value: Any, given: Given) -> Mapping[str, Any]:

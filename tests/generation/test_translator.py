@@ -411,8 +411,9 @@ def test_sampling_leaves_the_random_state_of_others_alone(unsure_system):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"num_return_sequences": 6}, r"num_return_sequences \(6\) may not exceed num_beams \(5\)"),
+        ({"num_return_sequences": 6, "num_beams": 5}, r"num_return_sequences \(6\) may not exceed num_beams \(5\)"),
         ({"temperature": 0.5, "top_k": 3}, "temperature, top_k would change nothing: set do_sample=true too"),
+        ({"num_return_sequences": 2, "num_beams": 1}, "raise num_beams, or leave it out: it follows"),
         ({"num_beams": 1, "early_stopping": True}, "early_stopping would change nothing with num_beams=1"),
     ],
 )
@@ -439,6 +440,46 @@ def test_a_models_own_settings_hold_where_nothing_is_given(tmp_path, monkeypatch
     monkeypatch.setattr(hub, "look_up", lambda model: {})
     assert model_decoding("owner/model") == DecodingSettings(num_beams=6, length_penalty=0.6)
     assert asked == ["owner/model"]
+
+
+def test_beams_follow_the_number_of_translations_where_they_are_not_given(tmp_path, caplog):
+    (tmp_path / "generation_config.json").write_text('{"num_beams": 2, "early_stopping": true}')
+    with caplog.at_level(logging.INFO, logger="hf_nmt"):
+        chosen = model_decoding(tmp_path, DecodingSettings(num_return_sequences=3))
+    assert chosen == DecodingSettings(num_beams=3, num_return_sequences=3, early_stopping=True)
+    told = "decoding.num_beams is 3, as many as num_return_sequences; the model's own are 2."
+    assert caplog.messages == [told]
+    caplog.clear()
+    assert model_decoding(tmp_path, DecodingSettings(num_return_sequences=2)).num_beams == 2
+    sampled = DecodingSettings(num_return_sequences=7, do_sample=True)
+    assert model_decoding(tmp_path, sampled).num_beams == 2 and not caplog.messages
+    # More than the default: the model's own still hold where they are enough.
+    (tmp_path / "generation_config.json").write_text('{"num_beams": 8}')
+    assert DecodingSettings(num_return_sequences=6).num_beams == 6
+    assert model_decoding(tmp_path, DecodingSettings(num_return_sequences=6)).num_beams == 8
+    assert model_decoding(tmp_path / "missing", DecodingSettings(num_return_sequences=6)).num_beams == 6
+
+
+@pytest.mark.parametrize(
+    ("own", "given", "message"),
+    [
+        (
+            '{"num_beams": 0}',
+            {},
+            "^decoding.num_beams: given 0: .*greater than or equal to 1.* .num_beams=0 comes from ",
+        ),
+        (
+            '{"num_beams": 1}',
+            {"early_stopping": True},
+            "^decoding: early_stopping would change nothing with num_beams=1",
+        ),
+        ('{"length_penalty": "long"}', {}, "^decoding.length_penalty: given 'long': "),
+    ],
+)
+def test_what_does_not_go_with_a_models_own_settings_is_refused_by_key(tmp_path, own, given, message):
+    (tmp_path / "generation_config.json").write_text(own)
+    with pytest.raises(ConfigError, match=message):
+        model_decoding(tmp_path, DecodingSettings(**given))
 
 
 def test_a_wrong_language_is_refused_with_those_there_are(copy_system):

@@ -63,7 +63,7 @@ CASES = {
     "num_beams": (3, {"decoding.num_beams": 3}),
     "ignore_pad_token_for_loss": "never counts",
     "source_prefix": ("translate: ", {"model.source_prefix": "translate: "}, {"model_name_or_path": "t5-small"}),
-    "forced_bos_token": ("de_DE", {"data.target_language": "de_DE"}),
+    "forced_bos_token": ("de_DE", {"data.target_language": "de_DE"}, {"target_lang": "de_DE"}),
     "output_dir": ("elsewhere", {"output_dir": Path("elsewhere")}),
     "run_name": ("mine", {"name": "mine"}),
     "seed": (7, {"seed": 7}),
@@ -319,3 +319,35 @@ def test_a_model_is_trained_from_the_arguments(tmp_path, monkeypatch, capsys):
     kept = record["settings"]
     assert kept["data"]["target_language"] == "ro_RO" and kept["batching"]["batch_tokens"] == 128
     assert kept["training"]["max_steps"] == 2 and kept["training"]["warmup_steps"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            {"target_lang": "en", "forced_bos_token": "fr_XX"},
+            "target_lang=en and forced_bos_token=fr_XX: both are data.target_language here, with "
+            "the values en and fr_XX.",
+        ),
+        (
+            {"train_file": "pairs.json", "dataset_name": "wmt16"},
+            "train_file=pairs.json and dataset_name=wmt16: both are data.train.path here",
+        ),
+        ({"eval_strategy": "steps", "evaluation_strategy": "epoch"}, "both are training.eval_strategy here"),
+    ],
+)
+def test_two_arguments_that_contradict_each_other_are_refused(given, message):
+    with pytest.raises(ConfigError) as error:
+        map_arguments(given)
+    assert message in str(error.value)
+
+
+def test_two_arguments_that_agree_are_taken():
+    settings = settings_of_mapped(
+        {"target_lang": "fr_XX", "forced_bos_token": "fr_XX", "no_cuda": False, "use_cpu": True}
+    )
+    assert settings["data.target_language"] == "fr_XX" and settings["training.use_cpu"] is True
+
+
+def settings_of_mapped(given):
+    return {key: value for line in map_arguments(given) for key, value in line.settings.items()}

@@ -58,7 +58,8 @@ def test_what_the_detector_cannot_do_is_refused():
 
 @needs_detector
 @pytest.mark.parametrize(
-    "code", ["de", "DE", "nds", "pt-BR", "pt_BR", "zh-Hant", "zh-Hant-TW", "es-419", "deu_Latn", "ca-valencia", "xx"]
+    "code",
+    ["de", "DE", "nds", "en_XX", "pt-BR", "pt_BR", "zh-Hant", "zh-Hant-TW", "es-419", "deu_Latn", "ca-valencia", "xx"],
 )
 def test_a_well_formed_code_is_taken(code):
     assert language.problem_of(code) == ""

@@ -29,6 +29,7 @@ from hf_nmt.models.sources_nmt import (
     LongTextError,
     Selection,
     encode_texts,
+    set_languages,
     source_limit,
     target_limit,
 )
@@ -95,8 +96,7 @@ class TorchTranslator:
         self.statistics = Statistics()
         self.on_progress: Callable[[float], None] | None = None
         self._languages = Languages.of(model.config, tokenizer)
-        sides = (name for name in ("tgt_lang", "src_lang") if hasattr(tokenizer, name))
-        self._set_to = {name: getattr(tokenizer, name) for name in sides}
+        self._set_to = getattr(tokenizer, "src_lang", None), getattr(tokenizer, "tgt_lang", None)
         eos = model.generation_config.eos_token_id
         self._ends = tuple(eos) if isinstance(eos, list | tuple) else (eos,)
         if source_language is not None or target_language is not None:
@@ -172,9 +172,8 @@ class TorchTranslator:
 
     def _select(self, source_language: str | None = None, target_language: str | None = None) -> Selection:
         source, target = source_language or self.source_language, target_language or self.target_language
-        for name, code in self._set_to.items():  # what an earlier call has set is not meant where none is named
-            if getattr(self.tokenizer, name) != code:
-                setattr(self.tokenizer, name, code)
+        if hasattr(self.tokenizer, "src_lang"):  # what an earlier call has set is not meant where none is named
+            set_languages(self.tokenizer, *self._set_to)
         try:
             return self._languages.select(source, target)
         except ValueError as error:

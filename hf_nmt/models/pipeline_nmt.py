@@ -5,8 +5,10 @@ Unlike there, long input is split into sentences and put together again, and not
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -127,6 +129,11 @@ class TranslationPipeline(Pipeline):
             if names := TASK_LANGUAGES.fullmatch(self.task or ""):
                 src_lang, tgt_lang = src_lang or names[1], tgt_lang or names[2]
         if src_lang is not None or tgt_lang is not None:
+            if not isinstance(src_lang, str | None) or not isinstance(tgt_lang, str | None):
+                raise TypeError(
+                    f"src_lang and tgt_lang are codes for all texts of a call, and {src_lang!r} and {tgt_lang!r} were "
+                    "given. Call the pipeline once for each language."
+                )
             self._check_languages(src_lang, tgt_lang)
         _check_counts({**generate_kwargs, "max_source_length": max_source_length})
         given = {
@@ -151,10 +158,18 @@ class TranslationPipeline(Pipeline):
 
     def _check_languages(self, src_lang: str | None, tgt_lang: str | None) -> None:
         """Refuse a wrong language when it is named, not when the first text comes."""
+        with self._tokenizer_kept():
+            self._languages.select(src_lang, tgt_lang)
+
+    @contextlib.contextmanager
+    def _tokenizer_kept(self) -> Iterator[None]:
+        """Give the tokenizer back as it was: the languages of a call are not those of the next one."""
         kept = getattr(self.tokenizer, "src_lang", None), getattr(self.tokenizer, "tgt_lang", None)
-        self._languages.select(src_lang, tgt_lang)
-        if hasattr(self.tokenizer, "src_lang"):
-            set_languages(self.tokenizer, *kept)
+        try:
+            yield
+        finally:
+            if hasattr(self.tokenizer, "src_lang"):
+                set_languages(self.tokenizer, *kept)
 
     def preprocess(
         self,
@@ -170,19 +185,20 @@ class TranslationPipeline(Pipeline):
                 f"A text to translate must be a string, not {type(text).__name__}: {str(text)[:80]!r}. For a dataset "
                 'with several columns pass KeyDataset(dataset, "<column>") or dataset["<column>"].'
             )
-        selected = self._languages.select(src_lang, tgt_lang)
         limits = [
             limit for limit in (source_limit(self.model, self.tokenizer), max_source_length) if limit is not None
         ]
-        (encoded,) = encode_texts(
-            [text],
-            self.tokenizer,
-            language=selected.source_language,
-            prefix=selected.prefix or self._prefix,
-            split_sentences=split_sentences,
-            limit=min(limits, default=None),
-            truncate=truncation in (True, "longest_first", "only_first"),
-        )
+        with self._tokenizer_kept():
+            selected = self._languages.select(src_lang, tgt_lang)
+            (encoded,) = encode_texts(
+                [text],
+                self.tokenizer,
+                language=selected.source_language,
+                prefix=selected.prefix or self._prefix,
+                split_sentences=split_sentences,
+                limit=min(limits, default=None),
+                truncate=truncation in (True, "longest_first", "only_first"),
+            )
         if encoded.split.num_cut or encoded.num_truncated:
             done = "truncated" if encoded.num_truncated else "cut into parts"
             logger.warning("A sentence over the limit of %d tokens was %s: %.60r", min(limits), done, text)
@@ -191,7 +207,8 @@ class TranslationPipeline(Pipeline):
     def _forward(self, inputs: dict[str, Any], src_lang: str | None = None, tgt_lang: str | None = None, **given: Any):
         texts = inputs["texts"] if isinstance(inputs["texts"], list) else [inputs["texts"]]
         sources = [sentence for text in texts for sentence in text.sentences]
-        selected = self._languages.select(src_lang, tgt_lang)
+        with self._tokenizer_kept():
+            selected = self._languages.select(src_lang, tgt_lang)
         tokens = {name: getattr(selected, name) for name in ("forced_bos_token_id", "decoder_start_token_id")}
         overrides = {name: token for name, token in tokens.items() if token is not None}
         kwargs = self._prepare_generate_kwargs(given, **overrides)

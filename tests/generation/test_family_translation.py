@@ -114,6 +114,23 @@ def test_the_pipeline_translates_alike(name):
     for target in family.targets or (family.target,):
         texts = [one["translation_text"] for one in pipe(SOURCES, src_lang=family.source, tgt_lang=target, **options)]
         assert texts == translated(name, target, 3)
+    if family.targets:
+        with pytest.raises(TypeError, match="src_lang and tgt_lang are codes for all texts of a call, and None and"):
+            pipe(SOURCES, tgt_lang=list(family.targets))
+
+
+@pytest.mark.parametrize("name", ["nmt_tags", "nllb", "mbart50"])
+def test_the_languages_of_one_call_of_the_pipeline_are_not_those_of_the_next(name):
+    model, tokenizer = families.load(name)
+    family = families.FAMILIES[name]
+    pipe = pipeline("translation", model=model, tokenizer=tokenizer, device="cpu", max_new_tokens=3)
+    tokenizer.src_lang, tokenizer.tgt_lang = family.source, None
+    pipe("balo.", tgt_lang=family.targets[1])
+    with pytest.raises(ValueError, match="This model has several target languages; choose one of"):
+        pipe("balo.")
+    tokenizer.tgt_lang = family.targets[0]
+    pipe("balo.", tgt_lang=family.targets[1])
+    assert tokenizer.tgt_lang == family.targets[0], "what the user has set stays"
 
 
 @pytest.mark.parametrize("name", families.FAMILIES)

@@ -26,12 +26,12 @@ WIDTHS = {
 }
 
 
-def make_m2m100():
+def make_m2m100(layers: int = 1, layerdrop: float = 0.0):
     return M2M100ForConditionalGeneration(
         M2M100Config(
-            **WIDTHS, **SILENT, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, bos_token_id=2,
-            decoder_attention_heads=2, encoder_ffn_dim=32, decoder_ffn_dim=32, max_position_embeddings=32,
-            encoder_layerdrop=0.0, decoder_layerdrop=0.0,
+            **WIDTHS, **SILENT, bos_token_id=2, encoder_layers=layers, decoder_layers=layers,
+            encoder_attention_heads=2, decoder_attention_heads=2, encoder_ffn_dim=32,
+            decoder_ffn_dim=32, max_position_embeddings=32, encoder_layerdrop=layerdrop, decoder_layerdrop=layerdrop,
         )
     )  # fmt: skip
 
@@ -52,6 +52,9 @@ MODELS = {
     "t5": make_t5,
 }
 
+
+# Of which no two trainings are the same.
+LAYERDROP = {"layerdrop": lambda: make_m2m100(layers=2, layerdrop=0.4)}
 
 # What a launcher sets in each process.
 LAUNCHED = {
@@ -80,8 +83,9 @@ def toy_trainer(folder: Path, family: str, kind: str | None, accumulation: int =
     )
     torch.manual_seed(1)
     defaults = {"save_steps": 3, "logging_steps": 1, "learning_rate": 3e-3, "use_cpu": True}
+    model = (MODELS | LAYERDROP)[family]()
     return make_trainer(
-        run, model=MODELS[family](), pairs=pairs, sampler=sampler, gradient_accumulation_steps=accumulation,
+        run, model=model, pairs=pairs, sampler=sampler, gradient_accumulation_steps=accumulation,
         **defaults | settings,
     )  # fmt: skip
 

@@ -17,6 +17,7 @@ from hf_nmt.config import Settings
 from hf_nmt.errors import ConfigError, NmtError, need
 from hf_nmt.generation.adapters import load_adapter_weights, merge_adapter, put_on, read_weights, row_holders
 from hf_nmt.training.checkpoints import quiet_files
+from hf_nmt.training.layerdrop import use_all_layers
 from hf_nmt.training.saved import check_saved, probe_logits
 from hf_nmt.translators import load_model
 
@@ -163,12 +164,7 @@ def add_adapter(
         trainable_token_indices=None if rows is None else _by_matrix(model, rows),
     )
     put_on(model, config, revision)
-    for part in model.modules():
-        if getattr(part, "layerdrop", 0):
-            # A layer left out leaves its adapter without a gradient, which two processes cannot reduce, and of a small
-            # model all may be left out.
-            logger.info("%s: no layers are left out (layerdrop was %s)", type(part).__name__, part.layerdrop)
-            part.layerdrop = 0.0
+    use_all_layers(model)  # of a small model all might be left out, and no adapter would have a gradient
     trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     logger.info(
         "adapter: %s of rank %d on %s; %s of %s weights are trained",

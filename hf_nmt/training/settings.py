@@ -46,7 +46,10 @@ TRAINER_DEFAULTS: dict[str, tuple[Any, str]] = {
     "save_total_limit": (3, "newest checkpoints to keep; the best one and those to be averaged are kept besides"),
     "metric_for_best_model": ("bleu", "of the translations of the validation texts: bleu, chrf or loss"),
     "log_level": ("warning", "our own log tells the rest"),
-    "ddp_find_unused_parameters": (False, "every weight of a translation model is used in every step"),
+    "ddp_find_unused_parameters": (
+        False,
+        "every weight is used in every step; it turns true by itself for models that leave layers out (layerdrop)",
+    ),
 }
 
 # Trackers that are an extra of ours under their own name.

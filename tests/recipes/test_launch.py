@@ -150,11 +150,24 @@ def only_run(folder: Path) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_two_launched_processes_are_stopped_and_go_on(tmp_path, number):
+@pytest.mark.parametrize(
+    ("number", "name", "launched"),
+    [
+        (signal.SIGTERM, "cpu_two_processes", "--multi_gpu"),
+        (signal.SIGINT, "cpu_two_processes", "--multi_gpu"),
+        pytest.param(
+            signal.SIGTERM,
+            "deepspeed_zero3",
+            "--config_file recipes/launch/deepspeed_zero3.yaml",
+            marks=needs_deepspeed,
+        ),
+    ],
+)
+def test_two_launched_processes_are_stopped_and_go_on(tmp_path, number, name, launched):
     """SIGINT reaches all of them, as from a terminal; SIGTERM the launcher, as from a scheduler."""
+    launcher = [*two_processes(name), "--num_processes", "2"]
     line = train_line(tmp_path, "training.max_steps=100000", "training.save_steps=5", "training.eval_strategy=no")
-    process = start(tmp_path, "first", two_processes(), line)
+    process = start(tmp_path, "first", launcher, line)
     deadline = time.monotonic() + 200
     while not list(tmp_path.glob("runs/*/checkpoints/step-*")):
         assert process.poll() is None and time.monotonic() < deadline, (tmp_path / "first.err").read_text()
@@ -166,7 +179,7 @@ def test_two_launched_processes_are_stopped_and_go_on(tmp_path, number):
     run = only_run(tmp_path)
     assert runs.load(run).record["status"] == "interrupted", told
     assert told.count("Interrupted.\n") == 1 and told.count(f"resume={run}") == 1
-    assert "accelerate launch --multi_gpu --num_processes 2" in told
+    assert f"accelerate launch {launched} --num_processes 2" in told
     assert not list((run / "checkpoints").glob(".*"))
 
     record = json.loads((run / "run.json").read_text())
@@ -174,7 +187,7 @@ def test_two_launched_processes_are_stopped_and_go_on(tmp_path, number):
         runs.step_of(runs.list_checkpoints(run / "checkpoints")[-1]) + 5
     )
     (run / "run.json").write_text(json.dumps(record))
-    process = start(tmp_path, "second", two_processes(), ["recipes/train.py", f"resume={run}"])
+    process = start(tmp_path, "second", launcher, ["recipes/train.py", f"resume={run}"])
     assert process.wait(200) == 0, (tmp_path / "second.err").read_text()
     assert f"continuing at step {step - 5}" in (tmp_path / "second.err").read_text()
     assert (tmp_path / "second.out").read_text() == f"{run / 'best'}\n"

@@ -8,7 +8,7 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, Unpack, get_args
 
 from hf_nmt import artifacts
 from hf_nmt.cards import CARD, CardChoices, is_ours, make_card, run_of
@@ -17,6 +17,8 @@ from hf_nmt.translators import model_folder
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo
+
+    from hf_nmt.models.hub_nmt import PushOptions
 
 logger = logging.getLogger(__name__)
 
@@ -189,17 +191,14 @@ def push_to_hub(
     folder: Path | str,
     repo_id: str,
     *,
-    private: bool | None = None,
     token: str | None = None,
     revision: str | None = None,
-    create_pr: bool = False,
-    exist_ok: bool | None = None,
-    commit_message: str | None = None,
     card: CardSource = "auto",
     license: str | None = None,
     base_model: str | None = None,
     num_samples: int = 0,
     scores: Sequence[Path | str] = (),
+    **options: Unpack[PushOptions],
 ) -> CommitInfo:
     """Push a saved model or adapter to the Hub, ready for use: weights, configuration, tokenizer, generation settings,
     code, pipeline and card, in one commit.
@@ -207,19 +206,15 @@ def push_to_hub(
     Args:
         folder: of a saved model, of an adapter, or of a run, whose best model is taken.
         repo_id: `owner/name`, or a name alone for a repository of your own. It is made where there is none.
-        private: visibility of a new repository; None for the default of its owner.
         token: of the Hub; None takes that of `hf auth login` or HF_TOKEN.
         revision: branch, made where there is none; None for main.
-        create_pr: open a pull request in place of a commit to the branch.
-        exist_ok: whether the repository may be there already. None: if it is empty or holds a model of this kind and
-            these languages, which is replaced.
-        commit_message: None for one that says what is pushed.
         card: auto writes one from the records of the run, unless a person has changed it, here or on the Hub; keep
             takes the one that is there; write takes no notice of changes.
         license: of the model, for the card: an id of the Hub's list, such as "cc-by-4.0".
         base_model: id of the model that was trained further; needed for an adapter of a model in a folder.
         num_samples: sample translations of the last validation in the card: sentences of your text, public then.
         scores: folders that recipes/validate.py wrote for this model; their scores go into the card.
+        options: private, create_pr, exist_ok, commit_message; see `hub_nmt.PushOptions`.
 
     Returns:
         The commit, with `oid` and `commit_url`.
@@ -239,9 +234,6 @@ def push_to_hub(
         choices = dataclasses.replace(choices, repo_id=repository.id)
         text = card_text(contents, card, choices, repository.texts.get(CARD))
         files[CARD] = (text or card_without_facts(files, repository.id, base_model)).encode()
-        return push_files(
-            files, repository, token=token, revision=revision, private=private, create_pr=create_pr,
-            exist_ok=exist_ok, commit_message=commit_message,
-        )  # fmt: skip
+        return push_files(files, repository, **options)
     except PushError as error:
         raise NmtError(str(error)) from error

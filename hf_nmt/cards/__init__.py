@@ -94,7 +94,7 @@ def make_card(folder: Path | str, choices: CardChoices) -> str:
     metadata = _metadata(record, scores, pairs, base, title, adapter is not None, choices)
     body = _environment().get_template("model_card.md.jinja").render(
         title=title,
-        repo=choices.repo_id or str(Path(folder.parent.name, folder.name)),
+        repo=choices.repo_id or facts.place(record, folder),
         what=_what(record, config, pairs, adapter),
         base=base,
         origin=_origin(record, base),

@@ -211,6 +211,15 @@ def limits(record: Run, config: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def place(record: Run, folder: Path) -> str | None:
+    """Where a model folder of the run lies, from where the run was started; None where only an absolute path tells,
+    which is nobody else's."""
+    output = Path(record.run["settings"].get("output_dir") or "/")
+    if output.is_absolute() or str(output).startswith("~"):
+        return None
+    return (output / folder.resolve().relative_to(record.folder.resolve().parent)).as_posix()
+
+
 def command(record: Run) -> str:
     """The command of the run, without the folders of the machine and where it wrote to."""
     words = list(record.run.get("environment", {}).get("command") or ["train.py"])

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import huggingface_hub
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, ModelCard, constants
@@ -67,6 +67,7 @@ class Repository:
         private: None where it does not exist.
         files: names.
         texts: contents of the card and of the configurations, by name.
+        token, revision: that it was asked for with, and is pushed to with.
     """
 
     id: str
@@ -75,6 +76,25 @@ class Repository:
     private: bool | None = None
     files: frozenset[str] = frozenset()
     texts: dict[str, str] = field(default_factory=dict)
+    token: str | None = field(default=None, repr=False)
+    revision: str | None = None
+
+
+class PushOptions(TypedDict, total=False):
+    """How a repository is pushed to, for `push_files` and all that goes through it.
+
+    Attributes:
+        private: visibility of a new repository; None for the default of its owner.
+        create_pr: open a pull request in place of a commit to the branch.
+        exist_ok: whether the repository may be there already. None: if it is empty or holds a model of this kind and
+            these languages, which is replaced.
+        commit_message: None for one that says what is pushed.
+    """
+
+    private: bool | None
+    create_pr: bool
+    exist_ok: bool | None
+    commit_message: str | None
 
 
 def find_repository(repo_id: str, *, token: str | None = None, revision: str | None = None) -> Repository:
@@ -93,7 +113,7 @@ def find_repository(repo_id: str, *, token: str | None = None, revision: str | N
     with _told(repo_id, token):
         if "/" not in repo_id:
             repo_id = f"{api.whoami()['name']}/{repo_id}"
-        found = Repository(repo_id)
+        found = Repository(repo_id, token=token, revision=revision)
         try:
             info = api.model_info(repo_id, revision=revision, timeout=_TIMEOUT_SECONDS)
             found.commit = info.sha
@@ -117,8 +137,6 @@ def push_files(
     files: Mapping[str, Path | bytes],
     repository: Repository,
     *,
-    token: str | None = None,
-    revision: str | None = None,
     private: bool | None = None,
     create_pr: bool = False,
     exist_ok: bool | None = None,
@@ -128,13 +146,8 @@ def push_files(
 
     Args:
         files: name in the repository -> path, or content.
-        repository: from `find_repository`, with the same token and revision.
-        revision: branch, made where there is none; None for main.
-        private: visibility of a new repository; None for the default of its owner.
-        create_pr: open a pull request in place of a commit to the branch.
-        exist_ok: whether the repository may be there already. None: if it is empty or holds a model of this kind and
-            these languages.
-        commit_message: None for one that says what is pushed.
+        repository: from `find_repository`.
+        private, create_pr, exist_ok, commit_message: see `PushOptions`.
 
     Returns:
         The commit, with `oid` and `commit_url`; the newest one where nothing differs.
@@ -164,10 +177,11 @@ def push_files(
         repository.id, len(files), size_text(sum(map(size_of, files.values()))), len(replaced), len(stale),
         f": {', '.join(stale)}" if stale else "",
     )  # fmt: skip
-    api = huggingface_hub.HfApi(token=token)
+    api = huggingface_hub.HfApi(token=repository.token)
+    revision = repository.revision
     operations: list[Any] = [CommitOperationAdd(name, content) for name, content in files.items()]
     operations += [CommitOperationDelete(name) for name in stale]
-    with _told(repository.id, token):
+    with _told(repository.id, repository.token):
         if not repository.exists:
             api.create_repo(repository.id, private=private)
         if revision is not None and repository.commit is None and not create_pr:

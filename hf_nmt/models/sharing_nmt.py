@@ -13,14 +13,14 @@ import logging
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import huggingface_hub
 from huggingface_hub import ModelCard, ModelCardData
 from transformers.dynamic_module_utils import get_relative_import_files
 
 from .configuration_nmt import CUSTOM_PIPELINES
-from .hub_nmt import CARD, find_repository, push_files
+from .hub_nmt import CARD, PushOptions, find_repository, push_files
 from .marian_positions_nmt import keep_positions
 
 logger = logging.getLogger(__name__)
@@ -72,13 +72,10 @@ def push_model(
     repo_id: str,
     *,
     card: str | None = None,
-    private: bool | None = None,
     token: str | None = None,
     revision: str | None = None,
-    create_pr: bool = False,
-    exist_ok: bool | None = None,
-    commit_message: str | None = None,
     max_shard_size: int | str = "50GB",
+    **options: Unpack[PushOptions],
 ) -> huggingface_hub.CommitInfo:
     """Push a model in memory in one commit.
 
@@ -90,7 +87,8 @@ def push_model(
             note where the weights are others now; where there is none, that of the repository pushed to, or a short
             one.
         max_shard_size: largest file of weights.
-        private, token, revision, create_pr, exist_ok, commit_message: see `push_files`.
+        token, revision: see `find_repository`.
+        options: see `PushOptions`.
 
     Raises:
         PushError: it was not pushed, and nothing of it is in the repository.
@@ -109,10 +107,7 @@ def push_model(
             card = _card_of(model, folder) or repository.texts.get(CARD)
             card = card or card_without_facts(files, repository.id, base_model)
         files[CARD] = card.encode()
-        return push_files(
-            files, repository, token=token, revision=revision, private=private, create_pr=create_pr,
-            exist_ok=exist_ok, commit_message=commit_message,
-        )  # fmt: skip
+        return push_files(files, repository, **options)
 
 
 def _card_of(model: Any, saved: Path) -> str | None:

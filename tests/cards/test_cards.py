@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 
 import families
 import pytest
@@ -165,3 +166,20 @@ def test_the_command_without_the_folders_of_the_machine(run, words, shown):
     record = read_run(run)
     record.run["environment"]["command"] = words
     assert command(record) == shown
+
+
+def test_examples_say_where_the_model_is(model, tmp_path):
+    """On the Hub its id; here its folder as seen from where the run was started, or no path at all."""
+    near = write_run(tmp_path / "runs" / "de-en-1", model, output_dir="work/runs")
+    far = write_run(tmp_path / "elsewhere" / "de-en-2", model, output_dir="/secret/runs")
+    assert 'model="me/nmt"' in card(near, repo_id="me/nmt") and 'model="me/nmt"' in card(far, repo_id="me/nmt")
+    assert 'pipeline("translation", model="work/runs/de-en-1/best", trust_remote_code=True)' in card(near)
+    text = card(far)
+    assert "In the folder of this card:" in text and 'model=".", trust' in text and "secret" not in text
+    assert "In the folder" not in card(near) + card(far, repo_id="me/nmt")
+    for run, place in ((near, "work/runs/de-en-1/adapter"), (far, ".")):
+        shutil.copytree(run / "best", run / "adapter")
+        (run / "adapter" / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+        text = make_card(run / "adapter", CardChoices())
+        assert f'PeftModel.from_pretrained(model, "{place}")' in text
+        assert f"recipes/translate.py model={place if place != '.' else 'FOLDER'} <" in text

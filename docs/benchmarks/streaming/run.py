@@ -1,12 +1,16 @@
 """Stream a gigabyte of JSONL through a training, watch its memory, and write the page about it.
 
     python docs/benchmarks/streaming/run.py measure --work FOLDER     twenty minutes of one core, 1.1 GB in FOLDER
+    python docs/benchmarks/streaming/run.py costs --work FOLDER       a minute
     python docs/benchmarks/streaming/run.py page                      results.json -> README.md and the figure
 
 The text is made here: records of 5 to 75 words of two made-up languages, drawn with a fixed seed. Its words are long
 and few, so that a vocabulary of hundreds of pieces, the cheapest to train, holds nearly all of them whole, and every
 record can pass through updates of a model as small as models come. The training is interrupted when it has read the
 text once.
+
+The costs of reading and of encoding are taken on other text, of natural tokens: records of one to eleven sentences of
+the built-in corpus, in a vocabulary of 8,000.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -21,11 +26,18 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 from safetensors.torch import load_file
 
 from hf_nmt.artifacts import hash_file
+from hf_nmt.batching import BatchingSettings, PairEncoder, TokenBatchSampler, TranslationCollator
+from hf_nmt.batching.encoding import hash_tables
 from hf_nmt.benchmarking import ROOT, keep_result
+from hf_nmt.data import controlled
+from hf_nmt.data.sources import CorpusSettings
+from hf_nmt.data.streams import stream_pairs
 from hf_nmt.runs import list_checkpoints
+from hf_nmt.tokenizer_training import TokenizerSettings, train_tokenizer
 from hf_nmt.training import checkpoints
 
 HERE = Path(__file__).resolve().parent
@@ -41,6 +53,7 @@ SYLLABLES = {
 }
 MEGABYTES = {"a tenth": 100, "all": 1000}
 SECONDS_BETWEEN = 1.0
+COST_RECORDS = 20_000
 LONGEST = 96  # tokens of a side
 ARGUMENTS = (
     "data.source_language=qaa", "data.target_language=qab", "data.train.streaming=true", "seed=1",
@@ -66,17 +79,29 @@ made-up languages, most of them one token, and the model has {weights:,} weights
 depends on its tokens, and these are few and cheap. So the page shows memory, and that a text goes through whole; it
 says nothing about the speed of models.
 
-| text | records | pairs read | trained on | tokens | updates | CPU-minutes | least memory (MiB) | most memory (MiB) |
-|---|---|---|---|---|---|---|---|---|
+| text | pairs read | trained on | tokens | updates | CPU-minutes | memory by quarters (MiB) | most memory (MiB) |
+|---|---|---|---|---|---|---|---|
 {rows}
 
-Tokens are those of both sides. Memory is what is the process's own (RssAnon), from the first update on that was
-logged. All other columns are those of the last checkpoint, at most twenty updates before the end.
+Tokens are those of both sides, padding not counted; CPU-minutes those of the training, without the tokenizer. A run
+ends at the first log after the last pair, up to five updates into the next reading. Memory is what is the process's
+own (RssAnon), from the first update on that was logged: the median of each quarter of the time, and the most. It goes
+up and down with a window, of which one is held and trained on while the next is read.
 
 ![Memory of the process against time](results.png)
 
 The dots are the first updates; before them the file is hashed and the tokenizer trained. One thread on {processor};
 {versions}.
+
+## What a pair costs
+
+| reading | comparing | encoding | cutting into batches | tensors | tokens of a pair |
+|---|---|---|---|---|---|
+{costs}
+
+In microseconds a pair, one thread, on records of one to eleven sentences of the built-in corpus in a vocabulary of
+8,000. With several processes each has all of it but the tensors, of which it makes its own alone: one encoding thread
+gives them {rate:,.0f} tokens a second together, both sides counted, however many they are.
 """
 
 
@@ -176,8 +201,6 @@ def measure(name: str, work: Path) -> None:
         if process.wait() != 130:
             raise SystemExit((work / "log.txt").read_text())
     (run,) = (path for path in (work / "runs").iterdir() if path.name not in runs)
-    checkpoint = list_checkpoints(run / "checkpoints")[-1]
-    state = checkpoints.read_state(checkpoint)
     keep_result(
         RESULTS,
         name,
@@ -185,13 +208,68 @@ def measure(name: str, work: Path) -> None:
             "corpus": {"bytes": path.stat().st_size, "records": records, "sha256": hash_file(path)},
             "arguments": list(ARGUMENTS),
             "seconds_between_samples": SECONDS_BETWEEN,
-            "weights": sum(tensor.numel() for tensor in load_file(checkpoint / "model.safetensors").values()),
-            # Of the last checkpoint, at most twenty updates before the end.
-            "checkpoint": {"step": state["step"], "stream": state["stream"]["totals"], **state["stopwatch"]},
+            **facts_of(run),
             "samples": samples,
         },
     )
     path.unlink()
+
+
+def costs(work: Path) -> None:
+    """CPU time of each step from a file to tensors, on a single window."""
+    rows = controlled.build("full", "train").select_columns(["source", "target"])[:]
+    pairs, draw = list(zip(rows["source"], rows["target"], strict=True)), random.Random(0)
+    path = work / "sentences.jsonl"
+    with path.open("w", encoding="utf-8") as file:
+        for _ in range(COST_RECORDS):
+            source, target = (" ".join(side) for side in zip(*draw.choices(pairs, k=draw.randint(1, 11)), strict=True))
+            file.write(json.dumps({"source": source, "target": target}, ensure_ascii=False) + "\n")
+    stream = stream_pairs(CorpusSettings(path=str(path)))
+    head = stream.head(5000, cache_dir=work / "home")
+    tokenizer = train_tokenizer(
+        head["source"], head["target"], TokenizerSettings(vocab_size=8000), source_language="ko", target_language="en"
+    )
+    limits = BatchingSettings(batch_tokens=8192)
+    encoder, collator = PairEncoder(tokenizer, limits), TranslationCollator(tokenizer.pad_token_id, 2)
+    times = [time.process_time()]
+
+    def timed(value):
+        times.append(time.process_time())
+        return value
+
+    table = timed(pa.Table.from_batches(list(stream.tables())))
+    timed(hash_tables([table], ["source", "target"]))
+    encoded = timed(encoder(table.to_pydict()))
+    lengths = [np.array([len(ids) for ids in side]) for side in (encoded.input_ids, encoded.labels)]
+    batches = timed(list(TokenBatchSampler(*lengths, limits, seed=1, is_told=False)))
+    for batch in batches:
+        collator([{"input_ids": encoded.input_ids[row], "labels": encoded.labels[row]} for row in batch])
+    timed(None)
+    names = ("reading", "comparing", "encoding", "cutting", "tensors")
+    keep_result(
+        RESULTS,
+        "costs",
+        {
+            "pairs": len(table),
+            "tokens": int(sum(side.sum() for side in lengths)),
+            "seconds": dict(zip(names, np.diff(times).tolist(), strict=True)),
+        },
+    )
+    path.unlink()
+
+
+def facts_of(run: Path) -> dict:
+    """What was read and trained on. The last checkpoint is at most twenty updates before the end."""
+    checkpoint = list_checkpoints(run / "checkpoints")[-1]
+    state = checkpoints.read_state(checkpoint)
+    stream = state["stream"]
+    last = json.loads((run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
+    return {
+        "weights": sum(tensor.numel() for tensor in load_file(checkpoint / "model.safetensors").values()),
+        "reading": stream["before"] if stream["epoch"] else stream["totals"],
+        "end": {name: last[name] for name in ("step", "epoch", "tokens")},
+        "checkpoint": {"step": state["step"], **state["stopwatch"]},
+    }
 
 
 def in_training(entry: dict) -> list[dict]:
@@ -220,18 +298,22 @@ def page() -> None:
     rows = []
     for name in ("a tenth", "all"):
         entry, memory = results[name], [sample["anonymous"] for sample in in_training(results[name])]
-        read = entry["checkpoint"]["stream"]
+        read, end = entry["reading"], entry["end"]
+        assert read["pairs"] == entry["corpus"]["records"] and end["epoch"] >= 1
         trained = read["pairs"] - sum(read["dropped"].values())
+        quarters = [f"{np.median(part):.0f}" for part in np.array_split(memory, 4)]
         rows.append(
-            f"| {entry['corpus']['bytes'] / 10**9:.1f} GB | {entry['corpus']['records']:,} | {read['pairs']:,} "
-            f"| {trained:,} ({100 * trained / read['pairs']:.1f}%) | {entry['checkpoint']['tokens']:,} "
-            f"| {entry['checkpoint']['step']:,} | {entry['checkpoint']['cpu_seconds'] / 60:.1f} "
-            f"| {min(memory):.0f} | {max(memory):.0f} |"
+            f"| {entry['corpus']['bytes'] / 10**9:.1f} GB | {read['pairs']:,} "
+            f"| {trained:,} ({100 * trained / read['pairs']:.1f}%) | {end['tokens']:,} | {end['step']:,} "
+            f"| {entry['checkpoint']['cpu_seconds'] / 60:.1f} | {', '.join(quarters)} | {max(memory):.0f} |"
         )
-    facts = results["all"]["environment"]
+    facts, cost = results["all"]["environment"], results["costs"]
+    micro = [1e6 * seconds / cost["pairs"] for seconds in cost["seconds"].values()]
     text = PAGE.format(
         rows="\n".join(rows), longest=LONGEST, fewest=WORDS_OF_A_RECORD[0], most=WORDS_OF_A_RECORD[1], words=NUM_WORDS,
         weights=results["all"]["weights"], processor=facts["processor"],
+        costs=f"| {' | '.join(f'{each:.1f}' for each in micro)} | {cost['tokens'] / cost['pairs']:.0f} |",
+        rate=round(cost["tokens"] / sum(value for name, value in cost["seconds"].items() if name != "tensors"), -4),
         versions=", ".join(f"{name} {number}" for name, number in facts["versions"].items()),
     )  # fmt: skip
     (HERE / "README.md").write_text(text, encoding="utf-8")
@@ -239,14 +321,17 @@ def page() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["measure", "page"])
+    parser.add_argument("what", choices=["measure", "costs", "page"])
     parser.add_argument("--work", type=Path, help="folder for the text and the runs")
     parser.add_argument("--text", choices=MEGABYTES, action="append", help="how much of it; both unless given")
     given = parser.parse_args()
     if given.what == "page":
         page()
+        return
+    given.work.mkdir(parents=True, exist_ok=True)
+    if given.what == "costs":
+        costs(given.work)
     else:
-        given.work.mkdir(parents=True, exist_ok=True)
         for name in given.text or MEGABYTES:
             measure(name, given.work)
 

@@ -269,7 +269,8 @@ def with_origins(findings: Sequence[str], in_file: dict[str, Any], typed: Sequen
         paths = [word if "." in word else f"{section}.{word}" for word in words if "." in word or section]
         origins = [f"{path}={held[path]}" for path in dict.fromkeys(paths) if path in held]
         fits = origins and any(path in typed for path in paths)
-        told.append(f"{finding} ({' and '.join(origins)} comes from {name}.)" if fits else finding)
+        listed = f"{' and '.join(origins)} comes" if len(origins) < 4 else f"{len(origins)} of these keys come"
+        told.append(f"{finding} ({listed} from {name}.)" if fits else finding)
     return told
 
 

@@ -14,6 +14,9 @@ from transformers import EarlyStoppingCallback, TrainerCallback
 from hf_nmt.errors import NmtError
 from hf_nmt.runs import Run
 
+# Values of lr_scheduler_type; the Trainer has an enumeration of text.
+WITHOUT_WARMUP = ("constant", "reduce_lr_on_plateau", "greedy")
+
 logger = logging.getLogger(__name__)
 
 
@@ -102,6 +105,19 @@ class RunRecorder(TrainerCallback):
                 seconds=self.stopwatch.seconds,
             )
         check_finite(values.get("loss", 0.0), state.global_step)
+
+
+class WarmupWatch(TrainerCallback):
+    """Warns where the training ends before its learning rate has come up."""
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        warmup, total = args.get_warmup_steps(state.max_steps), state.max_steps
+        if warmup >= total > 0 and args.lr_scheduler_type not in WITHOUT_WARMUP:
+            logger.warning(
+                "The learning rate warms up for %d updates (training.warmup_steps), and the training has %d: it ends "
+                "at %.3g of the %.3g that is set. Lower training.warmup_steps; 0.1 is a tenth of all updates.",
+                warmup, total, args.learning_rate * total / warmup, args.learning_rate,
+            )  # fmt: skip
 
 
 class EarlyStopping(EarlyStoppingCallback):

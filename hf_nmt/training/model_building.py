@@ -10,6 +10,7 @@ import torch
 from pydantic import Field
 from transformers import PreTrainedModel
 
+from hf_nmt.artifacts import may_be_hub_id
 from hf_nmt.config import Settings
 from hf_nmt.errors import ConfigError, NmtError
 from hf_nmt.models.configuration_nmt import NmtConfig
@@ -46,7 +47,6 @@ class ModelSettings(Settings):
 
     pretrained: str | None = Field(
         None,
-        min_length=1,
         description="Model to train further: its folder, a run folder (its best model is taken) or an id of the Hub, "
         "of any family that AutoModelForSeq2SeqLM opens. It brings its shape and its tokenizer. null starts from new "
         "weights.",
@@ -151,12 +151,7 @@ class ModelSettings(Settings):
             except ValueError as error:
                 findings.append(str(error))
         else:
-            findings = [
-                f"{name}: the model {self.pretrained} has a shape of its own. Leave {name} out; --config finetune "
-                "is a settings file without a shape."
-                for name in type(self).model_fields
-                if name in self.model_fields_set and name not in _OF_SAVED
-            ]
+            findings = self._check_shape()
             if self.quantization is not None and self.adapter is None:
                 findings.append(
                     "quantization: weights of 8 or 4 bits cannot be trained, but an adapter over them can. Write "
@@ -165,6 +160,29 @@ class ModelSettings(Settings):
         if findings:
             raise ConfigError(findings)
         return self
+
+    @pydantic.field_validator("pretrained")
+    @classmethod
+    def _named(cls, value: str | None) -> str | None:
+        if value == "":
+            raise ValueError(
+                "required and not given: these settings train a saved model further. Write model.pretrained=MODEL: "
+                "its folder, a run folder or an id of the Hub"
+            )
+        return value
+
+    def _check_shape(self) -> list[str]:
+        """What is set of the shape that a saved model brings; then also whether the model is there."""
+        shape = [name for name in type(self).model_fields if name in self.model_fields_set and name not in _OF_SAVED]
+        if not shape:
+            return []
+        here = self.pretrained is not None and not may_be_hub_id(self.pretrained)
+        return [
+            f"pretrained: the model {self.pretrained} has a shape of its own, and {', '.join(shape)} "
+            f"{'are' if len(shape) > 1 else 'is'} that of a new one. Leave out what sets a shape; --config finetune "
+            "sets none.",
+            *([finding.removeprefix("model.") for finding in self.check_files()] if here else []),
+        ]
 
     def check_files(self) -> list[str]:
         try:

@@ -72,6 +72,8 @@ class TrainingRecipe(Settings):
     def _sections_fit(self) -> TrainingRecipe:
         best = self.training.metric_for_best_model
         findings = self._check_streaming()
+        if "validation" in self.data.corpora:
+            findings += [f"training.{finding}" for finding in self.training.validation_findings()]
         if best != "loss" and best not in self.metrics.names:
             findings.append(f"training.metric_for_best_model: {best} is not computed; add it to metrics.names.")
         targets = list(dict.fromkeys(target for _, target in self.data.language_pairs))

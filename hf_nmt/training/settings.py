@@ -26,6 +26,7 @@ from hf_nmt.config import Settings
 from hf_nmt.config_keys import shown
 from hf_nmt.errors import ConfigError, need
 from hf_nmt.training import sharding, zero
+from hf_nmt.training.callbacks import WITHOUT_WARMUP
 from hf_nmt.training.trainer_meanings import meaning_of
 
 logger = logging.getLogger(__name__)
@@ -246,16 +247,6 @@ class TrainingSettings(_Base):
             default = type(self).model_fields["early_stopping_patience"].default
             if self.early_stopping_patience not in (None, default):
                 findings.append("early_stopping_patience: needs validations, but eval_strategy is no; set it to null.")
-        elif self.save_strategy not in (self.eval_strategy, "best"):
-            findings.append(
-                f"save_strategy: given {self.save_strategy}, but a best model can only be kept where every validation "
-                f"has its checkpoint; allowed with eval_strategy={self.eval_strategy}: {self.eval_strategy} or best."
-            )
-        elif self.save_strategy == "steps" and not _is_multiple(self.eval_steps, self.save_steps):
-            findings.append(
-                f"eval_steps: given {self.eval_steps}, but a best model can only be kept where every validation has "
-                f"its checkpoint; set a multiple of save_steps={self.save_steps} (the same where it is a share)."
-            )
         if self.fp16 and self.bf16:
             findings.append("fp16: at most one of fp16 and bf16 can be true; set the other to false.")
         findings += self._check_schedule()
@@ -263,10 +254,27 @@ class TrainingSettings(_Base):
             raise ConfigError(findings)
         return self
 
+    def validation_findings(self) -> list[str]:
+        """Why a best model cannot be kept where there are validation texts; each opens with its key."""
+        if self.eval_strategy == "no":
+            return []
+        if self.save_strategy not in (self.eval_strategy, "best"):
+            return [
+                f"save_strategy: given {self.save_strategy}, but a best model can only be kept where every validation "
+                f"has its checkpoint; allowed with eval_strategy={self.eval_strategy}: {self.eval_strategy} or best."
+            ]
+        if self.save_strategy == "steps" and not _is_multiple(self.eval_steps, self.save_steps):
+            return [
+                f"eval_steps: given {_number(self.eval_steps)}, but a best model can only be kept where every "
+                f"validation has its checkpoint; set a multiple of save_steps={_number(self.save_steps)} (the same "
+                "where it is a share)."
+            ]
+        return []
+
     def _check_schedule(self) -> list[str]:
         findings = []
         kind, options = self.lr_scheduler_type, self.lr_scheduler_kwargs or {}
-        if kind in ("constant", "reduce_lr_on_plateau", "greedy"):
+        if kind in WITHOUT_WARMUP:
             if self.warmup_steps not in (0, TRAINER_DEFAULTS["warmup_steps"][0]):
                 findings.append(f"warmup_steps: lr_scheduler_type={kind} has no warmup; set it to 0.")
         if kind in ("constant", "constant_with_warmup") and options:
@@ -293,6 +301,11 @@ class TrainingSettings(_Base):
         """
         _check_sharding(self.fp16, self.torch_compile, self.optim)
         values = {name: getattr(self, name) for name in _trainer_fields()}
+        if self.max_steps > 0 and self.num_train_epochs != TRAINER_DEFAULTS["num_train_epochs"][0]:
+            logger.warning(
+                "training.num_train_epochs=%g does nothing: training.max_steps=%d goes before it. For whole epochs "
+                "set training.max_steps=-1.", self.num_train_epochs, self.max_steps,
+            )  # fmt: skip
         values["use_cpu"] = self.use_cpu or not _has_accelerator()
         values["dataloader_pin_memory"] = self.dataloader_pin_memory and not values["use_cpu"]
         if not validate:
@@ -329,6 +342,10 @@ class TrainingSettings(_Base):
         _check_optimization(arguments)
         _check_processes(arguments, self.num_processes)
         return arguments
+
+
+def _number(value: float | None) -> str:
+    return "null" if value is None else f"{value:g}"
 
 
 def _is_multiple(number: float | None, of: float | None) -> bool:

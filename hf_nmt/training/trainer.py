@@ -37,7 +37,7 @@ from hf_nmt.models.modeling_nmt import NmtForConditionalGeneration
 from hf_nmt.runs import Run
 from hf_nmt.training import checkpoints
 from hf_nmt.training.adapters import load_checkpoint
-from hf_nmt.training.callbacks import EarlyStopping, ProgressBar, RunRecorder, Stopwatch, check_finite
+from hf_nmt.training.callbacks import EarlyStopping, ProgressBar, RunRecorder, Stopwatch, WarmupWatch, check_finite
 from hf_nmt.training.layerdrop import prepare_for_processes
 from hf_nmt.training.saved import check_checkpoint, made_anew
 from hf_nmt.training.settings import TrainingSettings
@@ -102,7 +102,8 @@ class TranslationTrainer(ShardingTrainer):
         torch.set_float32_matmul_precision(settings.matmul_precision)
         self._progress = ProgressBar(not args.disable_tqdm)
         prepare_for_processes(model, args, divided=is_asked_for())
-        callbacks: list[TrainerCallback] = [_BringBack(self), RunRecorder(run, self.stopwatch), self._progress]
+        recorder = RunRecorder(run, self.stopwatch)
+        callbacks: list[TrainerCallback] = [_BringBack(self), WarmupWatch(), recorder, self._progress]
         if validation is not None and args.eval_strategy != "no" and settings.early_stopping_patience is not None:
             callbacks.append(EarlyStopping(settings.early_stopping_patience))
         super().__init__(

@@ -144,7 +144,18 @@ def test_a_dry_run_prints_settings_that_load(finished, capsys, tmp_path):
         ),
         (["init_from=x"], "init_from: to train a saved model further"),
         (["training.from_pretrained=x"], "unknown key. from_pretrained: to train a saved model further"),
-        (["model.pretrained=x"], "model.d_model: the model x has a shape of its own. Leave d_model out"),
+        (
+            ["model.pretrained=x"],
+            "model.pretrained: the model x has a shape of its own, and d_model, encoder_layers, decoder_layers, "
+            "encoder_attention_heads, decoder_attention_heads, encoder_ffn_dim, decoder_ffn_dim, "
+            "max_position_embeddings are that of a new one. Leave out what sets a shape; --config finetune sets none. "
+            "(8 of these keys come from tiny.yaml.)\n"
+            "model.pretrained: x: there is no such folder.",
+        ),
+        (
+            ["--config", "finetune"],
+            "model.pretrained: required and not given: these settings train a saved model further. Write model.pre",
+        ),
         (["model.revision=x"], "model.revision: it is for a saved model, and pretrained names none."),
         (["resume=nowhere"], "resume: nowhere is not a run folder"),
     ],
@@ -245,3 +256,13 @@ def test_what_a_library_prints_is_no_result(finished, tmp_path, monkeypatch, cap
     (run,) = tmp_path.iterdir()
     out, err = capsys.readouterr()
     assert out == f"{run / 'best'}\n" and "Setting accelerator" in err
+
+
+def test_checkpoints_need_no_validations_where_there_are_none(finished, capsys):
+    data = [argument for argument in finished[1] if "validation" not in argument]
+    with pytest.raises(SystemExit):
+        main(*data, "training.save_steps=7", "--dry-run")
+    with pytest.raises(
+        ConfigError, match="training.eval_steps: given 6, but .* set a multiple of save_steps=7 .*comes"
+    ):
+        main(*finished[1], "training.save_steps=7", "--dry-run")

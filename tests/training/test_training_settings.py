@@ -89,10 +89,9 @@ def test_names_that_would_do_nothing_are_answered(override, answer):
 
 
 def test_all_findings_come_at_once():
-    message = refused("warmup_ratio=0.1", "fp16=true", "bf16=true", "eval_steps=300", "metric_for_best_model=rouge")
-    assert len(message.splitlines()) == 4
+    message = refused("warmup_ratio=0.1", "fp16=true", "bf16=true", "metric_for_best_model=rouge")
+    assert len(message.splitlines()) == 3
     assert "at most one of fp16 and bf16 can be true" in message
-    assert "set a multiple of save_steps=500" in message
     assert "metric_for_best_model: given 'rouge', allowed: bleu, chrf or loss" in message
 
 
@@ -109,16 +108,16 @@ def test_all_findings_come_at_once():
     ],
 )
 def test_every_validation_needs_its_checkpoint(evaluation, saving, allowed):
-    if allowed:
-        TrainingSettings(eval_steps=evaluation, save_steps=saving)
-    else:
-        with pytest.raises(ValueError, match="every validation has"):
-            TrainingSettings(eval_steps=evaluation, save_steps=saving)
+    findings = TrainingSettings(eval_steps=evaluation, save_steps=saving).validation_findings()
+    assert bool(findings) != allowed
+    assert all(finding.startswith("eval_steps: ") and "every validation has" in finding for finding in findings)
 
 
 def test_strategies_must_meet():
-    assert "allowed with eval_strategy=epoch: epoch or best" in refused("eval_strategy=epoch")
-    load(TrainingSettings, overrides=["eval_strategy=epoch", "save_strategy=epoch"])
+    (finding,) = load(TrainingSettings, overrides=["eval_strategy=epoch"]).validation_findings()
+    assert "allowed with eval_strategy=epoch: epoch or best" in finding
+    fitting = load(TrainingSettings, overrides=["eval_strategy=epoch", "save_strategy=epoch"])
+    assert fitting.validation_findings() == []
     message = refused("eval_strategy=no", "early_stopping_patience=3")
     assert "early_stopping_patience: needs validations, but eval_strategy is no" in message
 
@@ -231,3 +230,13 @@ def test_a_launcher_of_another_kind_is_refused(monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_MEGATRON_LM", "true")
     with pytest.raises(ConfigError, match="the launcher asks for Megatron-LM; .* under FSDP or DeepSpeed"):
         arguments()
+
+
+def test_epochs_that_do_nothing_are_told(caplog):
+    arguments(max_steps=40, num_train_epochs=2)
+    told = "training.num_train_epochs=2 does nothing: training.max_steps=40 goes before it. For whole epochs set"
+    assert [message for message in caplog.messages if message.startswith(told)] == caplog.messages != []
+    caplog.clear()
+    arguments(max_steps=40)
+    arguments(num_train_epochs=2)
+    assert not caplog.messages

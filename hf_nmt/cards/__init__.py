@@ -96,7 +96,7 @@ def make_card(folder: Path | str, choices: CardChoices) -> str:
         title=title,
         repo=choices.repo_id or facts.place(record, folder),
         what=_what(record, config, pairs, adapter),
-        base=base,
+        base=base or (None if choices.repo_id else facts.base_folder(record)),
         origin=_origin(record, base),
         adapter=adapter,
         languages_in_call=_languages_in_call(pairs, config),

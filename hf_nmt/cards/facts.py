@@ -86,6 +86,13 @@ def base_model(record: Run) -> str | None:
     return name if name and may_be_hub_id(name) and not Path(name).exists() else None
 
 
+def base_folder(record: Run) -> str | None:
+    """The folder of the model that was trained further, from where the run was started; None where only an absolute
+    path tells, or the model is one of the Hub."""
+    name = (record.run["settings"].get("model") or {}).get("pretrained")
+    return name if name and base_model(record) is None and not _is_absolute(name) else None
+
+
 def was_continued(record: Run) -> bool:
     """Whether the training began with the weights of another model."""
     return bool((record.run["settings"].get("model") or {}).get("pretrained"))
@@ -214,10 +221,14 @@ def limits(record: Run, config: Mapping[str, Any]) -> list[str]:
 def place(record: Run, folder: Path) -> str | None:
     """Where a model folder of the run lies, from where the run was started; None where only an absolute path tells,
     which is nobody else's."""
-    output = Path(record.run["settings"].get("output_dir") or "/")
-    if output.is_absolute() or str(output).startswith("~"):
+    output = record.run["settings"].get("output_dir")
+    if not output or _is_absolute(output):
         return None
-    return (output / folder.resolve().relative_to(record.folder.resolve().parent)).as_posix()
+    return (Path(output) / folder.resolve().relative_to(record.folder.resolve().parent)).as_posix()
+
+
+def _is_absolute(path: str) -> bool:
+    return Path(path).is_absolute() or path.startswith("~")
 
 
 def command(record: Run) -> str:

@@ -167,8 +167,10 @@ def add_adapter(
     use_all_layers(model)  # of a small model all might be left out, and no adapter would have a gradient
     trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     logger.info(
-        "adapter: %s of rank %d on %s; %s of %s weights are trained",
-        settings.type, settings.rank, ", ".join(targets), f"{trained:,}", f"{model.num_parameters():,}",
+        "adapter: %s of rank %d on %s%s; %s of %s weights are trained",
+        settings.type, settings.rank, ", ".join(targets),
+        "" if rows is None else f", and the rows of {max(map(len, rows.values()))} tokens",
+        f"{trained:,}", f"{model.num_parameters():,}",
     )  # fmt: skip
 
 

@@ -76,6 +76,10 @@ def adapt_vocabulary(
     codes = plan_codes(model, tokenizer, settings.add_languages, settings.like, source_language, target_language)
     if codes.as_nllb:
         files = InNllbLayout(tokenizer)
+        logger.info(
+            "The tokenizer is written in NLLB's layout, as M2M100Tokenizer has no room for a further code. hf_nmt goes "
+            "on taking de; in plain Transformers the codes are __de__ now (docs/guide/vocabulary.md)."
+        )
     before = {side: usage_of(files, side, texts[side]) for side in BOTH}
     if empty := [side for side in BOTH if settings.reads_text and not before[side].tokens]:
         raise DataError(f"There is no text to adapt the vocabulary to: the {' and the '.join(empty)} side is empty.")

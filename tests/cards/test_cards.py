@@ -168,6 +168,24 @@ def test_the_command_without_the_folders_of_the_machine(run, words, shown):
     assert command(record) == shown
 
 
+@pytest.mark.parametrize(
+    ("pretrained", "choices", "base"),
+    [
+        ("more", {}, "more"),
+        ("/secret/more", {}, "<the model it belongs to>"),
+        ("org/base", {}, "org/base"),
+        ("more", {"repo_id": "me/a", "base_model": "me/base"}, "me/base"),
+        ("more", {"repo_id": "me/a"}, "<the model it belongs to>"),
+    ],
+)
+def test_the_example_of_an_adapter_names_its_model(pretrained, choices, base, model, tmp_path):
+    run = write_run(tmp_path / "run", model, model={"pretrained": pretrained}, output_dir="runs")
+    shutil.copytree(run / "best", run / "adapter")
+    (run / "adapter" / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    text = make_card(run / "adapter", CardChoices(**choices))
+    assert f'AutoModelForSeq2SeqLM.from_pretrained("{base}")' in text and "secret" not in text
+
+
 def test_examples_say_where_the_model_is(model, tmp_path):
     """On the Hub its id; here its folder as seen from where the run was started, or no path at all."""
     near = write_run(tmp_path / "runs" / "de-en-1", model, output_dir="work/runs")

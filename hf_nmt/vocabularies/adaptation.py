@@ -77,8 +77,8 @@ def adapt_vocabulary(
     if codes.as_nllb:
         files = InNllbLayout(tokenizer)
         logger.info(
-            "The tokenizer is written in NLLB's layout, as M2M100Tokenizer has no room for a further code. hf_nmt goes "
-            "on taking de; in plain Transformers the codes are __de__ now (docs/guide/vocabulary.md)."
+            "The tokenizer is written in NLLB's layout, as M2M100Tokenizer has no room for a further code. hf_nmt "
+            "goes on taking de; in plain Transformers the codes are __de__ now (docs/guide/vocabulary.md)."
         )
     before = {side: usage_of(files, side, texts[side]) for side in BOTH}
     if empty := [side for side in BOTH if settings.reads_text and not before[side].tokens]:

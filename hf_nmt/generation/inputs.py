@@ -73,9 +73,9 @@ class Input:
 
     def __post_init__(self) -> None:
         if self.format == "auto":
-            endings = set(self.path.suffixes[-2:]) if self.path is not None else set()
-            known: InputFormat = "jsonl" if ".jsonl" in endings else "tsv" if ".tsv" in endings else "text"
-            object.__setattr__(self, "format", known)
+            ending = "" if self.path is None else Path(self.path.name.removesuffix(".gz")).suffix
+            formats: dict[str, InputFormat] = {".jsonl": "jsonl", ".tsv": "tsv"}
+            object.__setattr__(self, "format", formats.get(ending, "text"))
 
     @property
     def name(self) -> str:

@@ -48,7 +48,7 @@ def test_columns_of_languages_may_be_missing_and_a_line_of_text_is_whatever_it_i
 @pytest.mark.parametrize(
     ("name", "found"),
     [
-        ("a.jsonl", "jsonl"), ("a.jsonl.gz", "jsonl"), ("a.tsv", "tsv"), ("a.de", "text"), ("jsonl", "text"),
+        ("a.jsonl", "jsonl"), ("a.jsonl.gz", "jsonl"), ("a.tsv", "tsv"), ("a.jsonl.de", "text"), ("jsonl", "text"),
         (None, "text"),
     ],
 )  # fmt: skip

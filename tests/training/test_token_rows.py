@@ -7,7 +7,9 @@ import json
 import families
 import pytest
 import torch
+from recipe_processes import run_distributed, run_recipe
 from safetensors.torch import load_file
+from settings_walk.keys import recipe_module
 from torch import nn
 from toy_training import make_model
 from transformers import AutoModelForSeq2SeqLM
@@ -166,6 +168,43 @@ def test_a_run_trains_the_new_tokens_and_no_others(name, train_family, tmp_path)
         for folder in (run / "best", run / "adapter")
     ]
     assert found[0] == found[1]
+
+
+@pytest.mark.slow
+def test_a_stopped_run_goes_on_with_its_rows(train_family, tmp_path, monkeypatch):
+    more = ("model.adapter.type=lora", "model.adapter.tokens=[fra_Latn, deu_Latn]", "training.learning_rate=0.05")
+    whole = train_family("nllb", *more)
+
+    def stop(self, args, state, control, **kwargs):
+        if state.global_step == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("hf_nmt.training.callbacks.ProgressBar.on_step_end", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train_family("nllb", *more)
+    (stopped,) = set((tmp_path / "runs").iterdir()) - {whole}
+    assert recipe_module("train").main([f"resume={stopped}"]) == 0
+    for name in ("adapter/adapter_model.safetensors", "best/model.safetensors"):
+        expected, found = load_file(whole / name), load_file(stopped / name)
+        assert expected.keys() == found.keys() and all(torch.equal(expected[key], found[key]) for key in expected)
+    assert any("token_adapter" in key for key in load_file(stopped / "adapter/adapter_model.safetensors"))
+
+
+@pytest.mark.slow
+def test_two_processes_train_the_rows_that_one_trains(tmp_path):
+    argv = families.arguments("nllb", tmp_path, "model.dropout=0", "model.attention_dropout=0",
+                              "model.adapter.type=lora", "model.adapter.tokens=[deu_Latn]")  # fmt: skip
+    one = [*argv, "name=one", "training.gradient_accumulation_steps=2"]
+    assert run_recipe(one, tmp_path / "one") == 0, (tmp_path / "one.err").read_text()
+    two = [*argv, "name=two", "training.num_processes=2"]
+    assert run_distributed(two, tmp_path / "two", 2) == [0, 0], (tmp_path / "two-0.err").read_text()
+    found = [
+        load_file(next((tmp_path / "runs").glob(f"{name}-*")) / "adapter" / adapters.ADAPTER_WEIGHTS)
+        for name in ("one", "two")
+    ]
+    (rows,) = [key for key in found[0] if "token_adapter" in key]
+    torch.testing.assert_close(found[0][rows], found[1][rows], atol=1e-5, rtol=1e-4)
 
 
 REFUSED = {

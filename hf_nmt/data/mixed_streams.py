@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,8 @@ from hf_nmt.data.streams import PairStream, Stream
 from hf_nmt.data.tables import LanguageProblem
 from hf_nmt.errors import DataError
 from hf_nmt.protocols import LANGUAGE_COLUMNS
+
+logger = logging.getLogger(__name__)
 
 _TEXTS = ("source", "target")
 _ROWS_AT_A_TIME = 1000
@@ -44,10 +47,17 @@ class MixedStream(Stream):
         self._counts, self._drawn = list(counts), None if drawn is None else list(drawn)
         # The streams as an epoch left them, and where that was: what follows need not read them up to there again.
         self._left: tuple[Any, list[_Part]] | None = None
+        self._is_told = False  # that the shares are not those of the counts
 
     def tables(self, start: Any = None) -> _MixedReading:
+        shares = {"drawn": self._drawn, "counts": self._counts}
         if start is None:
-            start = {"drawn": self._drawn, "counts": self._counts, "places": [[0, ""] for _ in self._parts]}
+            start = shares | {"places": [[0, ""] for _ in self._parts]}
+        elif shares != {name: start[name] for name in shares} and not self._is_told:
+            self._is_told = True
+            logger.warning(
+                "The corpora have other numbers of rows now; the run goes on with the shares it began with."
+            )
         return _MixedReading(self, start)
 
     def check_languages(self, problem_of: LanguageProblem) -> None:

@@ -91,15 +91,18 @@ def test_drawn_rows_walk_through_each_stream_again_and_again(tmp_path, drawn):
             assert max(times) - min(times) <= 1
 
 
-def test_an_epoch_begins_where_the_last_one_ended_also_when_it_is_opened_anew(tmp_path):
+def test_an_epoch_begins_where_the_last_one_ended_also_when_it_is_opened_anew(tmp_path, caplog):
     write_parts(tmp_path, empty_at=(2, 7, 30))
     kept, start = open_parts(tmp_path, [60, 30, 34], empty="drop"), None
     for _ in range(6):
         expected = read(kept, start)
         assert read(open_parts(tmp_path, [60, 30, 34], empty="drop"), start) == expected
         start = expected[1]
+    assert not caplog.records
     # What was recorded holds, not what is counted or drawn now.
-    assert read(open_parts(tmp_path, [1, 2, 3], [4, 5, 6], empty="drop"), start)[0] == read(kept, start)[0]
+    other = open_parts(tmp_path, [1, 2, 3], [4, 5, 6], empty="drop")
+    assert read(other, start)[0] == read(kept, start)[0]
+    assert "other numbers of rows now; the run goes on with the shares it began with" in caplog.text
 
 
 def test_a_reading_left_in_the_middle_disturbs_no_other(tmp_path):

@@ -25,9 +25,11 @@ from hf_nmt.data.streams import stream_pairs
 from hf_nmt.models.sources_nmt import Languages
 from hf_nmt.training import checkpoints
 
+# Updates large enough for twelve of them to reach the second reading.
 STREAM = (
-    "data.train.streaming=true", "batching.streaming_window=40", "training.max_steps=12", "training.save_steps=3",
-    "training.eval_steps=12", "training.save_total_limit=9", "training.learning_rate=1e-2",
+    "data.train.streaming=true", "batching.streaming_window=40", "batching.batch_tokens=1024",
+    "training.max_steps=12", "training.save_steps=3", "training.eval_steps=12", "training.save_total_limit=9",
+    "training.learning_rate=1e-2",
 )  # fmt: skip
 COUNT = 110
 

@@ -14,6 +14,7 @@ import secrets
 import shutil
 import socket
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,17 @@ def problems_of_output(path: Path | str | None, source: Path | str | None, *, ov
         return [f"output: {path} is the input. Choose another name."]
     if path.exists() and not overwrite:
         return [f"output: {path} exists. Choose another name, or replace it with overwrite=true."]
-    return []
+    folder = Path(os.path.realpath(path)).parent
+    try:  # rights alone do not tell it of every file system
+        with tempfile.TemporaryFile(dir=folder):
+            return []
+    except OSError as error:
+        if why_not_written(error) is not None:  # told where it is written, with what there is room for
+            return []
+        return [
+            f"output: you may not write in {folder} ({error.strerror}). Choose another folder, or have its rights "
+            "changed."
+        ]
 
 
 def _existing_parent(path: Path) -> Path:
@@ -325,7 +336,7 @@ def file_lock(path: Path | str, timeout_seconds: float = 0.0) -> Iterator[None]:
         NmtError: another process holds it.
     """
     path = Path(path)
-    with failed_writes_told(path, inside=path.parent):
+    with failed_writes_told(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(path.with_name(f".{path.name}.lock"), timeout=timeout_seconds)
         try:

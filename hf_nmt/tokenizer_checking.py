@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tokenizers import Tokenizer
@@ -105,10 +106,42 @@ def measure_tokenizer(
     return report
 
 
+# Of a tokenizer on text that it was made for, next to none are bytes, and words of one language vary far less.
+MANY_BYTES, MANY_TOKENS = 0.02, 1.5
+
+
+def warn_of_small_pieces(report: Mapping[str, Any], own: Mapping[str, Any], model: str) -> None:
+    """Say in the log where a model that is trained further has to spell text out, which no unknown token shows.
+
+    Args:
+        report: of its tokenizer on the text to train on, from `measure_tokenizer` or `check_tokenizer`.
+        own: the same on the text that it was made for; empty where that is not known.
+        model: what messages call it.
+    """
+    for side in ("source", "target"):
+        found = report[side]
+        share, per_word = found.get("byte_fallback_rate", 0.0), found["tokens_per_word"]
+        before = own.get(side, {}).get("tokens_per_word") or math.inf
+        reasons = []
+        if share > MANY_BYTES:
+            reasons.append(f"{share:.1%} of the tokens are single bytes")
+        if per_word > MANY_TOKENS * before:
+            reasons.append(f"a word takes {per_word:.2f} tokens, against {before:.2f} in the text it was made for")
+        if reasons:
+            logger.warning(
+                "The tokenizer of %s hardly knows the %s text: %s. This costs quality and time; "
+                "recipes/adapt_vocabulary.py gives the model a vocabulary of this text first.",
+                model, side, " and ".join(reasons),
+            )  # fmt: skip
+
+
 def _measure_side(tokenizer: PreTrainedTokenizerBase, argument: str, texts: list[str]) -> dict[str, Any]:
     tokens = unknown = words = longest = 0
     failures: list[dict[str, str]] = []
     used: set[int] = set()
+    vocabulary = tokenizer.get_vocab()
+    bytes_ = {vocabulary[piece] for piece in BYTES if piece in vocabulary}
+    num_bytes = 0
     for start in range(0, len(texts), CHUNK):
         chunk = texts[start : start + CHUNK]
         rows = tokenizer(**{argument: chunk}, add_special_tokens=False, return_attention_mask=False, verbose=False)[
@@ -117,6 +150,7 @@ def _measure_side(tokenizer: PreTrainedTokenizerBase, argument: str, texts: list
         for text, ids in zip(chunk, rows, strict=True):
             tokens, longest, words = tokens + len(ids), max(longest, len(ids)), words + len(text.split())
             unknown += ids.count(tokenizer.unk_token_id)
+            num_bytes += sum(number in bytes_ for number in ids) if bytes_ else 0
             used.update(ids)
             # Two spellings of one text: spaces and compatibility characters are the tokenizer's to choose.
             plain, decoded = (
@@ -134,6 +168,7 @@ def _measure_side(tokenizer: PreTrainedTokenizerBase, argument: str, texts: list
         "vocabulary": len(tokenizer),
         "vocabulary_used": len(used),
         "unknown_rate": _ratio(unknown, tokens),
+        "byte_fallback_rate": _ratio(num_bytes, tokens),
     }
     if argument == "text_target":  # `decode` is for targets: the sources of some families have pieces of their own
         report["round_trip"] = {

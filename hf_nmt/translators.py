@@ -28,6 +28,16 @@ _WEIGHTS = (
 )
 
 
+# What the tokenizers of all families are kept in.
+_TOKENIZERS = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.*",
+    "*.spm",
+    "*.model",
+)
+
+
 def model_folder(path: str | Path) -> Path:
     """The folder of a saved model that can be loaded; of a run folder, its `best`.
 
@@ -58,7 +68,30 @@ def model_folder(path: str | Path) -> Path:
         raise NmtError(f"{path} holds no model: config.json is missing.{hint}")
     if not any((path / name).is_file() for name in _WEIGHTS):
         raise NmtError(f"{path} holds no weights: none of {', '.join(_WEIGHTS)} is there. Was it written to the end?")
+    if not any(file.is_file() for pattern in _TOKENIZERS for file in path.glob(pattern)):
+        raise NmtError(
+            f"{path} holds no tokenizer: none of {', '.join(_TOKENIZERS)} is there. Copy it from the model that this "
+            "one was made of; hf_nmt and save_pretrained of the tokenizer write it beside the weights."
+        )
+    for file in sorted(path.glob("*.safetensors")):
+        if (whole := _size_told(file)) > (found := file.stat().st_size):
+            raise NmtError(f"{file} is cut short: it has {found:,} of {whole:,} bytes. Copy or write it again.")
     return path
+
+
+def _size_told(file: Path) -> int:
+    """Bytes that a file of safetensors has by its own header; 0 where the header tells nothing."""
+    with file.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        if length > 100_000_000:  # safetensors' own limit
+            return 0
+        header = stream.read(length)
+    if len(header) < length:
+        return 8 + length
+    with contextlib.suppress(ValueError, TypeError, AttributeError, KeyError, IndexError):
+        ends = [tensor["data_offsets"][1] for name, tensor in json.loads(header).items() if name != "__metadata__"]
+        return 8 + length + max(ends, default=0)
+    return 0
 
 
 def find_model(path: str | Path) -> str:

@@ -22,7 +22,7 @@ from pathlib import Path
 from pydantic import Field
 
 from hf_nmt.config import Settings, from_command_line, launch
-from hf_nmt.data.sources import CorpusSettings, load_pairs
+from hf_nmt.data.sources import CorpusSettings, keys_told, load_pairs
 from hf_nmt.errors import ConfigError, NmtError
 from hf_nmt.translators import find_model, load_model
 from hf_nmt.vocabularies.settings import VocabularySettings
@@ -89,7 +89,8 @@ def main(argv: list[str]) -> int:
     from hf_nmt.vocabularies.adaptation import adapt_vocabulary
 
     languages = settings.data.model_dump(include={"source_language", "target_language"})
-    corpus = load_pairs(settings.data.train, **languages) if settings.data.train is not None else {}
+    with keys_told("data.train"):
+        corpus = load_pairs(settings.data.train, **languages) if settings.data.train is not None else {}
     texts = {side: corpus[side] if corpus else [] for side in ("source", "target")}
     chosen = VocabularySettings(**settings.model_dump(include={*VocabularySettings.model_fields}))
     report = adapt_vocabulary(*load_model(settings.model), settings.output, chosen, texts, **languages)

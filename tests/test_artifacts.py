@@ -348,3 +348,27 @@ def test_what_may_be_an_id_of_the_hub(tmp_path, monkeypatch, path, expected):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "here").mkdir()
     assert may_be_hub_id(path) is expected
+
+
+def test_an_output_in_a_folder_that_takes_no_files_is_refused(tmp_path, monkeypatch):
+    assert artifacts.problems_of_output(tmp_path / "out", None, overwrite=False) == []
+    assert not list(tmp_path.iterdir())
+
+    def refused(dir):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), f"{dir}/x")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refused)
+    assert artifacts.problems_of_output(tmp_path / "out", None, overwrite=False) == [
+        f"output: you may not write in {tmp_path} (Read-only file system). Choose another folder, or have its rights "
+        "changed."
+    ]
+
+
+def test_a_lock_that_cannot_be_made_is_told(tmp_path, monkeypatch):
+    def refused(self):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr("filelock.FileLock.acquire", refused)
+    with pytest.raises(NmtError, match="out could not be written: Read-only file system. Check the rights of"):
+        with artifacts.file_lock(tmp_path / "out"):
+            pass

@@ -75,9 +75,21 @@ def test_folders_that_are_not_whole(folder):
     (folder / "model.safetensors").write_bytes(weights[: len(weights) // 2])
     refused(folder, r"is not whole. Copy or write it again.\n.*model.safetensors: has \d+ bytes instead of \d+")
     (folder / artifacts.COMPLETE).unlink()
+    refused(
+        folder, rf"model.safetensors is cut short: it has {len(weights) // 2:,} of {len(weights):,} bytes. Copy or"
+    )
+    (folder / "model.safetensors").write_bytes(weights[:20])
+    refused(folder, r"model.safetensors is cut short: it has 20 of [\d,]+ bytes")
+    (folder / "model.safetensors").write_bytes(b"x" * 200)
     refused(folder, r"cannot be loaded as a translation model \(model_type 'hf_nmt'\)")
     (folder / "model.safetensors").unlink()
     refused(folder, "holds no weights: none of model.safetensors, .* is there. Was it written to the end?")
+    (folder / "model.safetensors").write_bytes(weights)
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+    refused(
+        folder, "model holds no tokenizer: none of tokenizer.json, .* is there. Copy it from the model that this one"
+    )
 
 
 def test_weights_of_another_model(folder):
@@ -98,7 +110,7 @@ def test_models_that_do_not_translate(folder):
 def test_a_folder_without_tokenizer(folder):
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (folder / name).unlink()
-    refused(folder, "cannot be loaded")
+    refused(folder, "holds no tokenizer")
 
 
 def test_wrong_devices_and_languages(folder):

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from hf_nmt.artifacts import atomic_folder, file_lock, is_complete, mark_complete
 from hf_nmt.config import fingerprint
-from hf_nmt.data.sources import CorpusSettings, cache_folder, load_pairs
+from hf_nmt.data.sources import CorpusSettings, cache_folder, keys_told, load_pairs
 from hf_nmt.errors import DataError
 from hf_nmt.protocols import LANGUAGE_COLUMNS, languages_named
 
@@ -41,7 +41,8 @@ def join_pairs(corpora: Mapping[str, tuple[str | None, str | None, CorpusSetting
     parts = []
     for name, (source, target, settings) in corpora.items():
         assert source is not None and target is not None
-        rows = load_pairs(settings, source_language=source, target_language=target)
+        with keys_told(f"data.pairs.{name}.{split}"):
+            rows = load_pairs(settings, source_language=source, target_language=target)
         with told_of(name, split):
             parts.append(with_languages(rows, source, target))
     return joined(parts)

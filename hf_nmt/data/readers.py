@@ -91,7 +91,7 @@ def find_columns(names: Sequence[str], wanted: Wanted, where: str) -> tuple[str,
         usual += ["references"] if side == "target" else []
         name = column if column in names else next((name for name in usual if name in names and not column), None)
         if name is None:
-            near = nearest(column or language or side, names)
+            near = nearest(column or language or side, [one for one in names if one not in (*found, *wanted.columns)])
             hint = f" Did you mean {near!r}?" if near and column else f" Set {side}_column to one of them."
             asked = f"no column {column!r}" if column else f"no column for the {side} (looked for {', '.join(usual)})"
             raise DataError(f"{where}: there is {asked}. Columns: {_listed(names)}.{hint}")
@@ -122,7 +122,7 @@ def _record_pairs(records: Iterable[tuple[int, dict[str, Any]]], wanted: Wanted,
             for step in path:
                 if not isinstance(value, dict) or step not in value:
                     names = column_names(record)
-                    near = nearest(column, names)
+                    near = nearest(column, [name for name in names if name not in columns])
                     hint = f" Did you mean {near!r}?" if near else ""
                     raise DataError(
                         f"{where(number)}: there is no column {column!r}. Columns: {_listed(names)}.{hint}"

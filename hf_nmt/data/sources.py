@@ -111,7 +111,10 @@ class CorpusSettings(Settings):
     def _one_input(self) -> CorpusSettings:
         two_files = [name for name in ("source", "target") if getattr(self, name) not in (None, [])]
         if self.path is not None and two_files:
-            raise ValueError(f"path and {' and '.join(two_files)} are both given; set one of them to null")
+            raise ConfigError(
+                f"path: given together with {' and '.join(two_files)}, which are another corpus. Leave one of them "
+                "out; null takes back what a settings file gives."
+            )
         if self.path is None and not two_files:
             raise ValueError("nothing to read: give source and target (two aligned files), or path")
         if self.path is None and len(two_files) == 1:
@@ -128,6 +131,28 @@ class CorpusSettings(Settings):
     @property
     def targets(self) -> list[str]:
         return [self.target] if isinstance(self.target, str) else list(self.target or [])
+
+
+_KEYS = re.compile(rf"(?<![\w.=-])({'|'.join(CorpusSettings.model_fields)})(?==\w)")
+
+
+@contextlib.contextmanager
+def keys_told(place: str) -> Iterator[None]:
+    """Write the keys of a corpus in errors as they are typed, such as `data.train.empty=drop`.
+
+    Args:
+        place: key of the corpus.
+    """
+    try:
+        yield
+    except DataError as error:
+        raise DataError(_KEYS.sub(rf"{place}.\1", str(error))) from error
+    except ConfigError as error:
+        told = [_KEYS.sub(rf"{place}.\1", finding) for finding in error.findings]
+        keys = tuple(f"{name}:" for name in CorpusSettings.model_fields)
+        raise ConfigError(
+            [f"{place}.{finding}" if finding.startswith(keys) else f"{place}: {finding}" for finding in told]
+        ) from error
 
 
 def load_pairs(
@@ -206,6 +231,13 @@ def count_several_references(dataset: datasets.Dataset) -> int:
     starts = range(0, len(dataset), ROWS_AT_A_TIME)
     lengths = (pc.list_value_length(tables[start : start + ROWS_AT_A_TIME]["references"]) for start in starts)
     return sum(pc.sum(pc.greater(length, 1)).as_py() or 0 for length in lengths)
+
+
+def count_copies(dataset: datasets.Dataset) -> int:
+    """How many pairs have the same text on both sides."""
+    tables = dataset.select_columns(["source", "target"]).with_format("arrow")
+    chunks = (tables[start : start + ROWS_AT_A_TIME] for start in range(0, len(dataset), ROWS_AT_A_TIME))
+    return sum(pc.sum(pc.equal(chunk["source"], chunk["target"])).as_py() or 0 for chunk in chunks)
 
 
 def cache_folder(cache_dir: Path | str | None) -> Path:

@@ -13,7 +13,7 @@ from hf_nmt import language
 from hf_nmt.config import Settings
 from hf_nmt.data.manifest import Manifest, describe
 from hf_nmt.data.mixtures import join_pairs, languages_of_pair
-from hf_nmt.data.sources import CorpusSettings, load_pairs
+from hf_nmt.data.sources import CorpusSettings, keys_told, load_pairs
 from hf_nmt.errors import ConfigError, DataError
 from hf_nmt.metrics import LanguagePair, ScoredData
 from hf_nmt.protocols import LANGUAGE_COLUMNS
@@ -125,7 +125,8 @@ def load_corpus(data: EvaluationData, usual: LanguagePair = (None, None)) -> Cor
         rows = join_pairs(named, "test")
         return corpus_of(rows, {name: pair.test for name, pair in data.pairs.items()})
     assert data.test is not None
-    rows = load_pairs(data.test, source_language=usual[0], target_language=usual[1])
+    with keys_told("data.test"):
+        rows = load_pairs(data.test, source_language=usual[0], target_language=usual[1])
     findings = [
         f"data.test: the column {column}: {told}"
         for column in LANGUAGE_COLUMNS

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
 import os
 import socket
@@ -34,9 +36,10 @@ from hf_nmt.models.sources_nmt import Languages
 from hf_nmt.models.tokenization_nmt import NmtTokenizer
 from hf_nmt.runs import Run
 from hf_nmt.subwords import BpeDropout
-from hf_nmt.tokenizer_checking import check_tokenizer, measure_tokenizer
+from hf_nmt.tokenizer_checking import check_tokenizer, measure_tokenizer, warn_of_small_pieces
 from hf_nmt.tokenizer_training import load_tokenizer, train_tokenizer
 from hf_nmt.training import checkpoints, sharding
+from hf_nmt.training.model_building import ModelSettings
 from hf_nmt.training.recipe import TrainingRecipe
 from hf_nmt.training.streams import ROWS_LOOKED_AT, RowLanguages
 from hf_nmt.training.texts import Texts
@@ -44,6 +47,7 @@ from hf_nmt.training.trainer import TranslationTrainer
 from hf_nmt.training.validation import Validation
 
 MANIFEST = "manifest.json"
+TOKENIZER_REPORT = "tokenizer_report.json"
 
 logger = logging.getLogger(__name__)
 
@@ -169,10 +173,22 @@ def prepare_tokenizer(
                 )
             check = check_tokenizer if isinstance(tokenizer, NmtTokenizer) else measure_tokenizer
             report = check(tokenizer, rows["source"], rows["target"])
-            write_json(run.folder / "tokenizer_report.json", report)
+            if pretrained is not None and isinstance(settings.model, ModelSettings):
+                warn_of_small_pieces(report, *_made_for(settings.model))
+            write_json(run.folder / TOKENIZER_REPORT, report)
             with atomic_folder(run.tokenizer, replace=True) as partial:
                 tokenizer.save_pretrained(partial)
     return pretrained if pretrained is not None else opened(run.tokenizer)
+
+
+def _made_for(model: ModelSettings) -> tuple[dict[str, Any], str]:
+    """What the tokenizer of a saved model made of the text of its own run, where it lies in its run folder; and what
+    to call the model."""
+    folder = Path(str(model.pretrained))
+    for place in (folder, folder.parent):
+        with contextlib.suppress(OSError, ValueError):
+            return json.loads((place / TOKENIZER_REPORT).read_text(encoding="utf-8")), str(folder)
+    return {}, str(folder)
 
 
 def make_trainer(

@@ -16,6 +16,7 @@ from hf_nmt.config import differences
 from hf_nmt.errors import ConfigError, NmtError
 from hf_nmt.models.sources_nmt import Languages, Selection, is_saved_with
 from hf_nmt.models.tokenization_nmt import NmtTokenizer
+from hf_nmt.protocols import LANGUAGE_COLUMNS
 from hf_nmt.runs import Run
 from hf_nmt.subwords import BpeDropout
 from hf_nmt.training.adapters import AdapterSettings, adapter_findings, add_adapter, how_to_pack
@@ -136,6 +137,7 @@ def open_pretrained(
             findings += error.findings
     if settings.tokenizer.dropout:
         findings += _dropout_findings(tokenizer, settings.tokenizer.dropout)
+    made_for = [getattr(config, name, None) for name in LANGUAGE_COLUMNS]
     try:
         pairs = settings.data.language_pairs
         if len(pairs) == 1:
@@ -146,6 +148,9 @@ def open_pretrained(
         findings.append(f"data: {error}")
     if findings:
         raise ConfigError(findings)
+    if run is None and None not in made_for and Languages.of(config, tokenizer).kind == "fixed":
+        if len(pairs) == 1 and pairs[0] != tuple(made_for):
+            logger.info("model.pretrained was made for %s to %s; it is trained for %s to %s.", *made_for, *pairs[0])
     return Pretrained(saved, config, tokenizer)
 
 

@@ -10,7 +10,7 @@ from hf_nmt import language
 from hf_nmt.batching import drawn_rows, languages_kept
 from hf_nmt.data.mixed_streams import MixedStream
 from hf_nmt.data.mixtures import told_of
-from hf_nmt.data.sources import CorpusSettings
+from hf_nmt.data.sources import CorpusSettings, keys_told
 from hf_nmt.data.streams import stream_pairs
 from hf_nmt.errors import ConfigError
 from hf_nmt.models.sources_nmt import Languages
@@ -40,7 +40,7 @@ def mix_streams(
     findings = []
     for name, (source, target, settings) in corpora.items():
         assert source is not None and target is not None
-        with told_of(name, "train"):
+        with told_of(name, "train"), keys_told(f"data.pairs.{name}.train"):
             stream = stream_pairs(settings, source_language=source, target_language=target)
             count = stream.count()
         if count is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,12 +17,14 @@ from hf_nmt.batching import language_pairs
 from hf_nmt.config import Settings
 from hf_nmt.data.manifest import Manifest, describe
 from hf_nmt.data.mixtures import join_pairs, languages_of_pair
-from hf_nmt.data.sources import BUILT_IN, CorpusSettings, format_of, load_pairs
+from hf_nmt.data.sources import BUILT_IN, CorpusSettings, count_copies, format_of, keys_told, load_pairs
 from hf_nmt.data.streams import Stream, stream_pairs
 from hf_nmt.data.text_lines import existing_file
 from hf_nmt.errors import ConfigError, DataError
 from hf_nmt.protocols import LANGUAGE_COLUMNS
 from hf_nmt.training.streams import ROWS_LOOKED_AT, mix_streams
+
+logger = logging.getLogger(__name__)
 
 _EXAMPLES = {"source_language": "de", "target_language": "en"}
 
@@ -268,6 +272,11 @@ class TrainingData(Settings):
                         existing_file(path)
                 except DataError as error:
                     findings.append(f"data.{place}.{name}: {error}")
+            if corpus.source is not None and os.path.realpath(corpus.source) in map(os.path.realpath, corpus.targets):
+                findings.append(
+                    f"data.{place}.target: {corpus.source} is the source too, and a model would learn to copy. Give "
+                    "the file with its translations."
+                )
         return findings
 
     def load(self) -> Texts:
@@ -279,14 +288,22 @@ class TrainingData(Settings):
         findings = [finding for split, rows in texts.items() for finding in self._unknown_languages(split, rows)]
         if findings:
             raise ConfigError(findings)
+        for split, rows in texts.items():
+            seen = rows.head(ROWS_LOOKED_AT) if isinstance(rows, Stream) else rows
+            if (copies := count_copies(seen)) > len(seen) / 2:
+                logger.warning(
+                    "data.%s: the target equals the source in %s of %s pairs. Are they two languages? Training on "
+                    "them teaches the model to copy.", split, f"{copies:,}", f"{len(seen):,}",
+                )  # fmt: skip
         return Texts(texts["train"], texts.get("validation"))
 
     def _load(self, split: str, corpus: CorpusSettings | dict[str, CorpusSettings]) -> Dataset | Stream:
         if isinstance(corpus, CorpusSettings):
             is_stream = split == "train" and self.is_streamed
-            return (stream_pairs if is_stream else load_pairs)(
-                corpus, **dict(zip(_EXAMPLES, self.usual_languages, strict=True))
-            )
+            with keys_told(f"data.{split}"):
+                return (stream_pairs if is_stream else load_pairs)(
+                    corpus, **dict(zip(_EXAMPLES, self.usual_languages, strict=True))
+                )
         if split == "train" and self.is_streamed:
             return mix_streams(
                 {name: (*self._named(name), one) for name, one in corpus.items()}, self.sampling_temperature

@@ -239,7 +239,7 @@ BAD_TABLES = {
     "JSON language later": (
         "c.jsonl",
         '{"translation": {"de": "a", "en": "b"}}\n{"translation": {"de": "a"}}\n',
-        r"line 2: there is no column 'translation\.en'",
+        r"line 2: there is no column 'translation\.en'\. Columns: translation\.de\.$",
     ),
     "JSON type": ("c.jsonl", '{"source": "a", "target": 3}\n', r"line 1: the target must be text, here it is 3"),
     "JSON new column": (

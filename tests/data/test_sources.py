@@ -29,7 +29,7 @@ from small_corpus import (
 from hf_nmt.config import load
 from hf_nmt.data import readers
 from hf_nmt.data.manifest import recorded_steps
-from hf_nmt.data.sources import CorpusSettings, format_of
+from hf_nmt.data.sources import CorpusSettings, count_copies, format_of, keys_told
 from hf_nmt.errors import ConfigError, DataError
 
 
@@ -190,7 +190,7 @@ def test_a_path_that_looks_like_a_file_is_not_looked_for_on_the_hub(tmp_path, mo
 BAD_SETTINGS = {
     "nothing": ({}, "nothing to read: give source and target .*, or path"),
     "one side": ({"source": "a"}, "source is given alone"),
-    "both ways": ({"path": "x", "source": "a"}, "path and source are both given; set one of them to null"),
+    "both ways": ({"path": "x", "source": "a"}, "path: given together with source, which are another corpus. Leave"),
     "idle": (
         {"source": "a", "target": "b", "split": "train", "format": "tsv"},
         "format and split would change nothing",
@@ -324,3 +324,21 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path, file):
         result = subprocess.run(command, capture_output=True, text=True, check=True)
         peaks.append(int(result.stdout))
     assert peaks[1] - peaks[0] < 30, f"MiB at 10k and 400k pairs: {peaks}"
+
+
+def test_errors_name_the_keys_as_they_are_typed():
+    with pytest.raises(DataError, match=r"^x: set data\.train\.empty=drop, or data\.train\.source_column=1\.$"):
+        with keys_told("data.train"):
+            raise DataError("x: set empty=drop, or source_column=1.")
+    with pytest.raises(ConfigError) as error, keys_told("data.pairs.de-en.train"):
+        raise ConfigError(["split: there is no x; --format=tsv stays.", "names would change nothing."])
+    assert error.value.findings == [
+        "data.pairs.de-en.train.split: there is no x; --format=tsv stays.",
+        "data.pairs.de-en.train: names would change nothing.",
+    ]
+
+
+def test_pairs_that_are_copies_are_counted(monkeypatch):
+    monkeypatch.setattr("hf_nmt.data.sources.ROWS_AT_A_TIME", 2)
+    rows = datasets.Dataset.from_dict({"source": ["a", "b", "c", "d", "e"], "target": ["a", "B", "c", "d ", "e"]})
+    assert count_copies(rows) == 3

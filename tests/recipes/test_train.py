@@ -156,6 +156,11 @@ def test_a_dry_run_prints_settings_that_load(finished, capsys, tmp_path):
             ["--config", "finetune"],
             "model.pretrained: required and not given: these settings train a saved model further. Write model.pre",
         ),
+        (
+            ["data.train.source={folder}/text.yy", "data.validation.target={folder}/text.xx"],
+            "data.train.target: {folder}/text.yy is the source too, and a model would learn to copy. Give the file "
+            "with its translations.\ndata.validation.target: {folder}/text.xx is the source too",
+        ),
         (["model.revision=x"], "model.revision: it is for a saved model, and pretrained names none."),
         (["resume=nowhere"], "resume: nowhere is not a run folder"),
     ],
@@ -166,8 +171,8 @@ def test_settings_are_refused_before_anything_is_read(finished, monkeypatch, arg
 
     monkeypatch.setattr("hf_nmt.training.texts.load_pairs", fail)
     with pytest.raises(ConfigError) as error:
-        main(*finished[1], *argv)
-    assert message in str(error.value)
+        main(*finished[1], *(argument.format(folder=finished[0]) for argument in argv))
+    assert message.format(folder=finished[0]) in str(error.value)
 
 
 def test_bad_input_makes_no_run(finished, tmp_path):

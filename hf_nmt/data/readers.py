@@ -84,7 +84,7 @@ def find_columns(names: Sequence[str], wanted: Wanted, where: str) -> tuple[str,
     Raises:
         DataError: a column is missing, with the nearest name.
     """
-    found = []
+    found: list[str] = []
     for side, column, language in zip(("source", "target"), wanted.columns, wanted.languages, strict=True):
         usual = [side, *([language, f"translation.{language}"] if language else [])]
         # A corpus with several references may name no target: the first reference is the target.

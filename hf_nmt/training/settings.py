@@ -303,8 +303,8 @@ class TrainingSettings(_Base):
         values = {name: getattr(self, name) for name in _trainer_fields()}
         if self.max_steps > 0 and self.num_train_epochs != TRAINER_DEFAULTS["num_train_epochs"][0]:
             logger.warning(
-                "training.num_train_epochs=%g does nothing: training.max_steps=%d goes before it. For whole epochs "
-                "set training.max_steps=-1.", self.num_train_epochs, self.max_steps,
+                "training.max_steps=%d tells how long the training is, so training.num_train_epochs=%g does nothing. "
+                "For whole epochs set training.max_steps=-1.", self.max_steps, self.num_train_epochs,
             )  # fmt: skip
         values["use_cpu"] = self.use_cpu or not _has_accelerator()
         values["dataloader_pin_memory"] = self.dataloader_pin_memory and not values["use_cpu"]

@@ -38,7 +38,7 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 		echo "Name another one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
 	$(PYTHON) -m venv .venv
 	@echo "Installing into .venv; this takes some minutes."
-	$(BIN)/python -m pip install --quiet $(PIP_ARGS) --editable ".[dev]" --constraint constraints.txt
+	$(BIN)/python -m pip install --progress-bar off $(PIP_ARGS) --editable ".[dev]" --constraint constraints.txt
 	@touch $(INSTALLED)
 
 # Runs, predictions and the environment are left alone.

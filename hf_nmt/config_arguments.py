@@ -36,7 +36,7 @@ class Arguments:
             argument = waiting.pop(0)
             name, equals, value = argument.partition("=")
             key = self.spelt(name.lstrip("-"))
-            if name in ("--help", "-h"):
+            if name in ("--help", "-h") or (argument == "help" and self.positional is None):
                 self.help = True
                 self.help_words += [value] if value else []
                 while waiting and not waiting[0].startswith("-") and "=" not in waiting[0]:
@@ -50,6 +50,8 @@ class Arguments:
                 value = value if equals else waiting.pop(0)
                 if key == "config":
                     self.config = value
+                elif key not in self.keys and nearest(key, ["config"], cutoff=0.8):
+                    self.findings.append(f"{name}: unknown option. Did you mean --config {value}?")
                 else:
                     self.overrides.append(f"{key}={value}")
             elif equals and not name.startswith("-"):

@@ -270,7 +270,10 @@ def load(folder: Path | str, *, writer: bool = False) -> Run:
     try:
         record = json.loads((path / "run.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ConfigError(f"resume: {path} is not a run folder: no readable run.json in it.") from error
+        why = "no readable run.json in it" if path.exists() else "it does not exist"
+        others = ", ".join(map(str, unfinished(path.parent)))
+        hint = f" Not finished in {path.parent}: {others}." if others else ""
+        raise ConfigError(f"resume: {path} is not a run folder: {why}.{hint}") from error
     if record.get("schema_version") != SCHEMA_VERSION:
         raise ConfigError(
             f"resume: {path} has a run.json of version {record.get('schema_version')}; this hf_nmt reads "
@@ -302,15 +305,15 @@ def fingerprint(settings: Mapping[str, Any], data: Mapping[str, Any]) -> str:
     return config.fingerprint(told, dict(data))
 
 
-def unfinished(output_dir: Path | str, identity: str) -> list[Path]:
-    """Run folders with this fingerprint that did not finish and that no process is writing."""
+def unfinished(output_dir: Path | str, identity: str | None = None) -> list[Path]:
+    """Run folders with this fingerprint that did not finish and that no process is writing; None takes any."""
     found = []
     for path in sorted(Path(output_dir).glob("*/run.json")):
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
-        same = record.get("fingerprint") == identity and record.get("status") != "finished"
+        same = identity in (None, record.get("fingerprint")) and record.get("status") != "finished"
         if same and not _is_locked(path.parent):
             found.append(path.parent)
     return found

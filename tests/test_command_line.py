@@ -68,6 +68,15 @@ def recipe(tmp_path, monkeypatch):
     return run
 
 
+def test_help_is_understood_without_its_dashes(recipe, capsys):
+    for argv in (["help", "seed"], ["--help", "seed"]):
+        with pytest.raises(SystemExit):
+            recipe(*argv)
+    text = capsys.readouterr().out
+    assert text and text[: len(text) // 2] == text[len(text) // 2 :]
+    assert recipe("help", positional="name").name == "help"
+
+
 def test_forms_of_an_argument(recipe):
     for argv in (
         ["data.train.max_rows=5"],
@@ -103,6 +112,8 @@ def test_positional(recipe):
         (["--config", "tin"], "--config tin: no file of this name. Available: production, tiny. Did you mean tiny?"),
         (["--config", "tiny.yaml"], "--config tiny.yaml: there is no such file (looked from CWD)."),
         (["--config"], "--config: a file or a name must follow. Type --config FILE or --config NAME."),
+        (["--confg", "tiny"], "--confg: unknown option. Did you mean --config tiny?"),
+        (["--konfig=tiny"], "--konfig: unknown option. Did you mean --config tiny?"),
         (["config=tiny"], "config=tiny: type --config tiny."),
         (["dry_run=true"], "dry_run=true: type --dry-run."),
         (["train.yaml"], "'train.yaml': settings are key=value. For a settings file type --config train.yaml."),

@@ -125,8 +125,15 @@ def test_what_cannot_be_resumed_is_refused(tmp_path):
         runs.resume(run.folder, "train")
     with pytest.raises(ConfigError, match=r"is a run of recipes/train.py; resume it there"):
         runs.resume(start(tmp_path).folder, "distill")
-    with pytest.raises(ConfigError, match=r"resume: .*nowhere is not a run folder: no readable run.json"):
-        runs.resume(tmp_path / "nowhere", "train")
+    with pytest.raises(ConfigError, match=r"resume: .*nowhere is not a run folder: it does not exist\.$"):
+        runs.resume(tmp_path / "nowhere" / "nowhere", "train")
+    (tmp_path / "empty").mkdir()
+    other = start(tmp_path / "others")
+    with pytest.raises(ConfigError, match=r"resume: .*empty is not a run folder: no readable run.json in it"):
+        runs.resume(tmp_path / "empty", "train")
+    with pytest.raises(ConfigError) as error:
+        runs.resume(tmp_path / "others" / "nowhere", "train")
+    assert f"it does not exist. Not finished in {tmp_path / 'others'}: {other.folder}." in str(error.value)
     run.update(schema_version=7)
     with pytest.raises(ConfigError, match="has a run.json of version 7; this hf_nmt reads 1"):
         runs.load(run.folder)

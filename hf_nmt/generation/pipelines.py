@@ -6,8 +6,10 @@ Transformers 5 removed the translation pipelines and refuses their names before 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
+from hf_nmt.errors import ConfigError
 from hf_nmt.models.configuration_nmt import CUSTOM_PIPELINES
 
 _LANGUAGE_TASK = re.compile(r"translation_.+_to_.+")
@@ -47,6 +49,8 @@ def _configurations(auto_config: Any) -> type:
     class Configurations(auto_config):
         @classmethod
         def from_pretrained(cls, *args: Any, trust_remote_code: bool | None = None, **kwargs: Any) -> Any:
+            if args and not Path(args[0], "config.json").is_file() and Path(args[0], "run.json").is_file():
+                raise ConfigError(f"{args[0]} is a run folder; its model is in best/: write model={args[0]}/best.")
             config = auto_config.from_pretrained(*args, trust_remote_code=trust_remote_code, **kwargs)
             brought = getattr(config, "custom_pipelines", None) or {}
             ours = brought.get("translation", {}).get("impl") == CUSTOM_PIPELINES["translation"]["impl"]

@@ -64,7 +64,10 @@ def choose_model(trainer: TranslationTrainer) -> tuple[Candidate, list[Candidate
     if len(last) > 1:
         candidates["average"] = Candidate("average", last)
     elif trainer.settings.num_average_checkpoints > 1:
-        logger.warning("No average was made: there are fewer than two whole checkpoints. Lower training.save_steps.")
+        logger.warning(
+            "No average was made: of %d updates there are fewer than two whole checkpoints. Train longer, or lower "
+            "training.save_steps.", trainer.state.global_step,
+        )  # fmt: skip
     held = {}
     if "last" in candidates:
         held = trainer.trained_weights()

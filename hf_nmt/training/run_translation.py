@@ -20,6 +20,7 @@ import yaml
 
 from hf_nmt.config_keys import nearest, shown
 from hf_nmt.errors import ConfigError
+from hf_nmt.training.familiar_names import FAMILIAR_NAMES
 from hf_nmt.training.settings import REFUSED, RENAMED, TrainingSettings
 
 logger = logging.getLogger(__name__)
@@ -339,6 +340,8 @@ def _fitted(mapped: Sequence[Mapped]) -> list[Mapped]:
 
 
 def _unknown(name: str, known: list[str]) -> str:
+    if name in FAMILIAR_NAMES and not nearest(name, known, cutoff=0.8):
+        return f"{name}: unknown argument of run_translation.py. Here {FAMILIAR_NAMES[name]}"
     near = nearest(name, known)
     meant = f"Did you mean {near}?" if near else "Take it out; settings of this recipe follow the file as key=value."
     return f"{name}: unknown argument of run_translation.py. {meant}"
@@ -359,11 +362,13 @@ class CommandLine:
         arguments: for `config.from_command_line`.
         mapped: what became of each argument of the file; empty where there is no file.
         path: the file.
+        findings: names in the file that the script does not have; told with what else is wrong, see `told`.
     """
 
     arguments: list[str]
     mapped: list[Mapped] = dataclasses.field(default_factory=list)
     path: str = ""
+    findings: list[str] = dataclasses.field(default_factory=list)
 
     def report(self) -> str:
         heading = f"{self.path}: arguments of run_translation.py, and what they are here"
@@ -371,11 +376,18 @@ class CommandLine:
 
     @contextlib.contextmanager
     def told(self) -> Iterator[None]:
-        """Findings about a setting of the file say which of its arguments set it."""
+        """Findings about a setting of the file say which of its arguments set it.
+
+        Raises:
+            ConfigError: with them, and the unknown names in the file.
+        """
         try:
             yield
         except ConfigError as error:
-            raise ConfigError([self._with_origin(finding) for finding in error.findings]) from error
+            findings = [self._with_origin(finding) for finding in error.findings]
+            raise ConfigError([*self.findings, *findings]) from error
+        if self.findings:
+            raise ConfigError(self.findings)
 
     def _with_origin(self, finding: str) -> str:
         key = finding.partition(":")[0]
@@ -394,7 +406,7 @@ def command_line(argv: Sequence[str]) -> CommandLine:
     becomes of each argument in the file.
 
     Raises:
-        ConfigError: the file is missing or cannot be read, or has unknown arguments.
+        ConfigError: the file is missing or cannot be read, or its arguments contradict each other.
     """
     rest, path = [], None
     waiting = list(argv)
@@ -409,8 +421,13 @@ def command_line(argv: Sequence[str]) -> CommandLine:
             path = value if equals else waiting.pop(0)
     if path is None or {"--help", "-h"} & {*rest}:
         return CommandLine(rest)
-    mapped = map_arguments(read_arguments(path))
+    given = read_arguments(path)
+    known = known_arguments()
+    findings = [_unknown(name, list(known)) for name in given if name not in known]
+    mapped = map_arguments({name: value for name, value in given.items() if name in known})
+    if findings:  # nothing is printed that looks like settings
+        rest = [argument for argument in rest if argument not in ("--dry-run", "--dry_run")]
     settings = [f"{key}={_text(value)}" for line in mapped for key, value in line.settings.items()]
-    whole = CommandLine([*settings, *rest], mapped, path)
+    whole = CommandLine([*settings, *rest], mapped, path, findings)
     logger.info("%s", whole.report())
     return whole

@@ -12,6 +12,7 @@ import transformers.pipelines
 from transformers import Pipeline
 from transformers.pipelines.base import PipelineRegistry
 
+from hf_nmt.errors import ConfigError
 from hf_nmt.generation import pipelines
 from hf_nmt.models.pipeline_nmt import TranslationPipeline
 
@@ -88,6 +89,14 @@ def test_a_pipeline_without_a_model_is_told_to_name_one():
     for task in ("translation", "translation_de_to_en"):
         with pytest.raises(ValueError, match=r'needs a model .* none is given: write pipeline\("translation", model='):
             transformers.pipeline(task)
+
+
+def test_a_run_folder_is_answered_with_the_model_in_it(tmp_path):
+    run = tmp_path / "de-en-20261121-080000"
+    run.mkdir()
+    (run / "run.json").write_text("{}")
+    with pytest.raises(ConfigError, match=rf"is a run folder; its model is in best/: write model={run}/best\."):
+        transformers.pipeline("translation", model=str(run))
 
 
 KNOWN = """

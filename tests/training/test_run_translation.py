@@ -273,6 +273,18 @@ def test_a_value_that_cannot_be_used_names_the_argument(tmp_path, monkeypatch):
     assert path not in typed
 
 
+def test_unknown_names_and_wrong_values_come_together(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    wrong = {"batch_size": 4, "num_train_epochs": "three"}
+    unknown = "batch_size: unknown argument of run_translation.py. Here write batching.batch_tokens"
+    for given in (wrong, {"batch_size": 4}):
+        with pytest.raises(ConfigError) as error:
+            recipe_module("train").main([OPTION, write(tmp_path, **NEEDED, **given), "--dry-run"])
+        assert error.value.findings[0].startswith(unknown)
+        told = any("training.num_train_epochs: given 'three'" in finding for finding in error.value.findings)
+        assert told == (given is wrong) and not capsys.readouterr().out
+
+
 @pytest.mark.parametrize("argv", [[OPTION], [OPTION, "--dry-run"], [OPTION, "seed=3"]])
 def test_a_file_must_follow(argv):
     with pytest.raises(ConfigError, match="a JSON or YAML file with the arguments must follow"):

@@ -65,7 +65,10 @@ def _writers_words(error: Exception) -> str:
     """What a writer outside Python says of a write that failed; nothing where the error is of something else."""
     text = str(error)
     told = type(error).__name__ == "SafetensorError" or isinstance(error, RuntimeError)
-    return text.splitlines()[0] if told and any(words in text for words in _WRITERS_WORDS) else ""
+    if not told or not any(words in text for words in _WRITERS_WORDS):
+        return ""
+    # torch tells of what it finds when it closes the file, not of why.
+    return "it was cut short, as where a disk is full" if "inline_container" in text else text.splitlines()[0]
 
 
 def may_be_hub_id(path: Path | str) -> bool:

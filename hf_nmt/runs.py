@@ -137,6 +137,8 @@ class Run:
                 self._log.handle(
                     logger.makeRecord(logger.name, logging.ERROR, __file__, 0, "The run failed: %s", (error,), told)
                 )
+                if self.writer and any(map(is_complete, list_checkpoints(self.checkpoints))):
+                    logger.warning("Once what failed is mended, to go on: %s", self.resume_hint())
                 self.update(status="failed", ended=_now(), error=f"{kind.__name__}: {error}")
         except NmtError:
             # The disk may be full; what ended the run is the better message.

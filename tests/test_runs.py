@@ -97,6 +97,15 @@ def test_how_a_run_ended_is_recorded(tmp_path, caplog, error, status):
         assert (again.folder, record["status"]) == (run.folder, "running") and not record.keys() & {"ended", "error"}
 
 
+def test_a_run_that_failed_tells_how_to_go_on_where_it_has_a_checkpoint(tmp_path, caplog):
+    with pytest.raises(NmtError), start(tmp_path) as run:
+        write_text(run.checkpoints / "step-9" / "model", "x")
+        mark_complete(run.checkpoints / "step-9")
+        raise NmtError("the disk is full")
+    hint = f"Once what failed is mended, to go on: python recipes/train.py resume={run.folder}   (goes on at step 9)"
+    assert hint in caplog.messages
+
+
 def test_the_hint_is_a_whole_command_and_names_the_step_that_is_kept(tmp_path, monkeypatch):
     run = start(tmp_path, name="a")
     for step in (9, 20, 30):

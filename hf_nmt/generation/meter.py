@@ -38,6 +38,8 @@ class Statistics:
     def summary(self) -> str:
         """One line for a log."""
         per_second = f"{self.sentences / self.seconds:,.1f} sentences/s" if self.seconds else "nothing to do"
+        if not self.texts:
+            return "0 texts: the input is empty, there was nothing to do"
         notes = [
             f"{count:,} {what}"
             for count, what in (

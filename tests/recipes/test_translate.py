@@ -77,8 +77,10 @@ def test_lines_empty_ones_and_their_ends_stay(run, good, end, last):
     assert run(data.encode()) == data.encode()
 
 
-def test_an_empty_file_gives_an_empty_file(run):
-    assert run(b"") == b""
+def test_an_empty_file_gives_an_empty_file_and_is_told(run, caplog):
+    with caplog.at_level(logging.INFO, logger="hf_nmt"):
+        assert run(b"") == b""
+    assert "0 texts: the input is empty, there was nothing to do" in caplog.messages
 
 
 def test_a_byte_order_mark_is_no_text(run, good):

@@ -47,6 +47,12 @@ def test_a_full_disk_is_told_by_path_and_free_space(tmp_path, error):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_file_that_torch_finds_cut_short_is_told_in_words(tmp_path):
+    told = "step-3 could not be written: it was cut short, as where a disk is full .[0-9,]+ MiB free"
+    with pytest.raises(NmtError, match=told), checkpoints.writing(runs.checkpoint_folder(tmp_path, 3)):
+        raise RuntimeError("[enforce fail at inline_container.cc:858] . unexpected pos 64 vs 0")
+
+
 def test_other_errors_stay_what_they_are(tmp_path):
     with pytest.raises(RuntimeError, match="shapes"), checkpoints.writing(tmp_path / "step-3"):
         raise RuntimeError("shapes do not fit")

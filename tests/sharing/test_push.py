@@ -132,7 +132,8 @@ def cut(path):
         (lambda folder: (folder / "config.json").unlink(), "config.json is missing"),
         (lambda folder: (folder / "model.safetensors").unlink(), "holds no weights"),
         (lambda folder: (folder / "tokenizer.json").unlink(), "there is no tokenizer in it"),
-        (lambda folder: cut(folder / "model.safetensors"), "model.safetensors is damaged ("),
+        (lambda folder: cut(folder / "model.safetensors"), "model.safetensors is cut short: it has "),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"x" * 99), "model.safetensors is damaged ("),
         (lambda folder: cut(folder / "tokenizer_config.json"), "tokenizer_config.json is damaged ("),
         (
             lambda folder: (folder / "model.safetensors.index.json").write_text(
@@ -141,7 +142,7 @@ def cut(path):
             "b.safetensors, which model.safetensors.index.json names, is missing.",
         ),
     ],
-    ids=["config", "weights", "tokenizer", "cut weights", "cut JSON", "shard"],
+    ids=["config", "weights", "tokenizer", "cut weights", "strange weights", "cut JSON", "shard"],
 )
 def test_what_is_not_whole_is_refused(hub, folder, damage, message):
     damage(folder)

@@ -219,8 +219,9 @@ def test_an_imported_model_is_trained_further_with_its_positions(tmp_path, monke
     monkeypatch.chdir(tmp_path)
     folder = run(marian_files.write_model(tmp_path / "marian"), output=tmp_path / "imported")
     before = AutoModelForSeq2SeqLM.from_pretrained(folder).state_dict()
-    Path("text").write_text("".join(f"{text}\n" for text in marian_files.SENTENCES[:40]))
-    texts = [f"data.{split}.{side}=text" for split in ("train", "validation") for side in ("source", "target")]
+    for side in ("source", "target"):
+        Path(side).write_text("".join(f"{text}\n" for text in marian_files.SENTENCES[:40]))
+    texts = [f"data.{split}.{side}={side}" for split in ("train", "validation") for side in ("source", "target")]
     capsys.readouterr()
     steps = ["max_steps=2", "eval_steps=2", "save_steps=1", "warmup_steps=0", "num_average_checkpoints=2"]
     arguments = [f"model.pretrained={folder}", "data.source_language=de", "data.target_language=nl", *texts]

@@ -132,7 +132,7 @@ def read_lines(
     if offset:
         stream.seek(offset)
     first = done + (header is not None)
-    for line in _text_lines(stream, name, first, offset):
+    for line in _text_lines(stream, name, first, offset or (header.num_bytes if header is not None else 0)):
         extra = header.num_bytes if header is not None and line.number == 2 else 0
         if input_format == "text":
             yield line

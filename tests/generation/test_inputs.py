@@ -89,6 +89,14 @@ def test_what_is_no_row_is_refused_with_its_line(text, input_format, told):
         read(text, input_format)
 
 
+@pytest.mark.parametrize("done", [0, 1])
+def test_a_byte_that_is_no_text_is_told_by_its_place_in_the_file(done):
+    header, first = b"source\ttarget_language\n", b"a\tde\n"
+    offset = len(header + first) if done else 0
+    with pytest.raises(DataError, match="in, line 3: this is not UTF-8: byte 0xFF at byte 28 of the file"):
+        list(read_lines(io.BytesIO(header + first + b"\xff\tde\n"), "in", "tsv", done=done, offset=offset))
+
+
 def test_a_value_of_each_source_or_one_of_all():
     given = {"one": "x", "each": ["p", None], "none": None}
     assert list(beside(iter("ab"), given)) == [("a", "x", "p", None), ("b", "x", None, None)]

@@ -183,6 +183,13 @@ def _json_row(line: Line, name: str) -> dict[str, Any]:
         ) from error
     if not isinstance(row, dict) or not isinstance(row.get("source"), str):
         raise DataError(f"{name}, line {line.number}: an object with a text under source is needed: {line.text[:80]}")
+    try:
+        row["source"].encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"{name}, line {line.number}: the source holds half a surrogate pair ({row['source'][error.start]!r}), "
+            "which is no character. Take it out, or write the character itself."
+        ) from error
     return row
 
 

@@ -78,6 +78,7 @@ def test_a_file_is_described_once_it_was_read_through(tmp_path):
         ('{"text": "a"}\n', "jsonl", "in, line 1: an object with a text under source is needed"),
         ('{"source": "a", "target_language": "german"}\n', "jsonl", "in, line 1: target_language: given 'german', wh"),
         ('{"source": "a", "source_language": 3}\n', "jsonl", "in, line 1: source_language: given '3', which is no"),
+        ('{"source": "a\\ud800"}\n', "jsonl", r"in, line 1: the source holds half a surrogate pair \('.ud800'"),
         ("A dog.\tde\n", "tsv", "in: the first line of a TSV file names its columns, .* source; it is 'A dog.*de'"),
         ("source\tsource\na\tb\n", "tsv", "in: the first line of a TSV file names its columns, each once"),
         ("source\ttarget_language\na\tde\nb\n", "tsv", "in, line 3: there are 1 columns, but the first line names 2"),

@@ -181,7 +181,7 @@ class PairStream(Stream):
             rows = _count_lines(Path(name)) - has_header
         if settings.max_rows is not None:
             rows = settings.max_rows if rows is None else min(rows, settings.max_rows)
-        return rows or None
+        return rows
 
     @functools.cached_property
     def content_hash(self) -> str:

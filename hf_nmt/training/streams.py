@@ -34,7 +34,7 @@ def mix_streams(
 
     Raises:
         DataError: as `stream_pairs`.
-        ConfigError: likewise; the rows of a corpus cannot be counted.
+        ConfigError: likewise; the rows of a corpus cannot be counted, or there are none.
     """
     parts, counts, of_pair = {}, [], dict[tuple[str, str], int]()
     findings = []
@@ -47,6 +47,12 @@ def mix_streams(
             findings.append(
                 f"data.pairs.{name}.train: {settings.path} does not tell how many rows it has, and the share of a "
                 f"pair goes by that. Give data.pairs.{name}.train.max_rows, or leave streaming out."
+            )
+            continue
+        if count == 0:
+            findings.append(
+                f"data.pairs.{name}.train: {settings.path or settings.source} is empty. Give a file with pairs, or "
+                "take this entry out."
             )
             continue
         parts[name] = source, target, stream

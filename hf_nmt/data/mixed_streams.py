@@ -98,13 +98,13 @@ class _Part:
 
     Attributes:
         row: of the reading that it is in, the next one.
-        digest: hash of the batches of that reading so far, of which the last may reach beyond `row`.
     """
 
     row: int
-    digest: str
     _read: int  # rows of the batches so far
-    _held: pa.Table  # what is left of the last of them
+    _batch: pa.Table  # the last of them
+    _held: pa.Table  # what is left of it
+    _before: str  # hash of those before it
 
     def __init__(
         self, name: str, source: str, target: str, stream: PairStream, *, row: int, digest: str, is_endless: bool
@@ -115,19 +115,19 @@ class _Part:
         self._open()
         while self._read < row and self._pull():
             pass
+        self.row = row
         if self._read < row or self.digest != digest:
             raise DataError(
                 f"The text to train on is not the one that the training began with: the first {row:,} rows of "
                 f"data.pairs.{name}.train have changed. Bring the old text back; what comes later may change."
             )
-        self.row = row
         self._held = self._held[len(self._held) - (self._read - row) :]
 
     def _open(self) -> None:
         self._reading = self._stream.tables()
         self._batches = iter(self._reading)
-        self._read, self.row, self.digest = 0, 0, ""
-        self._held = pa.table({name: pa.array([], pa.string()) for name in _TEXTS})
+        self._read, self.row, self._before = 0, 0, ""
+        self._batch = self._held = pa.table({name: pa.array([], pa.string()) for name in _TEXTS})
 
     def _pull(self) -> bool:
         """Read the next batch; False at the end."""
@@ -135,12 +135,15 @@ class _Part:
             if (batch := next(self._batches, None)) is None:
                 return False
             refuse_own_languages(batch.schema.names)
-        self._held = pa.Table.from_batches([batch]).select(_TEXTS).replace_schema_metadata(None)
+        self._before = _hash_texts(self._batch, self._before)
+        self._batch = self._held = pa.Table.from_batches([batch]).select(_TEXTS).replace_schema_metadata(None)
         self._read += len(batch)
-        digest = hashlib.sha256(self.digest.encode())
-        digest.update(self._held.combine_chunks().to_batches()[0].serialize())
-        self.digest = digest.hexdigest()
         return True
+
+    @property
+    def digest(self) -> str:
+        """Hash of the rows before `row` of the reading that it is in; what follows them may change."""
+        return _hash_texts(self._batch[: len(self._batch) - (self._read - self.row)], self._before)
 
     @property
     def dropped(self) -> Counter[str]:
@@ -204,6 +207,17 @@ class _MixedReading:
         else:
             self.end = self.start | {"places": [[part.row, part.digest] for part in parts]}
             self._stream.leave(self.end, parts)
+
+
+def _hash_texts(table: pa.Table, before: str) -> str:
+    """Hash of some rows, and of a hash of what came before them."""
+    if not len(table):
+        return before
+    digest = hashlib.sha256(before.encode())
+    for name in table.column_names:
+        texts = pa.array(table[name].to_pylist(), pa.string())  # a part of a batch has the bytes of all of it
+        digest.update(pa.record_batch([texts], [name]).serialize())
+    return digest.hexdigest()
 
 
 def _mixed(tables: list[pa.Table]) -> Iterator[pa.RecordBatch]:

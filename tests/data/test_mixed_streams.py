@@ -142,6 +142,20 @@ def test_what_changed_before_an_epoch_is_told_and_what_comes_later_may(tmp_path)
             read(open_parts(tmp_path, drawn), start)
 
 
+def test_a_text_that_has_grown_goes_on_where_it_was(tmp_path):
+    write_parts(tmp_path)
+    path, size = tmp_path / "de-en.jsonl", SIZES["de-en"]
+    records = path.read_text().splitlines()
+    more = [json.dumps({"source": f"de-en {size + n}", "target": "x"}) for n in range(size)]
+    for drawn in (size - 1, size):  # in the last batch, which is not full, and at its end
+        path.write_text(lines(records))
+        _, start, _ = read(open_parts(tmp_path, [drawn, 30, 34]))
+        path.write_text(lines([*records, *more]))
+        rows, *_ = read(open_parts(tmp_path, [drawn, 30, 34]), start)
+        found = [row["source"] for row in rows if row["source"].startswith("de-en ")]
+        assert found == [f"de-en {drawn + n}" for n in range(drawn)]
+
+
 def test_a_broken_line_is_told_with_its_pair_file_and_line(tmp_path):
     write_parts(tmp_path)
     path = tmp_path / "en-de.jsonl"

@@ -270,11 +270,12 @@ def load(folder: Path | str, *, writer: bool = False) -> Run:
     """
     path = Path(folder)
     try:
-        record = json.loads((path / "run.json").read_text(encoding="utf-8"))
+        record = _read_record(path)
     except (OSError, ValueError) as error:
         why = "no readable run.json in it" if path.exists() else "it does not exist"
-        others = ", ".join(map(str, unfinished(path.parent)))
-        hint = f" Not finished in {path.parent}: {others}." if others else ""
+        others = sorted(unfinished(path.parent), key=lambda other: (other / "run.json").stat().st_mtime, reverse=True)
+        listed = ", ".join(map(str, others[:5])) + (" and more" if len(others) > 5 else "")
+        hint = f" Not finished in {path.parent}, the newest first: {listed}." if others else ""
         raise ConfigError(f"resume: {path} is not a run folder: {why}.{hint}") from error
     if record.get("schema_version") != SCHEMA_VERSION:
         raise ConfigError(
@@ -282,6 +283,13 @@ def load(folder: Path | str, *, writer: bool = False) -> Run:
             f"{SCHEMA_VERSION}."
         )
     return Run(path, record, writer=writer)
+
+
+def _read_record(folder: Path) -> dict[str, Any]:
+    """Raises OSError or ValueError where there is none."""
+    if isinstance(record := json.loads((folder / "run.json").read_text(encoding="utf-8")), dict):
+        return record
+    raise ValueError("run.json is no object")
 
 
 def resume(folder: Path | str, recipe: str) -> Run:
@@ -312,7 +320,7 @@ def unfinished(output_dir: Path | str, identity: str | None = None) -> list[Path
     found = []
     for path in sorted(Path(output_dir).glob("*/run.json")):
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
+            record = _read_record(path.parent)
         except (OSError, ValueError):
             continue
         same = identity in (None, record.get("fingerprint")) and record.get("status") != "finished"

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import subprocess
 from pathlib import Path
 
@@ -142,7 +143,9 @@ def test_what_cannot_be_resumed_is_refused(tmp_path):
         runs.resume(tmp_path / "empty", "train")
     with pytest.raises(ConfigError) as error:
         runs.resume(tmp_path / "others" / "nowhere", "train")
-    assert f"it does not exist. Not finished in {tmp_path / 'others'}: {other.folder}." in str(error.value)
+    assert f"it does not exist. Not finished in {tmp_path / 'others'}, the newest first: {other.folder}." in str(
+        error.value
+    )
     run.update(schema_version=7)
     with pytest.raises(ConfigError, match="has a run.json of version 7; this hf_nmt reads 1"):
         runs.load(run.folder)
@@ -193,3 +196,20 @@ def test_the_environment_names_the_revision_of_the_code():
     else:
         head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
         assert commit.removesuffix("-dirty") == head
+
+
+def test_of_many_unfinished_runs_the_newest_are_offered_and_files_of_others_are_passed_over(tmp_path):
+    for number in range(7):
+        path = tmp_path / f"run-{number}" / "run.json"
+        path.parent.mkdir()
+        path.write_text(json.dumps({"status": "failed"}))
+        os.utime(path, (number, number))
+    strange = tmp_path / "strange"
+    strange.mkdir()
+    (strange / "run.json").write_text("[1]")
+    for given, why in ((tmp_path / "none", "it does not exist"), (strange, "no readable run.json in it")):
+        with pytest.raises(ConfigError) as error:
+            runs.load(given)
+        newest = ", ".join(str(tmp_path / f"run-{number}") for number in (6, 5, 4, 3, 2))
+        assert f"{given} is not a run folder: {why}." in str(error.value)
+        assert str(error.value).endswith(f"Not finished in {tmp_path}, the newest first: {newest} and more.")

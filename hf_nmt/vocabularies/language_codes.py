@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Sequence
 from typing import Any
 
 from transformers import PreTrainedModel
 
+from hf_nmt import language
 from hf_nmt.errors import ConfigError
 from hf_nmt.models.sources_nmt import Languages
 from hf_nmt.models.tokenization_nmt import NmtTokenizer, language_tag
 
-_CODE = re.compile(r"[A-Za-z]{2,8}([-_][A-Za-z0-9]{1,8})*")
 _CODE_IN_TEXT = "MarianTokenizer"
 _CODE_IS_TOKEN = ("NllbTokenizer", "MBartTokenizer", "MBart50Tokenizer")
 # Its codes are a list in Transformers' own source: there is no file that a further one could stand in.
@@ -78,7 +77,7 @@ def plan_codes(
         f"add_languages: given {code!r}, which is no code of a language; write it as the model's own, such as "
         f"{min(known)}."
         for code in codes
-        if not _CODE.fullmatch(code)
+        if language.problem_of(code)  # or no text could be trained under it
     ]
     findings += [f"add_languages: the model knows {code} already." for code in codes if code in known]
     if like is not None and like not in known:

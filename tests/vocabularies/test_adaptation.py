@@ -234,6 +234,7 @@ def test_a_model_of_one_pair_goes_over_to_another(folder_of, tmp_path):
         ("marian", {"add_languages": ["ko"]}, ["has no codes of languages (MarianTokenizer)"]),
         ("nllb", {"add_languages": ["deu_Latn"]}, ["add_languages: the model knows deu_Latn already."]),
         ("nllb", {"add_languages": ["<x>"]}, ["given '<x>', which is no code of a language"]),
+        ("nllb", {"add_languages": ["korean"]}, ["given 'korean', which is no code of a language"]),  # of training
         ("nllb", {"add_languages": ["xxx_Latn"], "like": "german"}, ["like: given 'german'; the model has ace_Arab"]),
         ("nmt", {"retrain": 270}, ["retrain: 270 is too small: 260 special tokens, codes and bytes, and", "Allowed:"]),
     ],

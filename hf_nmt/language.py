@@ -32,9 +32,10 @@ _OWN_NAMES = {
     "azb": "azb", "ckb": "ckb",
 }  # fmt: skip
 _NO_LANGUAGE = "zxx"  # the detector's class of texts that are none
-# Language, then script, region and variants where they are given; `_` stands for `-` in many toolkits.
+# Language, then script, region and variants where they are given; `_` stands for `-` in many toolkits. Some
+# languages of OPUS-MT have four letters.
 _CODE = re.compile(
-    r"[a-z]{2,3}([-_][a-z]{4})?([-_]([a-z]{2}|\d{3}))?([-_]([a-z\d]{5,8}|\d[a-z\d]{3}))*", re.IGNORECASE
+    r"[a-z]{2,4}([-_][a-z]{4})?([-_]([a-z]{2}|\d{3}))?([-_]([a-z\d]{5,8}|\d[a-z\d]{3}))*", re.IGNORECASE
 )
 _PRIVATE = re.compile(r"q[a-t][a-z]")
 

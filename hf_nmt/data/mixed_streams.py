@@ -135,7 +135,7 @@ class _Part:
             if (batch := next(self._batches, None)) is None:
                 return False
             refuse_own_languages(batch.schema.names)
-        self._before = _hash_texts(self._batch, self._before)
+        self._before = _hash_rows(self._batch, self._before)
         self._batch = self._held = pa.Table.from_batches([batch]).select(_TEXTS).replace_schema_metadata(None)
         self._read += len(batch)
         return True
@@ -143,7 +143,7 @@ class _Part:
     @property
     def digest(self) -> str:
         """Hash of the rows before `row` of the reading that it is in; what follows them may change."""
-        return _hash_texts(self._batch[: len(self._batch) - (self._read - self.row)], self._before)
+        return _hash_rows(self._batch[: len(self._batch) - (self._read - self.row)], self._before)
 
     @property
     def dropped(self) -> Counter[str]:
@@ -209,7 +209,7 @@ class _MixedReading:
             self._stream.leave(self.end, parts)
 
 
-def _hash_texts(table: pa.Table, before: str) -> str:
+def _hash_rows(table: pa.Table, before: str) -> str:
     """Hash of some rows, and of a hash of what came before them."""
     if not len(table):
         return before

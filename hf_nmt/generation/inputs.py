@@ -14,7 +14,7 @@ import itertools
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -70,12 +70,14 @@ class Input:
 
     path: Path | None
     format: InputFormat = "auto"
+    is_guess: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         if self.format == "auto":
             ending = "" if self.path is None else Path(self.path.name.removesuffix(".gz")).suffix
             formats: dict[str, InputFormat] = {".jsonl": "jsonl", ".tsv": "tsv"}
             object.__setattr__(self, "format", formats.get(ending, "text"))
+            object.__setattr__(self, "is_guess", True)
 
     @property
     def name(self) -> str:
@@ -91,7 +93,25 @@ class Input:
     def lines(self, done: int = 0, offset: int = 0) -> Iterator[Iterator[Line]]:
         """Open it; see `read_lines`."""
         with open_input(self.path) as stream:
-            yield read_lines(stream, self.name, self.format, done=done, offset=offset)
+            lines = read_lines(stream, self.name, self.format, done=done, offset=offset)
+            yield self._not_rows(lines) if self.is_guess and self.format == "text" and not done else lines
+
+    def _not_rows(self, lines: Iterator[Line]) -> Iterator[Line]:
+        """The same lines, taken for text by their file's name alone; refused where the first is a row."""
+        first = next(lines, None)
+        if first is None:
+            return
+        row = None
+        if first.text.startswith("{"):
+            with contextlib.suppress(ValueError):
+                row = json.loads(first.text)
+        if isinstance(row, dict) and "source" in row:
+            raise DataError(
+                f"{self.name}, line 1: this is a row of JSON Lines, {first.text[:80]}. Set input_format=jsonl to "
+                "translate the text under its source, or input_format=text to translate whole lines."
+            )
+        yield first
+        yield from lines
 
     @functools.cached_property
     def described(self) -> dict[str, Any] | None:

@@ -147,7 +147,7 @@ def add_adapter(
 
     Args:
         rows: ids of the tokens whose rows are trained too, for "source" and "target"; see `token_rows.rows_of`.
-        revision: of the model on the Hub, where one was asked for.
+        revision: the commit of a model on the Hub.
 
     Raises:
         NmtError: peft is not installed.

@@ -116,7 +116,7 @@ class WarmupWatch(TrainerCallback):
             logger.warning(
                 "The learning rate warms up for %d updates (training.warmup_steps), and the training has %d: it ends "
                 "at %.3g of the %.3g that is set. Lower training.warmup_steps; 0.1 is a tenth of all updates.",
-                warmup, total, args.learning_rate * total / warmup, args.learning_rate,
+                warmup, total, args.learning_rate * (total - 1) / warmup, args.learning_rate,
             )  # fmt: skip
 
 

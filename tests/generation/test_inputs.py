@@ -57,6 +57,19 @@ def test_the_format_goes_by_the_ending(tmp_path, name, found):
     assert Input(path).format == found and Input(path, "tsv").format == "tsv"
 
 
+def test_rows_in_a_file_that_is_not_called_so_are_no_text(tmp_path):
+    path = tmp_path / "rows.txt"
+    path.write_text(JSONL)
+    with pytest.raises(DataError, match="rows.txt, line 1: this is a row of JSON Lines.* Set input_format=jsonl to"):
+        assert Input(path).described
+    assert Input(path, "text").num_lines == Input(path, "jsonl").num_lines == 4
+    path.write_text('{"a": 1}\n{not JSON\n')
+    with Input(path).lines() as lines:
+        assert [line.text for line in lines] == ['{"a": 1}', "{not JSON"]
+    with Input(path).lines(1, 9) as lines:
+        assert [line.text for line in lines] == ["{not JSON"]
+
+
 def test_a_file_is_described_once_it_was_read_through(tmp_path):
     path = tmp_path / "rows.tsv.gz"
     path.write_bytes(gzip.compress(TSV.encode()))

@@ -301,11 +301,11 @@ def test_trackers_write_on_this_machine(tmp_path, monkeypatch, capsys, tracker):
     [
         (
             {"warmup_steps": 4},
-            "warms up for 4 updates (training.warmup_steps), and the training has 4: it ends at 0.0005 of",
+            "warms up for 4 updates (training.warmup_steps), and the training has 4: it ends at 0.000375 of",
         ),
         (
             {"warmup_steps": 16},
-            "warms up for 16 updates (training.warmup_steps), and the training has 4: it ends at 0.000125",
+            "warms up for 16 updates (training.warmup_steps), and the training has 4: it ends at 9.38e-05",
         ),
         ({"warmup_steps": 3}, None),
         ({"warmup_steps": 0.5}, None),

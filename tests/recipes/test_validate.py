@@ -65,6 +65,7 @@ def work(tmp_path, monkeypatch):
         Path(folder, "config.json").write_text(json.dumps({"source_language": "de", "target_language": "en"}))
         Path(folder, "model.safetensors").touch()
         Path(folder, "generation_config.json").write_text(json.dumps({"num_beams": 6}))
+        Path(folder, "tokenizer.json").write_text("{}")
     monkeypatch.setattr(systems, "load_translator", lambda path, **options: translators[path])
     return translators
 

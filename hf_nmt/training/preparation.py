@@ -29,7 +29,7 @@ from hf_nmt.batching import (
 )
 from hf_nmt.config import differences
 from hf_nmt.data.manifest import Manifest
-from hf_nmt.data.sources import count_several_references
+from hf_nmt.data.sources import cache_folder, count_several_references
 from hf_nmt.data.streams import Stream
 from hf_nmt.errors import ConfigError
 from hf_nmt.models.sources_nmt import Languages
@@ -38,7 +38,7 @@ from hf_nmt.runs import Run
 from hf_nmt.subwords import BpeDropout
 from hf_nmt.tokenizer_checking import check_tokenizer, measure_tokenizer, warn_of_small_pieces
 from hf_nmt.tokenizer_training import load_tokenizer, train_tokenizer
-from hf_nmt.training import checkpoints, sharding
+from hf_nmt.training import checkpoints, kernels, sharding
 from hf_nmt.training.model_building import ModelSettings
 from hf_nmt.training.recipe import TrainingRecipe
 from hf_nmt.training.streams import ROWS_LOOKED_AT, RowLanguages
@@ -310,35 +310,38 @@ def check_languages(languages: Languages, pairs: Sequence[tuple[str | None, str 
 
 
 def choose(run: Run, settings: TrainingRecipe, arguments: Seq2SeqTrainingArguments, model: PreTrainedModel) -> None:
-    """Record what the training computes with; a run that goes on takes what it took before, and the log tells it.
+    """Set and record what the training computes with; a run that goes on takes what it took before, and the log tells
+    it.
 
-    Attention is chosen by the machine, so the recorded one is set again. The rest is in the settings, which are the
-    run's own; that the launcher does not overrule them is checked here.
+    On a CPU what the settings leave to `auto` is measured. The rest is in the settings, which are the run's own; that
+    the launcher does not overrule them is checked here.
 
     Raises:
         ConfigError: what the run computed with is not to be had here.
     """
     recorded = run.record["choices"]
-    attention = recorded.get("attention", model.config._attn_implementation)
-    if attention != model.config._attn_implementation:
-        logger.warning(
-            "attention: the run goes on with %s, which it began with; this machine would take %s.",
-            attention,
-            model.config._attn_implementation,
-        )
-        try:
-            model.set_attn_implementation(attention)
-        except (ImportError, ValueError) as error:
-            raise ConfigError(
-                f"resume: the run computes attention with {attention}, which cannot be used here: {error} Continue it "
-                "on a machine like the first."
-            ) from error
+    automatic = {
+        "matmul_precision": settings.training.matmul_precision == "auto",
+        "attention": getattr(settings.model, "attn_implementation", None) == "auto" and model._supports_sdpa,
+    }
     now = {
-        "matmul_precision": settings.training.matmul_precision,
-        "attention": attention,
+        "matmul_precision": "highest" if automatic["matmul_precision"] else settings.training.matmul_precision,
+        "attention": model.config._attn_implementation,
         "mixed_precision": str(arguments.mixed_precision),
         "batch_tokens": settings.batching.batch_tokens,
     }
+    if recorded:
+        now["attention"] = recorded["attention"]
+        if automatic["matmul_precision"]:
+            now["matmul_precision"] = recorded["matmul_precision"]
+    elif any(automatic.values()) and arguments.device.type == "cpu":
+        dtype = torch.bfloat16 if arguments.bf16 else torch.float32
+        measured = None
+        if arguments.process_index == 0:
+            measured = kernels.measure(model.config, dtype, folder=cache_folder(None))
+        choice = _from_first(arguments, measured)
+        run.update(measurements=choice.figures)
+        now |= {name: getattr(choice, name) for name, is_automatic in automatic.items() if is_automatic}
     if changed := differences(recorded, now) if recorded else []:
         raise ConfigError(
             [
@@ -346,8 +349,17 @@ def choose(run: Run, settings: TrainingRecipe, arguments: Seq2SeqTrainingArgumen
                 for name, before, after in changed
             ]
         )
-    if recorded:
-        logger.info("goes on as before: %s", ", ".join(f"{name} {value}" for name, value in now.items()))
+    if now["attention"] != model.config._attn_implementation:
+        try:
+            model.set_attn_implementation(kernels.known_attention(now["attention"]))
+        except (ImportError, ValueError) as error:
+            raise ConfigError(
+                f"resume: the run computes attention with {now['attention']}, which cannot be used here: {error} "
+                "Continue it on a machine like the first."
+            ) from error
+    torch.set_float32_matmul_precision(now["matmul_precision"])
+    goes = "goes on as before" if recorded else "computes with"
+    logger.info("%s: %s", goes, ", ".join(f"{name} {value}" for name, value in now.items()))
     run.choose(**now)
 
 

@@ -99,7 +99,8 @@ class TranslationTrainer(ShardingTrainer):
         self._own_loss = isinstance(model, NmtForConditionalGeneration)
         self._interval_tokens: torch.Tensor | int = 0
         self._last_log = (0, 0.0)  # tokens and training seconds at the last log
-        torch.set_float32_matmul_precision(settings.matmul_precision)
+        if settings.matmul_precision != "auto":
+            torch.set_float32_matmul_precision(settings.matmul_precision)
         self._progress = ProgressBar(not args.disable_tqdm)
         prepare_for_processes(model, args, divided=is_asked_for())
         recorder = RunRecorder(run, self.stopwatch)

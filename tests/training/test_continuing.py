@@ -3,6 +3,7 @@ from __future__ import annotations
 import types
 
 import pytest
+import torch
 from datasets import Dataset
 from toy_training import make_model, make_run
 
@@ -10,14 +11,30 @@ from hf_nmt import runs
 from hf_nmt.config import load
 from hf_nmt.errors import ConfigError, DataError
 from hf_nmt.tokenizer_training import TokenizerSettings, load_tokenizer, train_tokenizer
+from hf_nmt.training import kernels
+from hf_nmt.training.model_building import ModelSettings
 from hf_nmt.training.preparation import TrainingRecipe, choose, prepare_tokenizer
 
 LANGUAGES = ["data.source_language=de", "data.target_language=en", "data.train.source=x", "data.train.target=y"]
-PRECISION = types.SimpleNamespace(mixed_precision="bf16")
+PRECISION = types.SimpleNamespace(
+    mixed_precision="bf16", bf16=True, device=torch.device("cpu"), process_index=0, world_size=1
+)
+
+
+class Recipe(TrainingRecipe):
+    model: ModelSettings = ModelSettings()
 
 
 def settings(*overrides: str) -> TrainingRecipe:
-    return load(TrainingRecipe, overrides=[*LANGUAGES, *overrides])
+    return load(Recipe, overrides=[*LANGUAGES, *overrides])
+
+
+@pytest.fixture(autouse=True)
+def _own_precision(tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    before = torch.get_float32_matmul_precision()
+    yield
+    torch.set_float32_matmul_precision(before)
 
 
 @pytest.fixture
@@ -65,25 +82,42 @@ def test_a_run_that_goes_on_needs_no_tokenizer_but_its_own(tmp_path):
     settings("tokenizer.path=gone", f"resume={tmp_path}").arguments()
 
 
-def test_a_run_that_goes_on_keeps_its_attention(tmp_path, caplog):
+def test_a_run_that_goes_on_computes_as_was_measured(tmp_path, caplog, monkeypatch):
+    caplog.set_level("INFO")
     run, model = make_run(tmp_path), make_model()
-    model.set_attn_implementation("eager")
+    found = {"matmul_precision": "high", "attention": "matmul_up_to_32"}
+    monkeypatch.setattr(kernels, "measure", lambda *given, **options: kernels.Choice(**found, figures={"gain": 2}))
     choose(run, settings(), PRECISION, model)
-    assert runs.load(run.folder).record["choices"] == {
-        "matmul_precision": "highest", "attention": "eager", "mixed_precision": "bf16", "batch_tokens": 4096,
-    }  # fmt: skip
+    record = runs.load(run.folder).record
+    assert record["choices"] == {**found, "mixed_precision": "bf16", "batch_tokens": 4096}
+    assert record["measurements"] == {"gain": 2} and torch.get_float32_matmul_precision() == "high"
+    assert "computes with: matmul_precision high, attention matmul_up_to_32" in caplog.text
+    monkeypatch.setattr(kernels, "measure", None)
+    torch.set_float32_matmul_precision("highest")
     again = make_model()
     again.set_attn_implementation("sdpa")
     choose(runs.load(run.folder), settings(), PRECISION, again)
-    assert again.config._attn_implementation == "eager"
-    assert "attention: the run goes on with eager, which it began with; this machine would take sdpa." in caplog.text
+    assert again.config._attn_implementation == "matmul_up_to_32"
+    assert torch.get_float32_matmul_precision() == "high"
+    assert "goes on as before: matmul_precision high, attention matmul_up_to_32" in caplog.text
+
+
+def test_what_the_settings_say_is_not_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr(kernels, "measure", None)
+    run, model = make_run(tmp_path), make_model()
+    model.set_attn_implementation("eager")
+    given = settings("training.matmul_precision=medium", "model.attn_implementation=eager")
+    choose(run, given, PRECISION, model)
+    choices = runs.load(run.folder).record["choices"]
+    assert (choices["matmul_precision"], choices["attention"]) == ("medium", "eager")
+    assert "measurements" not in run.record
 
 
 def test_a_run_that_goes_on_must_compute_as_before(tmp_path):
     run = make_run(tmp_path)
     choose(run, settings(), PRECISION, make_model())
     with pytest.raises(ConfigError, match="the run computes with mixed_precision=bf16, but now it is no"):
-        choose(run, settings(), types.SimpleNamespace(mixed_precision="no"), make_model())
+        choose(run, settings(), types.SimpleNamespace(**vars(PRECISION) | {"mixed_precision": "no"}), make_model())
     run.choose(attention="flash_attention_2")
     with pytest.raises(
         ConfigError, match="resume: the run computes attention with flash_attention_2, which cannot be"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hf_nmt.batching.collator import TranslationCollator
 from hf_nmt.batching.encoding import encode_pairs, length_columns
 from hf_nmt.batching.groups import PairGroups, drawn_rows, language_pairs
-from hf_nmt.batching.pair_encoder import EncodedRows, PairEncoder, languages_kept
+from hf_nmt.batching.pair_encoder import EncodedRows, PairEncoder
 from hf_nmt.batching.rows import SampledPairs, training_batches
 from hf_nmt.batching.sampler import TokenBatchSampler
 from hf_nmt.batching.settings import BatchingSettings
@@ -24,7 +24,6 @@ __all__ = [
     "drawn_rows",
     "encode_pairs",
     "language_pairs",
-    "languages_kept",
     "length_columns",
     "training_batches",
 ]

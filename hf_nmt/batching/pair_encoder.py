@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import compress
 from typing import Any
@@ -16,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from hf_nmt.artifacts import hash_folder
 from hf_nmt.batching.settings import BatchingSettings
 from hf_nmt.errors import ConfigError, DataError
-from hf_nmt.models.sources_nmt import Languages, set_languages
+from hf_nmt.models.sources_nmt import Languages, languages_kept
 from hf_nmt.protocols import LANGUAGE_COLUMNS
 
 
@@ -36,20 +35,6 @@ class EncodedRows:
     kept: np.ndarray
     dropped: Counter[str] = field(default_factory=Counter)
     changed: Counter[str] = field(default_factory=Counter)
-
-
-@contextmanager
-def languages_kept(tokenizer: PreTrainedTokenizerBase) -> Iterator[None]:
-    """Give the tokenizer back in the languages that it is set to now: it is saved with them."""
-    if not hasattr(tokenizer, "src_lang"):
-        yield
-        return
-    before = tokenizer.src_lang, tokenizer.tgt_lang
-    try:
-        yield
-    finally:
-        if (tokenizer.src_lang, tokenizer.tgt_lang) != before:
-            set_languages(tokenizer, *before)
 
 
 class PairEncoder:

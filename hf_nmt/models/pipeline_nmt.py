@@ -5,10 +5,8 @@ Unlike there, long input is split into sentences and put together again, and not
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import logging
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -27,7 +25,7 @@ from .sources_nmt import (
     EncodedText,
     Languages,
     encode_texts,
-    set_languages,
+    languages_kept,
     source_limit,
     target_limit,
 )
@@ -158,18 +156,8 @@ class TranslationPipeline(Pipeline):
 
     def _check_languages(self, src_lang: str | None, tgt_lang: str | None) -> None:
         """Refuse a wrong language when it is named, not when the first text comes."""
-        with self._tokenizer_kept():
+        with languages_kept(self.tokenizer):
             self._languages.select(src_lang, tgt_lang)
-
-    @contextlib.contextmanager
-    def _tokenizer_kept(self) -> Iterator[None]:
-        """Give the tokenizer back as it was: the languages of a call are not those of the next one."""
-        kept = getattr(self.tokenizer, "src_lang", None), getattr(self.tokenizer, "tgt_lang", None)
-        try:
-            yield
-        finally:
-            if hasattr(self.tokenizer, "src_lang"):
-                set_languages(self.tokenizer, *kept)
 
     def preprocess(
         self,
@@ -188,7 +176,7 @@ class TranslationPipeline(Pipeline):
         limits = [
             limit for limit in (source_limit(self.model, self.tokenizer), max_source_length) if limit is not None
         ]
-        with self._tokenizer_kept():
+        with languages_kept(self.tokenizer):
             selected = self._languages.select(src_lang, tgt_lang)
             (encoded,) = encode_texts(
                 [text],
@@ -207,7 +195,7 @@ class TranslationPipeline(Pipeline):
     def _forward(self, inputs: dict[str, Any], src_lang: str | None = None, tgt_lang: str | None = None, **given: Any):
         texts = inputs["texts"] if isinstance(inputs["texts"], list) else [inputs["texts"]]
         sources = [sentence for text in texts for sentence in text.sentences]
-        with self._tokenizer_kept():
+        with languages_kept(self.tokenizer):
             selected = self._languages.select(src_lang, tgt_lang)
         tokens = {name: getattr(selected, name) for name in ("forced_bos_token_id", "decoder_start_token_id")}
         overrides = {name: token for name, token in tokens.items() if token is not None}

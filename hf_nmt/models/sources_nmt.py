@@ -153,6 +153,20 @@ def set_languages(tokenizer: Any, source: str | None, target: str | None) -> Non
         tokenizer.init_kwargs.pop("src_lang", None)
 
 
+@contextlib.contextmanager
+def languages_kept(tokenizer: Any) -> Iterator[None]:
+    """Give the tokenizer back in the languages that it is set to now: it is saved with them."""
+    if not hasattr(tokenizer, "src_lang"):
+        yield
+        return
+    before = tokenizer.src_lang, tokenizer.tgt_lang
+    try:
+        yield
+    finally:
+        if (tokenizer.src_lang, tokenizer.tgt_lang) != before:
+            set_languages(tokenizer, *before)
+
+
 def is_saved_with(tokenizer: Any, source: str | None) -> bool:
     """Whether a tokenizer that is set to a source language is still set to it when it is loaded again."""
     return not isinstance(tokenizer, MBart50Tokenizer) or source is None or source in tokenizer.lang_code_to_id

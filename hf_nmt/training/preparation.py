@@ -24,7 +24,6 @@ from hf_nmt.batching import (
     StreamedBatches,
     TranslationCollator,
     encode_pairs,
-    languages_kept,
     training_batches,
 )
 from hf_nmt.config import differences
@@ -32,7 +31,7 @@ from hf_nmt.data.manifest import Manifest
 from hf_nmt.data.sources import cache_folder, count_several_references
 from hf_nmt.data.streams import Stream
 from hf_nmt.errors import ConfigError
-from hf_nmt.models.sources_nmt import Languages
+from hf_nmt.models.sources_nmt import Languages, languages_kept
 from hf_nmt.models.tokenization_nmt import NmtTokenizer
 from hf_nmt.runs import Run
 from hf_nmt.subwords import BpeDropout

@@ -11,10 +11,9 @@ from typing import Any, NamedTuple
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from hf_nmt.batching import languages_kept
 from hf_nmt.config import differences
 from hf_nmt.errors import ConfigError, NmtError
-from hf_nmt.models.sources_nmt import Languages, Selection, is_saved_with
+from hf_nmt.models.sources_nmt import Languages, Selection, is_saved_with, languages_kept
 from hf_nmt.models.tokenization_nmt import NmtTokenizer
 from hf_nmt.protocols import LANGUAGE_COLUMNS
 from hf_nmt.runs import Run

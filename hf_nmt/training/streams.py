@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hf_nmt import language
-from hf_nmt.batching import drawn_rows, languages_kept
+from hf_nmt.batching import drawn_rows
 from hf_nmt.data.mixed_streams import MixedStream
 from hf_nmt.data.mixtures import told_of
 from hf_nmt.data.sources import CorpusSettings, keys_told
 from hf_nmt.data.streams import stream_pairs
 from hf_nmt.errors import ConfigError
-from hf_nmt.models.sources_nmt import Languages
+from hf_nmt.models.sources_nmt import Languages, languages_kept
 from hf_nmt.protocols import LANGUAGE_COLUMNS
 
 # Of a stream, before the training, to see which languages there are.

@@ -15,10 +15,10 @@ from accelerate.utils import broadcast_object_list, reduce
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hf_nmt.batching import languages_kept
 from hf_nmt.generation.decoding import DecodingSettings
 from hf_nmt.generation.translator import TorchTranslator
 from hf_nmt.metrics import LanguagePair, MetricSettings, Score, score_pairs, with_off_target
+from hf_nmt.models.sources_nmt import languages_kept
 from hf_nmt.protocols import LANGUAGE_COLUMNS
 
 logger = logging.getLogger(__name__)

@@ -23,7 +23,8 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from hf_nmt.artifacts import write_json
 from hf_nmt.config import fingerprint
-from hf_nmt.runs import environment
+from hf_nmt.models.layers_nmt import eager_attention
+from hf_nmt.runs import processor
 
 _SHORT = re.compile(r"matmul_up_to_(\d+)")
 _LENGTHS = (16, 32, 64, 128, 256)
@@ -61,8 +62,7 @@ def measure(config: PretrainedConfig, dtype: torch.dtype, *, folder: Path | None
     head_dim = getattr(config, "d_kv", config.hidden_size // num_heads)
     inner = getattr(config, "encoder_ffn_dim", None) or getattr(config, "d_ff", 4 * config.hidden_size)
     shape = {"heads": num_heads, "head_dim": head_dim, "width": config.hidden_size, "inner": inner}
-    processor = environment()["processor"]
-    key = fingerprint(processor, torch.__version__, torch.get_num_threads(), str(dtype), shape)
+    key = fingerprint(processor(), torch.__version__, torch.get_num_threads(), str(dtype), shape)
     kept = folder / f"kernels-{key}.json" if folder is not None else None
     if kept is not None and kept.is_file():
         return Choice(**json.loads(kept.read_text(encoding="utf-8")))
@@ -129,19 +129,15 @@ def matmul_attention(
     num_queries, num_keys = query.shape[2], key.shape[2]
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     is_causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
-    scores = torch.matmul(query * scaling, key.transpose(2, 3))  # (B, H, T, S)
     if attention_mask is None and is_causal and num_queries > 1:
         attention_mask = torch.ones(num_queries, num_keys, dtype=torch.bool, device=query.device).tril()
     if attention_mask is not None:
         if attention_mask.dtype == torch.bool:
-            nothing = torch.zeros(attention_mask.shape, dtype=scores.dtype, device=scores.device)
-            attention_mask = nothing.masked_fill_(~attention_mask, torch.finfo(scores.dtype).min)
-        scores = scores + attention_mask
+            nothing = torch.zeros(attention_mask.shape, dtype=query.dtype, device=query.device)
+            attention_mask = nothing.masked_fill_(~attention_mask, torch.finfo(query.dtype).min)
     if position_bias is not None:
-        scores = scores + position_bias
-    probabilities = nn.functional.softmax(scores, dim=-1)
-    probabilities = nn.functional.dropout(probabilities, dropout, module.training)
-    return torch.matmul(probabilities, value).transpose(1, 2).contiguous()
+        attention_mask = position_bias if attention_mask is None else attention_mask + position_bias
+    return eager_attention(module, query, key, value, attention_mask, scaling, dropout)[0].contiguous()
 
 
 def measure_attention(num_heads: int, head_dim: int, dtype: torch.dtype) -> tuple[int, dict[str, float]]:

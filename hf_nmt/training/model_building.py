@@ -203,12 +203,6 @@ class ModelSettings(Settings):
         """Arguments of `NmtConfig`."""
         return self.model_dump(exclude={*_OF_SAVED} - _RATES)
 
-    def attention(self) -> str:
-        """The attention implementation on this machine."""
-        if self.attn_implementation != "auto":
-            return self.attn_implementation
-        return "sdpa"
-
 
 def build_model(
     settings: ModelSettings,
@@ -239,9 +233,9 @@ def set_attention(model: PreTrainedModel, settings: ModelSettings) -> None:
     Raises:
         ConfigError: the attention implementation is not to be had on this machine, or not with this model.
     """
-    wanted = settings.attention()
-    if settings.attn_implementation == "auto" and wanted == "sdpa" and not model._supports_sdpa:
-        wanted = "eager"
+    wanted: str = settings.attn_implementation
+    if wanted == "auto":
+        wanted = "sdpa" if model._supports_sdpa else "eager"
     try:
         model.set_attn_implementation(wanted)
     except (ImportError, ValueError) as error:

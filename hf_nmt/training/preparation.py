@@ -120,7 +120,7 @@ def describe_device(arguments: Seq2SeqTrainingArguments) -> dict[str, Any]:
     is_cuda = device.type == "cuda"
     return {
         "type": device.type,
-        "name": torch.cuda.get_device_name(device) if is_cuda else runs.environment()["processor"],
+        "name": torch.cuda.get_device_name(device) if is_cuda else runs.processor(),
         "processes": arguments.world_size,
         "sharding": sharding.kind(),
         "threads": torch.get_num_threads(),

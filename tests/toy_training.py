@@ -106,7 +106,7 @@ def make_run(folder, **changes) -> runs.Run:
 
 
 def make_trainer(
-    run, *, model=None, pairs=None, sampler=None, collator=None, validation=None, **settings
+    run, *, model=None, pairs=None, sampler=None, collator=None, validation=None, objective=None, **settings
 ) -> TranslationTrainer:
     pairs = make_pairs(64) if pairs is None else pairs
     defaults = {"max_steps": 20, "eval_strategy": "no", "save_steps": 10, "logging_steps": 5, "warmup_steps": 4}
@@ -121,4 +121,5 @@ def make_trainer(
         collator=collate if collator is None else collator,
         train_dataset=pairs,
         validation=validation,
+        objective=objective,
     )

@@ -52,8 +52,10 @@ _ANSWERS: dict[tuple[str, ...], str] = {
     ),
     ("eval_metrics",): "write metrics.names",
     ("average_decay", "exponential_smoothing"): (
-        "no running average is kept; training.num_average_checkpoints averages the last checkpoints"
+        "write objective.ema.decay, the share that is kept: 0.9999 where it was 0.0001; "
+        "training.num_average_checkpoints averages the last checkpoints"
     ),
+    ("ema_decay", "store_ema", "ema_start_update"): "write objective.ema.decay, such as 0.999",
     ("amp", "compute_dtype", "memory_efficient_fp16", "precision"): _HALF,
     ("world_size", "gpu_ranks", "distributed_world_size"): _LAUNCHER,
     ("devices", "use_cuda", "cpu_threads"): _DEVICE,

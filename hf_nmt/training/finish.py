@@ -19,7 +19,7 @@ from hf_nmt.generation import adapters
 from hf_nmt.generation.decoding import DecodingSettings
 from hf_nmt.metrics import Score, ScoredSystem, dump_scores
 from hf_nmt.models.sources_nmt import source_limit
-from hf_nmt.training import checkpoints
+from hf_nmt.training import checkpoints, moving_average
 from hf_nmt.training.saved import check_checkpoint, check_saved
 from hf_nmt.training.trainer import TranslationTrainer
 from hf_nmt.training.validation import ValidationResult, search_text
@@ -35,7 +35,8 @@ class Candidate:
     """Weights that may become the model of the run.
 
     Attributes:
-        kind: "single" (the best checkpoint), "average" (of the last ones) or "last" (the final weights).
+        kind: "single" (the best checkpoint), "average" (of the last ones), "ema" (the moving average of the weights)
+            or "last" (the final weights).
         steps: the checkpoints it is made of.
         result: its validation, or None where there are no validation texts.
     """
@@ -46,11 +47,13 @@ class Candidate:
 
 
 def choose_model(trainer: TranslationTrainer) -> tuple[Candidate, list[Candidate]]:
-    """Validate the best checkpoint and the average of the last ones with all beams, and load the better one.
+    """Validate the best checkpoint, the average of the last ones and the moving average with all beams, and load the
+    best of them.
 
     A checkpoint whose files are not as they were written is reported and left out.
 
-    Without validation texts the average is taken, or the last weights where there are fewer than two checkpoints.
+    Without validation texts the moving average is taken, else the average of the last checkpoints, or the last weights
+    where there are fewer than two.
 
     Returns:
         The chosen candidate, whose weights the trainer's model then holds, and all candidates.
@@ -68,11 +71,14 @@ def choose_model(trainer: TranslationTrainer) -> tuple[Candidate, list[Candidate
             "No average was made: of %d updates there are fewer than two whole checkpoints. Train longer, or lower "
             "training.save_steps.", trainer.state.global_step,
         )  # fmt: skip
+    if trainer.average is not None:
+        step = best if trainer.average.settings.use_for_validation else None
+        candidates["ema"] = Candidate("ema", [trainer.state.global_step if step is None else step])
     held = {}
     if "last" in candidates:
         held = trainer.trained_weights()
     if trainer.validation is None:
-        chosen = candidates.get("average") or candidates["last"]
+        chosen = next(candidates[kind] for kind in ("ema", "average", "last") if kind in candidates)
         logger.warning("There are no validation texts: best/ is %s.", _described(chosen))
     else:
         for candidate in candidates.values():
@@ -116,7 +122,10 @@ def _whole_steps(trainer: TranslationTrainer) -> tuple[int | None, list[int]]:
 def _described(candidate: Candidate) -> str:
     if candidate.kind == "average":
         return f"the average of {len(candidate.steps)} checkpoints (steps {', '.join(map(str, candidate.steps))})"
-    return f"the {'best checkpoint' if candidate.kind == 'single' else 'last weights'} (step {candidate.steps[0]})"
+    name = {"single": "best checkpoint", "last": "last weights", "ema": "moving average of the weights"}[
+        candidate.kind
+    ]
+    return f"the {name} (step {candidate.steps[0]})"
 
 
 def _load(trainer: TranslationTrainer, candidate: Candidate, held: dict[str, torch.Tensor]) -> None:
@@ -125,6 +134,9 @@ def _load(trainer: TranslationTrainer, candidate: Candidate, held: dict[str, tor
         trainer.load_weights(held)
     elif candidate.kind == "single":
         trainer._load_from_checkpoint(str(folders[0]))
+    elif candidate.kind == "ema":
+        is_last = candidate.steps[0] == trainer.state.global_step
+        trainer.average.put(None if is_last else moving_average.read(folders[0])[0])
     else:
         trainer.load_weights(checkpoints.average_weights(folders))
 

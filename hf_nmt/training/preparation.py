@@ -275,6 +275,7 @@ def make_trainer(
         collator=collator,
         train_dataset=pairs,
         validation=validation,
+        objective=settings.objective,
     )
 
 

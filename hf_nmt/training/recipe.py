@@ -23,7 +23,9 @@ from hf_nmt.protocols import LANGUAGE_COLUMNS
 from hf_nmt.tokenizer_training import TokenizerSettings, load_tokenizer
 from hf_nmt.training.familiar_names import FAMILIAR_NAMES
 from hf_nmt.training.model_building import FROM_SAVED_WEIGHTS
+from hf_nmt.training.objectives import ObjectiveSettings
 from hf_nmt.training.settings import TrainingSettings
+from hf_nmt.training.sharding import is_asked_for
 from hf_nmt.training.texts import TrainingData
 
 logger = logging.getLogger(__name__)
@@ -59,6 +61,7 @@ class TrainingRecipe(Settings):
     model: Settings = Field(Settings(), description="Shape of the model.")
     batching: BatchingSettings = Field(BatchingSettings(), description="Sizes of the batches.")
     training: TrainingSettings = Field(TrainingSettings(), description="The training loop.")
+    objective: ObjectiveSettings = Field(ObjectiveSettings(), description="What is learned.")
     # Validation texts are aligned by line, and each line must come out.
     decoding: DecodingSettings = Field(
         DecodingSettings(split_sentences=False, truncate=True),
@@ -154,6 +157,8 @@ class TrainingRecipe(Settings):
             self._check_languages(self.tokenizer.path, load_tokenizer(self.tokenizer.path))
         if self.resume is None:
             self._check_output()
+        if is_asked_for() and (findings := self.objective.sharding_findings()):
+            raise ConfigError(findings)
         validate = "validation" in self.data.corpora
         arguments = self.training.arguments(seed=self.seed, run_name=self.run_name, validate=validate)
         if self.data.is_streamed:

@@ -32,13 +32,13 @@ from hf_nmt.artifacts import write_json
 from hf_nmt.batching.streaming import Position, StreamedBatches, StreamLoader
 from hf_nmt.errors import ConfigError, NmtError
 from hf_nmt.generation.adapters import adapter_weights, has_adapter, load_adapter_weights, write_adapter
-from hf_nmt.models.loss_nmt import smoothed_cross_entropy_from_logits
-from hf_nmt.models.modeling_nmt import NmtForConditionalGeneration
 from hf_nmt.runs import Run
 from hf_nmt.training import checkpoints
 from hf_nmt.training.adapters import load_checkpoint
 from hf_nmt.training.callbacks import EarlyStopping, ProgressBar, RunRecorder, Stopwatch, WarmupWatch, check_finite
 from hf_nmt.training.layerdrop import prepare_for_processes
+from hf_nmt.training.moving_average import AverageEachUpdate, MovingAverage
+from hf_nmt.training.objectives import CrossEntropy, ObjectiveSettings
 from hf_nmt.training.saved import check_checkpoint, made_anew
 from hf_nmt.training.settings import TrainingSettings
 from hf_nmt.training.sharding import OPTIMIZER, SCHEDULER, ShardingTrainer, is_asked_for
@@ -70,6 +70,7 @@ class TranslationTrainer(ShardingTrainer):
         collator: makes tensors of them.
         train_dataset: encoded pairs, or the batches of a stream.
         validation: texts to validate on, or None.
+        objective: what is learned; None is the cross-entropy alone.
     """
 
     loss_is_scaled_for_ga = True
@@ -86,6 +87,7 @@ class TranslationTrainer(ShardingTrainer):
         collator: TranslationCollator,
         train_dataset: Dataset | StreamedBatches,
         validation: Validation | None = None,
+        objective: ObjectiveSettings | None = None,
     ):
         args.output_dir = str(run.folder)
         self.settings = settings
@@ -96,7 +98,8 @@ class TranslationTrainer(ShardingTrainer):
             args.ignore_data_skip = True  # a stream goes on from its position by itself
         self.validation = validation
         self.stopwatch = Stopwatch()
-        self._own_loss = isinstance(model, NmtForConditionalGeneration)
+        self.objective = CrossEntropy(model, args.label_smoothing_factor)
+        self._plain_loss = CrossEntropy(model, smoothing=0.0)
         self._interval_tokens: torch.Tensor | int = 0
         self._last_log = (0, 0.0)  # tokens and training seconds at the last log
         if settings.matmul_precision != "auto":
@@ -123,6 +126,10 @@ class TranslationTrainer(ShardingTrainer):
             self.remove_callback(unused)
         self.model.config.use_cache = True  # the Trainer switches it off, and the saved model would keep that
         self._num_weights = self.model.num_parameters(exclude_embeddings=True)
+        self.average = None
+        if objective is not None and objective.ema is not None:
+            self.average = MovingAverage(self.model, objective.ema)
+            self.add_callback(AverageEachUpdate(self.average, self.accelerator))
 
     # Batches
 
@@ -184,21 +191,9 @@ class TranslationTrainer(ShardingTrainer):
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         if num_items_in_batch is None:
             num_items_in_batch = (inputs["labels"] != -100).sum()
-        loss, outputs = self._token_loss(model, inputs, self.args.label_smoothing_factor, return_outputs)
+        loss = self.objective(model, inputs, self.state.global_step)
         # Data-parallel processes average their gradients; the sum is what is wanted.
-        loss = loss * (self.args.world_size / num_items_in_batch)
-        return (loss, outputs) if return_outputs else loss
-
-    def _token_loss(
-        self, model: Any, inputs: Mapping[str, torch.Tensor], smoothing: float, return_logits: bool = False
-    ) -> tuple[torch.Tensor, Any]:
-        """Cross-entropy summed over the target tokens of one batch, and the outputs of the model."""
-        if self._own_loss:
-            outputs = model(**inputs, label_smoothing=smoothing, num_items_in_batch=1, return_logits=return_logits)
-            return outputs.loss, outputs
-        labels = inputs["labels"]
-        outputs = model(**{name: value for name, value in inputs.items() if name != "labels"}, use_cache=False)
-        return smoothed_cross_entropy_from_logits(outputs.logits, labels, smoothing), outputs
+        return loss * (self.args.world_size / num_items_in_batch)
 
     def floating_point_ops(self, inputs: Mapping[str, torch.Tensor]) -> int:
         """As the Trainer's, which counts the weights anew for every batch."""
@@ -217,7 +212,7 @@ class TranslationTrainer(ShardingTrainer):
         with self.whole_model(), self.accelerator.autocast():
             return self.validation.run(
                 self.model,
-                lambda batch: self._token_loss(self.model, batch, 0.0)[0],
+                lambda batch: self._plain_loss(self.model, batch, self.state.global_step),
                 num_beams=num_beams,
                 rank=self.args.process_index,
                 world_size=self.args.world_size,
@@ -227,7 +222,8 @@ class TranslationTrainer(ShardingTrainer):
         self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval", **gen_kwargs
     ) -> dict[str, float]:
         """Validation while training: eval_loss, eval_perplexity, eval_bleu, eval_chrf ..., eval_seconds."""
-        with self.stopwatch:
+        averaged = self.average is not None and self.average.settings.use_for_validation and self.average.updates
+        with self.stopwatch, self.average.in_use() if averaged else nullcontext():
             result = self.validate(num_beams=self.settings.validation_num_beams)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in result.metrics.items()}
         self._show_validation(result)
@@ -290,6 +286,8 @@ class TranslationTrainer(ShardingTrainer):
         folder = Path(resume_from_checkpoint)
         self._restored = checkpoints.read_state(folder)
         self._check_restored(folder)
+        if self.average is not None:
+            self.average.restore(folder)
         state = TrainerState.load_from_json(str(folder / TRAINER_STATE))
         if state.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"]:
             self._load_from_checkpoint(str(folder))
@@ -408,6 +406,8 @@ class TranslationTrainer(ShardingTrainer):
             torch.save(optimizer_state, partial / OPTIMIZER)
             torch.save(self.lr_scheduler.state_dict(), partial / SCHEDULER)
             self._save_scaler(str(partial))
+            if self.average is not None:
+                self.average.write(partial)
             for name, content in random_states.items():
                 (partial / name).write_bytes(content)
             for callback in [*self.callback_handler.callbacks, self.control]:

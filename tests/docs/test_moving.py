@@ -95,7 +95,9 @@ def test_answers_name_keys_that_exist_and_no_name_is_a_key():
     last = {path.rpartition(".")[2] for path in KEYS}
     assert [name for name in names if name in last - {"early_stopping"}] == []
     for name, told in names.items():
-        keys = re.findall(r"\b(?:training|model|batching|decoding|data|tokenizer|metrics)\.[a-z_0-9.]*[a-z_0-9]", told)
+        keys = re.findall(
+            r"\b(?:training|objective|model|batching|decoding|data|tokenizer|metrics)\.[a-z_0-9.]*[a-z_0-9]", told
+        )
         assert [key for key in keys if key not in KEYS] == [], name
         assert keys or re.search(r"write (seed|output_dir)", told), name
         assert told.endswith("."), name

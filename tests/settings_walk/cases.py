@@ -225,6 +225,15 @@ TRAIN = {
     "training.num_average_checkpoints": Case("2", "weights", ("training.save_steps=1",)),
     "training.validation_num_beams": Case("2", "decoded", (*VALIDATED, *EACH_STEP)),
     "training.num_sample_translations": Case("1", f"{RUN}/validation_history.json", (*VALIDATED, *EACH_STEP)),
+    **_below(
+        "objective.ema",
+        {
+            "decay": Case("0.5", "weights", ("objective.ema.warmup=false",)),
+            "warmup": Case("false", "weights"),
+            "use_for_validation": Case("true", f"{RUN}/validation_history.json", (*VALIDATED, *EACH_STEP)),
+        },
+        context=("objective.ema.decay=0.9",),
+    ),
     **_below("decoding", decoding_cases("decoded"), context=VALIDATED, stage="model"),
     **_below(
         "metrics",

@@ -9,6 +9,7 @@ from transformers import PreTrainedConfig
 
 ACTIVATION_FUNCTIONS = ("relu", "gelu", "swiglu")
 NORM_POSITIONS = ("pre", "post")
+DECODER_LAYER_TYPES = ("self_attention", "ssru")
 POSITION_EMBEDDINGS = ("sinusoidal", "learned", "rotary")
 
 CUSTOM_PIPELINES = {
@@ -29,11 +30,15 @@ class NmtConfig(PreTrainedConfig):
         source_vocab_size: entries of a source vocabulary of its own; None for one vocabulary on both sides.
         d_model: width of the residual stream.
         encoder_layers, decoder_layers: depths, independent of each other.
-        encoder_attention_heads, decoder_attention_heads: each must divide `d_model`.
+        decoder_layer_type: what a decoder layer sees the target so far by: "self_attention", or "ssru" (Kim et al.
+            2019), a recurrent unit whose state does not grow with the translation.
+        encoder_attention_heads, decoder_attention_heads: each must divide `d_model`; of an SSRU decoder, the heads of
+            cross-attention.
         encoder_ffn_dim, decoder_ffn_dim: width inside the feed-forward blocks.
         activation_function: "relu", "gelu" or "swiglu" (Shazeer 2020, a third matrix per block).
         norm_position: "pre" (layer norm before each block, one more at the end) or "post" (Vaswani et al. 2017).
-        position_embedding: "sinusoidal", "learned" or "rotary" (Su et al. 2021, in self-attention only).
+        position_embedding: "sinusoidal", "learned" or "rotary" (Su et al. 2021, in self-attention only, so that
+            an SSRU decoder has none: the recurrence itself knows the order).
         max_position_embeddings: longest sequence, in tokens, on either side.
         scale_embedding: multiply embeddings by the square root of `d_model`.
         dropout: on embeddings and at the end of each block.
@@ -57,6 +62,7 @@ class NmtConfig(PreTrainedConfig):
     d_model: int = 512
     encoder_layers: int = 6
     decoder_layers: int = 6
+    decoder_layer_type: str = "self_attention"
     encoder_attention_heads: int = 8
     decoder_attention_heads: int = 8
     encoder_ffn_dim: int = 2048
@@ -94,6 +100,7 @@ class NmtConfig(PreTrainedConfig):
             ("activation_function", ACTIVATION_FUNCTIONS),
             ("norm_position", NORM_POSITIONS),
             ("position_embedding", POSITION_EMBEDDINGS),
+            ("decoder_layer_type", DECODER_LAYER_TYPES),
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; allowed: {', '.join(allowed)}.")

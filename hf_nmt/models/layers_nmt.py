@@ -13,6 +13,8 @@ from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from .ssru_nmt import SimplerSimpleRecurrentUnit
+
 
 @dataclass
 class SequenceLayout:
@@ -267,7 +269,11 @@ class EncoderLayer(TransformerLayer):
 class DecoderLayer(TransformerLayer):
     def __init__(self, config, layer_idx: int):
         super().__init__(config, layer_idx)
-        self.self_attn = Attention(config, config.decoder_attention_heads, layer_idx, is_causal=True)
+        self.ssru = self.self_attn = None
+        if config.decoder_layer_type == "ssru":
+            self.ssru = SimplerSimpleRecurrentUnit(config, layer_idx)
+        else:
+            self.self_attn = Attention(config, config.decoder_attention_heads, layer_idx, is_causal=True)
         self.self_attn_layer_norm = nn.LayerNorm(config.d_model)
         self.encoder_attn = Attention(config, config.decoder_attention_heads, layer_idx)
         self.encoder_attn_layer_norm = nn.LayerNorm(config.d_model)
@@ -275,10 +281,12 @@ class DecoderLayer(TransformerLayer):
         self.final_layer_norm = nn.LayerNorm(config.d_model)
 
     def forward(self, hidden, memory, layout, mask, memory_layout, memory_mask, cache=None, rotary=None):
-        """(N, D) -> (N, D), self-attention and cross-attention probabilities."""
-        output, self_probabilities = self.self_attn(
-            self.enter(hidden, self.self_attn_layer_norm), layout, mask, cache, rotary
-        )
+        """(N, D) -> (N, D), self-attention and cross-attention probabilities; an SSRU has none of the former."""
+        entered, self_probabilities = self.enter(hidden, self.self_attn_layer_norm), None
+        if self.ssru is not None:
+            output = self.ssru(entered, layout, cache.self_attention_cache if cache is not None else None)
+        else:
+            output, self_probabilities = self.self_attn(entered, layout, mask, cache, rotary)
         hidden = self.leave(hidden, output, self.self_attn_layer_norm)
         output, cross_probabilities = self.encoder_attn(
             self.enter(hidden, self.encoder_attn_layer_norm),

@@ -26,6 +26,7 @@ from transformers.utils import can_return_tuple
 from .configuration_nmt import NmtConfig
 from .layers_nmt import Attention, DecoderLayer, EncoderLayer, FeedForward, Positions, SequenceLayout, dropout
 from .loss_nmt import smoothed_cross_entropy
+from .ssru_nmt import SimplerSimpleRecurrentUnit, keep_states
 
 if TYPE_CHECKING:
     # Transformers copies the files that this one imports, by reading its text; the pipeline must travel, too.
@@ -53,6 +54,10 @@ class NmtPreTrainedModel(PreTrainedModel):
             )
         super().save_pretrained(save_directory, *args, **kwargs)
 
+    def _initialize_weights(self, module, is_custom_code: bool = False):
+        """As in Transformers, which in code that is not its own passes over blocks without weights of their own."""
+        super()._initialize_weights(module)
+
     @torch.no_grad()
     def _init_weights(self, module):
         """Xavier (Glorot and Bengio 2010); query, key and value as one matrix of three parts; what ends a residual
@@ -62,6 +67,9 @@ class NmtPreTrainedModel(PreTrainedModel):
             for projection in (module.q_proj, module.k_proj, module.v_proj):
                 init.xavier_uniform_(projection.weight, gain=2**-0.5)
             init.xavier_uniform_(module.out_proj.weight, gain=(module.layer_idx + 1) ** -0.5)
+        elif isinstance(module, SimplerSimpleRecurrentUnit):
+            init.xavier_uniform_(module.forget_gate.weight)
+            init.xavier_uniform_(module.candidate.weight, gain=(module.layer_idx + 1) ** -0.5)
         elif isinstance(module, FeedForward):
             init.xavier_uniform_(module.fc1.weight)
             init.xavier_uniform_(module.fc2.weight, gain=(module.layer_idx + 1) ** -0.5)
@@ -88,7 +96,7 @@ class NmtPreTrainedModel(PreTrainedModel):
 
     def _embedding_values(self, weight: torch.Tensor) -> torch.Tensor:
         values = torch.empty_like(weight).normal_(std=self.config.d_model**-0.5)
-        values[self.config.pad_token_id] = 0.0
+        values[self.config.pad_token_id :][:1] = 0.0  # none where the weight has fewer rows
         return values
 
     def _check_attentions(self, output_attentions: bool | None) -> None:
@@ -200,17 +208,22 @@ class NmtDecoder(_Stack):
         if use_cache and past_key_values is None:
             past_key_values = EncoderDecoderCache(DynamicCache(config=self.config), DynamicCache(config=self.config))
         cache = past_key_values
+        is_recurrent = self.config.decoder_layer_type == "ssru"
+        if is_recurrent and cache is not None:
+            keep_states(cache.self_attention_cache, len(self.layers))
         past = cache.get_seq_length() if cache is not None else 0
         if layout is None:
             layout = SequenceLayout.from_mask(attention_mask, *given.shape[:2], past=past, device=given.device)
         hidden = self.embed(input_ids, inputs_embeds, layout, past)
         stand_in = _like_embeddings(given, hidden)
-        mask = create_causal_mask(
-            config=self.config,
-            inputs_embeds=stand_in,
-            attention_mask=attention_mask,
-            past_key_values=cache.self_attention_cache if cache is not None else None,
-        )
+        mask = None
+        if not is_recurrent:
+            mask = create_causal_mask(
+                config=self.config,
+                inputs_embeds=stand_in,
+                attention_mask=attention_mask,
+                past_key_values=cache.self_attention_cache if cache is not None else None,
+            )
         memory_layout = SequenceLayout.from_mask(
             encoder_attention_mask, *encoder_hidden_states.shape[:2], device=given.device
         )
@@ -236,7 +249,7 @@ class NmtDecoder(_Stack):
             last_hidden_state=last,
             past_key_values=cache,
             hidden_states=(*states, last) if output_hidden_states else None,
-            attentions=tuple(attentions) if output_attentions else None,
+            attentions=tuple(attentions) if output_attentions and not is_recurrent else None,
             cross_attentions=tuple(cross_attentions) if output_attentions else None,
         )
 
@@ -418,6 +431,11 @@ class NmtForConditionalGeneration(NmtPreTrainedModel, GenerationMixin):
         shifted = labels.new_full(labels.shape, self.config.decoder_start_token_id)
         shifted[:, 1:] = labels[:, :-1]
         return shifted.masked_fill(shifted == -100, self.config.pad_token_id)
+
+    @staticmethod
+    def create_masks_for_generate(attention_mask: torch.Tensor | None, **kwargs) -> torch.Tensor | None:
+        """The mask as it is: the decoder makes the causal one itself, of static caches too."""
+        return attention_mask
 
     def push_to_hub(self, repo_id: str, *, tokenizer: Any = None, **options: Any) -> Any:
         """Push the model as it is now to the Hub, ready for use: with tokenizer, generation settings, code, pipeline

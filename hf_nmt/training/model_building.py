@@ -76,6 +76,11 @@ class ModelSettings(Settings):
         ge=1,
         description="Layers of the decoder. Run once for each target token; those of the encoder once a sentence.",
     )
+    decoder_layer_type: Literal["self_attention", "ssru"] = Field(
+        NmtConfig.decoder_layer_type,
+        description="What a decoder layer sees the target so far by. ssru, a recurrent unit, decodes faster: its "
+        "state does not grow with the translation.",
+    )
     encoder_attention_heads: int = Field(
         NmtConfig.encoder_attention_heads,
         ge=1,

@@ -31,6 +31,7 @@ VARIANTS = {
         "source_vocab_size": 70,
     },
     "untied_deep_encoder": {"tie_word_embeddings": False, "encoder_layers": 3, "decoder_layers": 1},
+    "ssru": {"decoder_layer_type": "ssru"},
     "unscaled": {"scale_embedding": False, "encoder_attention_heads": 2},
 }
 
@@ -127,7 +128,10 @@ class TestForward:
         assert torch.equal(outputs.encoder_hidden_states[-1], outputs.encoder_last_hidden_state)
         assert outputs.decoder_hidden_states[0].shape == (4, 6, 32)
         assert [tuple(a.shape) for a in outputs.cross_attentions] == [(4, 4, 6, 7)] * depth
-        assert [tuple(a.shape) for a in outputs.decoder_attentions] == [(4, 4, 6, 6)] * depth
+        if model.config.decoder_layer_type == "ssru":
+            assert outputs.decoder_attentions is None
+        else:
+            assert [tuple(a.shape) for a in outputs.decoder_attentions] == [(4, 4, 6, 6)] * depth
         sums = outputs.cross_attentions[0].sum(-1)
         assert torch.allclose(sums, torch.ones_like(sums), atol=1e-5)
         assert outputs.cross_attentions[0][1, :, :, 5:].abs().max() == 0  # source padding gets no attention
@@ -415,6 +419,7 @@ class TestConfig:
             ({"norm_position": "middle"}, "norm_position is 'middle'; allowed: pre, post"),
             ({"activation_function": "tanh"}, "allowed: relu, gelu, swiglu"),
             ({"position_embedding": "none"}, "allowed: sinusoidal, learned, rotary"),
+            ({"decoder_layer_type": "gru"}, "decoder_layer_type is 'gru'; allowed: self_attention, ssru"),
             ({"dropout": 1.0}, "dropout is 1.0; it must be at least 0 and below 1"),
             ({"decoder_layers": 0}, "decoder_layers is 0; it must be at least 1"),
             (
@@ -466,5 +471,5 @@ model.save_pretrained("again")
         assert torch.equal(torch.load(tmp_path / "logits.pt"), model(**batch).logits)
         names = {path.name for path in (tmp_path / "saved").iterdir()}
         assert {path.name for path in (tmp_path / "again").iterdir()} == names
-        assert {"modeling_nmt.py", "layers_nmt.py", "loss_nmt.py", "configuration_nmt.py"} <= names
+        assert {"modeling_nmt.py", "layers_nmt.py", "ssru_nmt.py", "loss_nmt.py", "configuration_nmt.py"} <= names
         assert "AutoModelForSeq2SeqLM" in json.loads((tmp_path / "saved/config.json").read_text())["auto_map"]

@@ -165,6 +165,7 @@ TRAIN = {
             "d_model": Case("32", "weights"),
             "encoder_layers": Case("2", "weights"),
             "decoder_layers": Case("2", "weights"),
+            "decoder_layer_type": Case("ssru", "weights"),
             "encoder_attention_heads": Case("4", "weights"),
             "decoder_attention_heads": Case("4", "weights"),
             "encoder_ffn_dim": Case("16", "weights"),

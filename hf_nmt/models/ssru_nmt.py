@@ -1,4 +1,4 @@
-"""The simpler simple recurrent unit in place of the decoder's self-attention (Kim et al. 2019, section 2.1).
+"""The simpler simple recurrent unit in place of the decoder's self-attention (Kim et al. 2019, WNGT).
 
 It trains on all positions at a time, and decodes with one vector a layer, however long the translation is.
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
+from typing import get_origin
 
 import pydantic
 
-from hf_nmt.config_keys import keys_of, nearest
+from hf_nmt.config_keys import keys_of, members_of, nearest
 
 
 class Arguments:
@@ -69,7 +71,12 @@ class Arguments:
             else:
                 bare.append(argument)
         if self.positional and bare:
-            self.overrides.append(f"{self.positional}={bare.pop(0)}")
+            members = members_of(self.keys[self.positional].field.annotation)
+            if any(get_origin(member) is list for member in members):  # it takes them all
+                self.overrides.append(f"{self.positional}={json.dumps(bare, ensure_ascii=False)}")
+                bare = []
+            else:
+                self.overrides.append(f"{self.positional}={bare.pop(0)}")
         self.findings += [f"{argument!r}: {self.bare(argument)}" for argument in bare]
 
     def spelt(self, key: str) -> str:

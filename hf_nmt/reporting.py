@@ -1,4 +1,4 @@
-"""Plots of a run, made from its metrics.jsonl."""
+"""Plots: of a run, made from its metrics.jsonl, and of several runs in one picture."""
 
 from __future__ import annotations
 
@@ -182,3 +182,72 @@ def draw(plot: Plot, curves: Mapping[str, tuple[Sequence[int], Sequence[float]]]
     if len(axes.get_legend_handles_labels()[1]) > 1:
         axes.legend(frameon=False)
     return figure
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """One line of a picture; without points it keeps its colour, and is in no legend."""
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Panel:
+    """The curves of a picture over one quantity."""
+
+    label: str
+    curves: Sequence[Curve]
+
+
+def draw_curves(path: Path, title: str, unit: str, panels: Sequence[Panel]) -> None:
+    """Write a picture (PNG): the same curves over several quantities, side by side, with one legend.
+
+    Args:
+        title: what it shows.
+        unit: of the values.
+        panels: each with the same curves in the same order, so that one keeps its colour.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    names = [curve.name for curve in panels[0].curves]
+    # Below the panels, as many columns as there is room for.
+    columns = max(1, min(len(names), 130 // (max(map(len, names)) + 8)))
+    height = 3.6 + 0.22 * -(-len(names) // columns)
+    figure = Figure(figsize=(4.2 * len(panels), height), dpi=130, layout="constrained")
+    FigureCanvasAgg(figure)
+    handles: dict[str, Any] = {}
+    every = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, panel in zip(every, panels, strict=True):
+        for number, curve in enumerate(panel.curves):
+            if not len(curve.x):
+                continue
+            style = ("-", "--", ":", "-.")[number // len(COLOURS) % 4]
+            marker: dict[str, Any] = {"marker": "o", "markersize": 3} if len(curve.x) < 40 else {}
+            (line,) = axes.plot(curve.x, curve.y, style, color=COLOURS[number % len(COLOURS)], linewidth=1.5, **marker)
+            handles.setdefault(curve.name, line)
+        axes.set_xlabel(panel.label)
+        axes.set_xlim(left=0)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.xaxis.set_major_formatter(lambda value, _: _in_short(value))
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
+        axes.grid(True, color="0.9", linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+        if not any(len(curve.x) for curve in panel.curves):
+            axes.text(0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center", color="0.5")
+    every[0].set_ylabel(unit)
+    every[0].set_title(title, loc="left", fontweight="bold")
+    figure.legend(
+        handles.values(), handles.keys(), loc="outside lower center", ncols=columns, frameon=False, fontsize=8
+    )
+    with atomic_file(path) as partial:
+        figure.savefig(partial, format="png")
+
+
+def _in_short(value: float) -> str:
+    """12,500 as it is; from a hundred thousand on 1.2M."""
+    return f"{value / 1e6:,.3g}M" if abs(value) >= 1e5 else f"{value:,.10g}"

@@ -1,7 +1,7 @@
 """The run folder: everything one training leaves behind, in the layout that other rooms read.
 
     run.json                 what was run: settings, fingerprint, seeds, environment, device, choices, status
-    metrics.jsonl            one measured value a line: step, epoch, tokens, seconds, name, value
+    metrics.jsonl            one measured value a line: step, epoch, tokens, seconds, cpu_seconds, name, value
     validation_history.json  every validation with its scores and sample translations
     log.txt                  the log, in files of at most 5 MB
     tokenizer/  checkpoints/step-<n>/  best/  adapter/  plots/  summary.json
@@ -174,7 +174,14 @@ class Run:
         self.update(choices={**self.record["choices"], **choices})
 
     def add_metrics(
-        self, step: int, values: Mapping[str, float], *, epoch: float, tokens: int, seconds: float
+        self,
+        step: int,
+        values: Mapping[str, float],
+        *,
+        epoch: float,
+        tokens: int,
+        seconds: float,
+        cpu_seconds: float | None = None,
     ) -> None:
         """Append measured values to metrics.jsonl.
 
@@ -184,10 +191,13 @@ class Run:
             epoch: passes over the training text so far.
             tokens: real source and target tokens trained on so far.
             seconds: time spent in training so far, all sessions together.
+            cpu_seconds: processor seconds of this process in updates so far; None where nobody counts them.
         """
         if not self.writer or not values:
             return
         shared = {"step": step, "epoch": round(epoch, 6), "tokens": tokens, "seconds": round(seconds, 3)}
+        if cpu_seconds is not None:
+            shared["cpu_seconds"] = round(cpu_seconds, 3)
         for name, value in values.items():
             append_jsonl(self.folder / "metrics.jsonl", {**shared, "name": name, "value": value})
 
@@ -324,7 +334,7 @@ def unfinished(output_dir: Path | str, identity: str | None = None) -> list[Path
         except (OSError, ValueError):
             continue
         same = identity in (None, record.get("fingerprint")) and record.get("status") != "finished"
-        if same and not _is_locked(path.parent):
+        if same and not is_locked(path.parent):
             found.append(path.parent)
     return found
 
@@ -402,7 +412,8 @@ def _lock(folder: Path) -> Any:
     return file_lock(folder / "run")
 
 
-def _is_locked(folder: Path) -> bool:
+def is_locked(folder: Path) -> bool:
+    """Whether a process is writing the run."""
     try:
         with _lock(folder):
             return False

@@ -23,6 +23,7 @@ from hf_nmt.cards import facts
 from hf_nmt.config import fingerprint
 from hf_nmt.errors import NmtError
 from hf_nmt.metrics import Score, load_scores
+from hf_nmt.run_records import Records
 
 CARD = "README.md"
 _MARK = re.compile(r"\n<!-- written by hf_nmt, sha256 ([0-9a-f]{64}) -->\n?$")
@@ -154,7 +155,7 @@ def _given_scores(folder: Path, folders: Sequence[Path | str]) -> list[Score]:
 
 
 def _metadata(
-    record: facts.Run,
+    record: Records,
     scores: Sequence[Score],
     pairs: Sequence[tuple[str, str]],
     base: str | None,
@@ -211,7 +212,7 @@ def _row(score: Score) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _what(record: facts.Run, config: dict[str, Any], pairs: Sequence[tuple[str, str]], adapter: Any) -> str:
+def _what(record: Records, config: dict[str, Any], pairs: Sequence[tuple[str, str]], adapter: Any) -> str:
     kind = config.get("model_type", "")
     kind = "encoder-decoder transformer" if kind == "hf_nmt" else kind
     what = f"An adapter ({adapter.get('peft_type', 'LORA')})" if adapter else f"A translation model ({kind})"
@@ -219,7 +220,7 @@ def _what(record: facts.Run, config: dict[str, Any], pairs: Sequence[tuple[str, 
     return f"{what} that translates {told}.".replace("  ", " ")
 
 
-def _origin(record: facts.Run, base: str | None) -> str:
+def _origin(record: Records, base: str | None) -> str:
     """What the training began with, as a sentence; empty where it began with new weights."""
     if not facts.was_continued(record):
         return ""

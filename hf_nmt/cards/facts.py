@@ -5,8 +5,6 @@ Which fact comes from where is written in model_cards/README.md.
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,49 +14,26 @@ from hf_nmt.artifacts import may_be_hub_id
 from hf_nmt.errors import DataError, NmtError
 from hf_nmt.metrics import Score
 from hf_nmt.protocols import LANGUAGE_COLUMNS, languages_named
+from hf_nmt.run_records import Records, read_records
 
 _SHOWN_PACKAGES = ("hf_nmt", "torch", "transformers", "tokenizers", "datasets", "peft", "sacrebleu")
 
 
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """The records of a run.
-
-    Attributes:
-        folder: of the run.
-        run, manifest, summary, tokenizer_report: the files of these names; empty where there is none.
-        validations: of validation_history.json.
-    """
-
-    folder: Path
-    run: dict[str, Any]
-    manifest: dict[str, Any]
-    summary: dict[str, Any]
-    tokenizer_report: dict[str, Any]
-    validations: list[dict[str, Any]]
-
-
-def read_run(folder: Path | str) -> Run:
+def read_run(folder: Path | str) -> Records:
     """Read the records of a run folder.
 
     Raises:
         NmtError: there is no run, or a record is not JSON.
     """
-    folder = Path(folder)
-    found: dict[str, Any] = {}
-    for name in ("run", "manifest", "summary", "tokenizer_report", "validation_history"):
-        path = folder / f"{name}.json"
-        try:
-            found[name] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        except ValueError as error:
-            raise DataError(f"{path}: not JSON: {error}.") from error
-    if not found["run"]:
+    records = read_records(folder)
+    if records.problems:
+        raise DataError("\n".join(records.problems))
+    if not records.run:
         raise NmtError(f"{folder} is not a run folder: there is no run.json in it.")
-    found["validations"] = found.pop("validation_history") or []
-    return Run(folder, **found)
+    return records
 
 
-def language_pairs(record: Run, config: Mapping[str, Any]) -> list[tuple[str, str]]:
+def language_pairs(record: Records, config: Mapping[str, Any]) -> list[tuple[str, str]]:
     """(source, target) codes that the model was trained for, as the run has them."""
     data = record.run["settings"]["data"]
     named = [_sides(one, languages_named(name)) for name, one in (data.get("pairs") or {}).items()]
@@ -80,31 +55,31 @@ def card_languages(codes: Iterable[str]) -> tuple[list[str], list[str]]:
     return [code for code in short if re.fullmatch("[a-z]{2,3}", code)], whole
 
 
-def base_model(record: Run) -> str | None:
+def base_model(record: Records) -> str | None:
     """The id of the Hub's model that was trained further; None where there is none, or a folder."""
     name = (record.run["settings"].get("model") or {}).get("pretrained")
     return name if name and may_be_hub_id(name) and not Path(name).exists() else None
 
 
-def base_folder(record: Run) -> str | None:
+def base_folder(record: Records) -> str | None:
     """The folder of the model that was trained further, from where the run was started; None where only an absolute
     path tells, or the model is one of the Hub."""
     name = (record.run["settings"].get("model") or {}).get("pretrained")
     return name if name and base_model(record) is None and not _is_absolute(name) else None
 
 
-def was_continued(record: Run) -> bool:
+def was_continued(record: Records) -> bool:
     """Whether the training began with the weights of another model."""
     return bool((record.run["settings"].get("model") or {}).get("pretrained"))
 
 
-def hub_datasets(record: Run) -> list[str]:
+def hub_datasets(record: Records) -> list[str]:
     """Ids of the Hub's datasets that were trained on."""
     inputs = [inputs for split, inputs in record.manifest.get("inputs", {}).items() if not split.startswith("valid")]
     return list(dict.fromkeys(one["path"] for one in inputs if one.get("format") == "hub" and one.get("path")))
 
 
-def splits(record: Run) -> list[dict[str, Any]]:
+def splits(record: Records) -> list[dict[str, Any]]:
     """name, rows, origin (names of files, without folders) and hash of every split."""
     inputs = record.manifest.get("inputs", {})
     return [
@@ -132,7 +107,7 @@ def origin_of(inputs: Mapping[str, Any]) -> str:
     return ", ".join(parts) or "the built-in corpus"
 
 
-def changes(record: Run) -> list[str]:
+def changes(record: Records) -> list[str]:
     """What was dropped or changed on the way into training, a sentence for each split and step."""
     found = []
     for step in record.manifest.get("steps", []):
@@ -143,7 +118,7 @@ def changes(record: Run) -> list[str]:
     return found
 
 
-def training(record: Run, config: Mapping[str, Any]) -> list[tuple[str, str]]:
+def training(record: Records, config: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The facts of the training as names and values."""
     run, summary = record.run, record.summary
     settings = run["settings"].get("training") or {}
@@ -191,7 +166,7 @@ def shape_of(config: Mapping[str, Any]) -> str:
     )
 
 
-def limits(record: Run, config: Mapping[str, Any]) -> list[str]:
+def limits(record: Records, config: Mapping[str, Any]) -> list[str]:
     """What the model should not be trusted with, as far as its records tell."""
     found = []
     rows = record.manifest.get("splits", {}).get("train", {}).get("rows")
@@ -218,7 +193,7 @@ def limits(record: Run, config: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def place(record: Run, folder: Path) -> str | None:
+def place(record: Records, folder: Path) -> str | None:
     """Where a model folder of the run lies, from where the run was started; None where only an absolute path tells,
     which is nobody else's."""
     output = record.run["settings"].get("output_dir")
@@ -231,7 +206,7 @@ def _is_absolute(path: str) -> bool:
     return Path(path).is_absolute() or path.startswith("~")
 
 
-def command(record: Run) -> str:
+def command(record: Records) -> str:
     """The command of the run, without the folders of the machine and where it wrote to."""
     words = list(record.run.get("environment", {}).get("command") or ["train.py"])
     shown = [f"python recipes/{Path(words[0]).name}"]
@@ -248,12 +223,12 @@ def _shortened(value: str) -> str:
     return re.sub(r"[^\s,\[\]=]*/([^\s,\[\]/=]+)", r"\1", value) if re.search(r"(^|[\[,])[~.]{0,2}/", value) else value
 
 
-def versions(record: Run) -> dict[str, str]:
+def versions(record: Records) -> dict[str, str]:
     packages = record.run.get("environment", {}).get("packages", {})
     return {name: packages[name] for name in _SHOWN_PACKAGES if name in packages}
 
 
-def samples(record: Run, count: int) -> list[dict[str, str]]:
+def samples(record: Records, count: int) -> list[dict[str, str]]:
     """Sample translations of the last validation."""
     last = record.validations[-1] if record.validations else {}
     return [

@@ -13,21 +13,55 @@ predictions/<system>/<time>/
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hf_nmt import artifacts, runs
+from hf_nmt.errors import DataError
 from hf_nmt.evaluation.corpora import Corpus
 from hf_nmt.evaluation.scores import SEGMENTS, Evaluation
 from hf_nmt.evaluation.systems import System
-from hf_nmt.metrics import Comparison, dump_scores, pair_name
+from hf_nmt.metrics import Comparison, Score, dump_scores, load_scores, pair_name
 from hf_nmt.protocols import LANGUAGE_COLUMNS
 
 SCHEMA_VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class WrittenEvaluation:
+    """A folder that was written here, read back.
+
+    Attributes:
+        folder: of the evaluation.
+        scores: its score records.
+        record: its record.json.
+    """
+
+    folder: Path
+    scores: list[Score]
+    record: dict[str, Any]
+
+    @property
+    def system_hash(self) -> str | None:
+        return self.record["hashes"]["system"]
+
+
+def read_evaluations(folders: Iterable[Path | str]) -> list[WrittenEvaluation]:
+    """All whole evaluations in folders and below them, by their paths; a folder that does not exist holds none."""
+    found = []
+    for path in sorted({file.parent for folder in folders for file in Path(folder).glob("**/record.json")}):
+        if artifacts.is_complete(path):
+            try:
+                record = json.loads((path / "record.json").read_text(encoding="utf-8"))
+                found.append(WrittenEvaluation(path, load_scores(path / "scores.json"), record))
+            except (DataError, ValueError, OSError):  # another program's record.json
+                continue
+    return [one for one in found if isinstance(one.record, dict) and "hashes" in one.record]
 
 
 def new_folder(output_dir: str | Path, name: str) -> Path:

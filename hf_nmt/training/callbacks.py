@@ -103,6 +103,7 @@ class RunRecorder(TrainerCallback):
                 epoch=state.epoch or 0.0,
                 tokens=self.stopwatch.tokens,
                 seconds=self.stopwatch.seconds,
+                cpu_seconds=self.stopwatch.cpu_seconds,
             )
         check_finite(values.get("loss", 0.0), state.global_step)
 

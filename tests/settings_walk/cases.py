@@ -375,8 +375,16 @@ ADAPT_VOCABULARY = {
     **corpus_cases("data.train", "test", "texts/train", "texts"),
 }
 
+COMPARE_RUNS = {
+    "runs": Case("[inputs/run]", "stdout"),
+    "scores": Case("[inputs/other_evaluations]", "stdout"),
+    "output": Case("elsewhere", "files/elsewhere"),
+    "overwrite": Case("true", "files/old/comparison.json", ("output=old",)),
+}
+
 CASES = {
     "adapt_vocabulary": ADAPT_VOCABULARY,
+    "compare_runs": COMPARE_RUNS,
     "import_marian": IMPORT_MARIAN,
     "merge_adapter": MERGE,
     "push": PUSH,

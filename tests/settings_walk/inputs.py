@@ -74,6 +74,10 @@ SETTINGS = {
         adapter: inputs/adapter
         output: merged
     """,
+    "compare_runs": """
+        runs: [inputs/run, inputs/edited_run]
+        scores: [inputs/evaluations]
+    """,
     "push": """
         folder: inputs/run
         repo: me/new

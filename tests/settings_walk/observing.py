@@ -23,7 +23,7 @@ import pytest
 import torch
 from datasets import Dataset
 from hub_server import TOKEN, HubServer
-from run_records import write_run, write_scores
+from run_records import write_evaluation, write_run, write_scores
 
 from hf_nmt.data import sources
 from hf_nmt.errors import NmtError
@@ -62,6 +62,8 @@ class Workplace:
         inputs.write_marian(self.inputs / "marian")
         write_scores(self.inputs / "scores", write_run(self.inputs / "run", self.inputs / "model") / "best")
         write_run(self.inputs / "edited_run", self.inputs / "model")
+        for value, name in ((31.5, "evaluations"), (32.5, "other_evaluations")):
+            write_evaluation(self.inputs / name / "one", self.inputs / "run" / "best", value)
         (self.inputs / "edited_run" / "best" / "README.md").write_text("# Mine\n", encoding="utf-8")
         self._leave_a_run_unfinished()
 
@@ -139,6 +141,14 @@ class Workplace:
         with self._watching(arguments) as (seen, _):
             shutil.copytree("inputs/model", "old")
             self._run(recipe_module("merge_adapter"), arguments, seen)
+        return seen
+
+    def compare_runs(self, arguments: tuple[str, ...], stage: str) -> dict[str, Any]:
+        """It has one stage. A comparison `old` is there already."""
+        with self._watching(arguments) as (seen, _):
+            Path("old").mkdir()
+            Path("old/comparison.json").write_text("{}\n", encoding="utf-8")
+            self._run(recipe_module("compare_runs"), arguments, seen)
         return seen
 
     def import_marian(self, arguments: tuple[str, ...], stage: str) -> dict[str, Any]:

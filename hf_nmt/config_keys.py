@@ -298,7 +298,7 @@ def findings_of(error: pydantic.ValidationError, section: str = "") -> list[str]
     return [finding for path, problems in places.items() for finding in _refusal(path, problems, None)]
 
 
-_OPENS_WITH_KEY = re.compile(r"[a-z_]\w*(\[\d+\])?(\.[\w-]+(\[\d+\])?)*: ")
+_OPENS_WITH_KEY = re.compile(r"[A-Za-z_]\w*(\[\d+\])?(\.[\w-]+(\[\d+\])?)*: ")
 
 
 def _refusal(path: str, problems: list[Any], field: FieldInfo | None) -> list[str]:

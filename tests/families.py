@@ -142,7 +142,7 @@ def arguments(name: str, folder: Path, *more: str) -> list[str]:
         f"data.source_language={family.source}", f"data.target_language={family.target}",
         *(f"data.{split}.{side}={file}" for split, files in texts.items() for side, file in files.items()),
         "batching.batch_tokens=256", "batching.max_source_length=60", "batching.max_target_length=60",
-        "training.max_steps=4", "training.save_steps=2", "training.eval_steps=4", "training.warmup_steps=1",
+        "training.max_steps=4", "training.save_steps=2", "training.eval_steps=4", "schedule.warmup_steps=1",
         "training.logging_steps=1", "training.use_cpu=true", "training.disable_tqdm=true",
         "decoding.num_beams=2", "decoding.max_target_length=20", *more,
     ]  # fmt: skip

@@ -38,7 +38,8 @@ def write_run(folder: Path, model: Path, /, **settings: Any) -> Path:
         "data": {"source_language": "de", "target_language": "en"},
         "model": {},
         "batching": {"batch_tokens": 2048, "max_source_length": 256},
-        "training": {"optim": "adamw_torch_fused", "learning_rate": 0.001, "lr_scheduler_type": "cosine"},
+        "training": {"optim": "adamw_torch_fused", "learning_rate": 0.001, "label_smoothing_factor": 0.1},
+        "schedule": {"name": "cosine", "warmup_steps": 500},
         "metrics": {"confidence": 0.95},
     } | settings
     command = ["train.py", "--config", "de-en_small", "output_dir=/secret/runs", "data.train.source=/secret/train.de"]

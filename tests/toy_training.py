@@ -12,6 +12,7 @@ from transformers import MarianConfig, MarianMTModel, PreTrainedTokenizerFast
 from hf_nmt import runs
 from hf_nmt.models.configuration_nmt import NmtConfig
 from hf_nmt.models.modeling_nmt import NmtForConditionalGeneration
+from hf_nmt.training.schedule_settings import ScheduleSettings
 from hf_nmt.training.settings import TrainingSettings
 from hf_nmt.training.trainer import TranslationTrainer
 
@@ -106,10 +107,19 @@ def make_run(folder, **changes) -> runs.Run:
 
 
 def make_trainer(
-    run, *, model=None, pairs=None, sampler=None, collator=None, validation=None, objective=None, **settings
+    run,
+    *,
+    model=None,
+    pairs=None,
+    sampler=None,
+    collator=None,
+    validation=None,
+    objective=None,
+    schedule=None,
+    **settings,
 ) -> TranslationTrainer:
     pairs = make_pairs(64) if pairs is None else pairs
-    defaults = {"max_steps": 20, "eval_strategy": "no", "save_steps": 10, "logging_steps": 5, "warmup_steps": 4}
+    defaults = {"max_steps": 20, "eval_strategy": "no", "save_steps": 10, "logging_steps": 5}
     training = TrainingSettings(**(defaults | settings))
     return TranslationTrainer(
         model if model is not None else make_model(),
@@ -122,4 +132,5 @@ def make_trainer(
         train_dataset=pairs,
         validation=validation,
         objective=objective,
+        schedule=ScheduleSettings(**({"warmup_steps": 4} if schedule is None else schedule)),
     )

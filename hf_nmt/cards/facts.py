@@ -148,11 +148,21 @@ def training(record: Records, config: Mapping[str, Any]) -> list[tuple[str, str]
         (
             "optimisation",
             f"{settings.get('optim')}, learning rate {settings.get('learning_rate')}, "
-            f"{settings.get('lr_scheduler_type')}, {settings.get('warmup_steps') or 0:g} steps of warm-up, label "
-            f"smoothing {settings.get('label_smoothing_factor')}",
+            f"{_schedule(run['settings'])}, label smoothing {settings.get('label_smoothing_factor')}",
         ),
     ]
     return rows
+
+
+def _schedule(settings: Mapping[str, Any]) -> str:
+    """The course of the learning rate with what was set of it; records of earlier versions have it in `training`."""
+    given = {name: value for name, value in (settings.get("schedule") or {}).items() if value is not None}
+    training = settings.get("training") or {}
+    if not given and "lr_scheduler_type" in training:
+        given = {"name": training["lr_scheduler_type"], "warmup_steps": training.get("warmup_steps") or 0}
+    return ", ".join(
+        [str(given.pop("name", "schedule not recorded")), *(f"{name} {value}" for name, value in given.items())]
+    )
 
 
 def shape_of(config: Mapping[str, Any]) -> str:

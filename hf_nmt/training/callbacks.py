@@ -14,9 +14,6 @@ from transformers import EarlyStoppingCallback, TrainerCallback
 from hf_nmt.errors import NmtError
 from hf_nmt.runs import Run
 
-# Values of lr_scheduler_type; the Trainer has an enumeration of text.
-WITHOUT_WARMUP = ("constant", "reduce_lr_on_plateau", "greedy")
-
 logger = logging.getLogger(__name__)
 
 
@@ -81,7 +78,7 @@ def check_finite(loss: float, step: int) -> None:
     if not math.isfinite(loss):
         raise NmtError(
             f"The training loss is {loss} at step {step}. Lower training.learning_rate or raise "
-            "training.warmup_steps; with fp16, use bf16. No checkpoint was written since the loss was last finite."
+            "the warm-up (schedule); with fp16, use bf16. No checkpoint was written since the loss was last finite."
         )
 
 
@@ -106,19 +103,6 @@ class RunRecorder(TrainerCallback):
                 cpu_seconds=self.stopwatch.cpu_seconds,
             )
         check_finite(values.get("loss", 0.0), state.global_step)
-
-
-class WarmupWatch(TrainerCallback):
-    """Warns where the training ends before its learning rate has come up."""
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        warmup, total = args.get_warmup_steps(state.max_steps), state.max_steps
-        if warmup >= total > 0 and args.lr_scheduler_type not in WITHOUT_WARMUP:
-            logger.warning(
-                "The learning rate warms up for %d updates (training.warmup_steps), and the training has %d: it ends "
-                "at %.3g of the %.3g that is set. Lower training.warmup_steps; 0.1 is a tenth of all updates.",
-                warmup, total, args.learning_rate * (total - 1) / warmup, args.learning_rate,
-            )  # fmt: skip
 
 
 class EarlyStopping(EarlyStoppingCallback):

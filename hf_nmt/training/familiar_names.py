@@ -28,8 +28,8 @@ _ANSWERS: dict[tuple[str, ...], str] = {
     ("max_sent_length", "max_seq_len"): "write batching.max_source_length and batching.max_target_length",
     # training
     ("lr", "learn_rate", "initial_learning_rate"): "write training.learning_rate",
-    ("lr_scheduler", "decay_method", "scheduling", "lr_decay_inv_sqrt"): "write training.lr_scheduler_type",
-    ("warmup_updates", "lr_warmup", "learning_rate_warmup"): "write training.warmup_steps",
+    ("lr_scheduler", "decay_method", "scheduling", "lr_decay_inv_sqrt"): "write schedule.name",
+    ("warmup_updates", "lr_warmup", "learning_rate_warmup"): "write schedule.warmup_steps",
     ("optimizer",): "write training.optim",
     ("adam_betas", "optimizer_params"): "write training.adam_beta1 and training.adam_beta2",
     ("adam_eps",): "write training.adam_epsilon",

@@ -276,6 +276,7 @@ def make_trainer(
         train_dataset=pairs,
         validation=validation,
         objective=settings.objective,
+        schedule=settings.schedule,
     )
 
 

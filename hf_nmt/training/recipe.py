@@ -24,6 +24,7 @@ from hf_nmt.tokenizer_training import TokenizerSettings, load_tokenizer
 from hf_nmt.training.familiar_names import FAMILIAR_NAMES
 from hf_nmt.training.model_building import FROM_SAVED_WEIGHTS
 from hf_nmt.training.objectives import ObjectiveSettings
+from hf_nmt.training.schedule_settings import ScheduleSettings
 from hf_nmt.training.settings import TrainingSettings
 from hf_nmt.training.sharding import is_asked_for
 from hf_nmt.training.texts import TrainingData
@@ -62,6 +63,7 @@ class TrainingRecipe(Settings):
     batching: BatchingSettings = Field(BatchingSettings(), description="Sizes of the batches.")
     training: TrainingSettings = Field(TrainingSettings(), description="The training loop.")
     objective: ObjectiveSettings = Field(ObjectiveSettings(), description="What is learned.")
+    schedule: ScheduleSettings = Field(ScheduleSettings(), description="Course of the learning rate.")
     # Validation texts are aligned by line, and each line must come out.
     decoding: DecodingSettings = Field(
         DecodingSettings(split_sentences=False, truncate=True),
@@ -77,6 +79,12 @@ class TrainingRecipe(Settings):
         findings = self._check_streaming()
         if "validation" in self.data.corpora:
             findings += [f"training.{finding}" for finding in self.training.validation_findings()]
+        findings += self.schedule.findings(
+            learning_rate=self.training.learning_rate,
+            validates="validation" in self.data.corpora and self.training.eval_strategy != "no",
+            early_stopping=self.training.early_stopping_patience,
+            is_streamed=self.data.is_streamed,
+        )
         if best != "loss" and best not in self.metrics.names:
             findings.append(f"training.metric_for_best_model: {best} is not computed; add it to metrics.names.")
         targets = list(dict.fromkeys(target for _, target in self.data.language_pairs))

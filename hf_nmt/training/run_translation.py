@@ -106,6 +106,53 @@ def _number(value: Any, otherwise: int) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) else otherwise
 
 
+def _warmup(value: Any, given: Given) -> dict[str, Any]:
+    """Below 1 it is a share of all updates, in the script as well."""
+    shared = isinstance(value, int | float) and 0 < value < 1
+    return {"schedule.warmup_steps": None if shared else value, "schedule.warmup_share": value if shared else None}
+
+
+# What Transformers names otherwise; what a schedule does there where its options do not tell.
+_SCHEDULES: dict[str, dict[str, Any]] = {
+    "constant_with_warmup": {"name": "constant"},
+    "cosine_with_min_lr": {"name": "cosine"},
+    "cosine_warmup_with_min_lr": {"name": "cosine"},
+    "cosine_with_restarts": {"T_0_share": 1, "T_mult": 1, "min_learning_rate": 0},
+    "reduce_lr_on_plateau": {"name": "reduce_on_plateau", "gamma": 0.1},
+    "warmup_stable_decay": {"decay_type": "cosine"},
+    "polynomial": {"power": 1, "min_learning_rate": 1e-7},
+}
+_SCHEDULE_OPTIONS = {
+    "min_lr": "min_learning_rate",
+    "lr_end": "min_learning_rate",
+    "num_decay_steps": "decay_steps",
+    "timescale": "timescale_steps",
+    "factor": "gamma",
+    "patience": "patience_validations",
+    "cooldown": "cooldown_validations",
+}
+
+
+def _schedule(value: Any, given: Given) -> dict[str, Any]:
+    settings = {"name": value, **_SCHEDULES.get(value, {})}
+    told = {key.partition(".")[2] for key in _schedule_options(given.get("lr_scheduler_kwargs") or {}, given)}
+    return {f"schedule.{key}": setting for key, setting in settings.items() if key not in told}
+
+
+def _schedule_options(value: Any, given: Given) -> dict[str, Any]:
+    """Of any schedule; those that have no counterpart keep their name, and are refused by it."""
+    options = json.loads(value) if isinstance(value, str) else value
+    settings = {}
+    for name, option in options.items():
+        if name in ("min_lr_rate", "min_lr_ratio"):
+            settings["min_learning_rate"] = option * (given.get("learning_rate") or NOT_GIVEN["learning_rate"])
+        elif name == "num_cycles" and given.get("lr_scheduler_type") == "cosine_with_restarts":
+            settings["T_0_share"] = 1 / option
+        elif name != "mode":  # the metric tells it
+            settings[_SCHEDULE_OPTIONS.get(name, name)] = option
+    return {f"schedule.{name}": option for name, option in settings.items()}
+
+
 def _is(key: str, convert: Callable[[Any], Any] = lambda value: value, why: str = "") -> Converted:
     return Converted(lambda value, given: {key: convert(value)}, why)
 
@@ -216,11 +263,11 @@ ARGUMENTS: dict[str, str | Converted | NoCounterpart] = {
     "gradient_checkpointing": "training.activation_checkpointing",
     "gradient_checkpointing_kwargs": "training.activation_checkpointing_kwargs",
     "evaluation_strategy": "training.eval_strategy",
-    "warmup_ratio": Converted(
-        # Transformers 4 takes the ratio only where there are no steps.
-        lambda value, given: {} if given.get("warmup_steps") or not value else {"training.warmup_steps": value},
-        "below 1 it is a share of all steps",
-    ),
+    # Transformers 4 takes the ratio only where there are no steps.
+    "warmup_ratio": Converted(lambda value, given: {} if given.get("warmup_steps") else _warmup(value, given)),
+    "warmup_steps": Converted(_warmup),
+    "lr_scheduler_type": Converted(_schedule),
+    "lr_scheduler_kwargs": Converted(_schedule_options),
     "no_cuda": _where_true({"training.use_cpu": True}),
     "adafactor": _where_true({"training.optim": "adafactor"}, "dropped in Transformers 5"),
     "optim": _is("training.optim", lambda name: "adamw_torch" if name == "adamw_hf" else name),

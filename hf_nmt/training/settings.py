@@ -19,22 +19,19 @@ from typing import Any, ClassVar, Literal
 import pydantic
 import torch
 from pydantic import Field
-from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, get_scheduler
+from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from hf_nmt.config import Settings
 from hf_nmt.config_keys import shown
 from hf_nmt.errors import ConfigError, need
 from hf_nmt.training import sharding, zero
-from hf_nmt.training.callbacks import WITHOUT_WARMUP
 from hf_nmt.training.trainer_meanings import meaning_of
 
 logger = logging.getLogger(__name__)
 
 TRAINER_DEFAULTS: dict[str, tuple[Any, str]] = {
     "learning_rate": (5e-4, "common for transformers trained from new weights"),
-    "lr_scheduler_type": ("inverse_sqrt", "Vaswani et al. (2017), 5.3: needs no total number of steps"),
-    "warmup_steps": (1000.0, "without warmup a transformer from scratch diverges; below 1 it is a share of all steps"),
     "num_train_epochs": (20.0, "small corpora need tens of passes; early stopping ends sooner"),
     "adam_beta2": (0.98, "Vaswani et al. (2017), 5.3"),
     "adam_epsilon": (1e-9, "Vaswani et al. (2017), 5.3"),
@@ -122,6 +119,9 @@ REFUSED: dict[str, str] = {
     "hub_strategy": _HUB,
     "hub_always_push": _HUB,
     "hub_revision": _HUB,
+    "lr_scheduler_type": "write schedule.name",
+    "lr_scheduler_kwargs": "write the keys of the `schedule` section",
+    "warmup_steps": "write schedule.warmup_steps, or schedule.warmup_share for a share of all updates",
     "gradient_checkpointing": "write activation_checkpointing (this name goes away in Transformers 6)",
     "gradient_checkpointing_kwargs": "write activation_checkpointing_kwargs (this name goes away in Transformers 6)",
 }
@@ -130,7 +130,7 @@ RENAMED: dict[str, str] = {
     "overwrite_output_dir": "dropped in Transformers 5; every run gets a new folder, so nothing is overwritten",
     "evaluation_strategy": "dropped in Transformers 5; write eval_strategy",
     "save_safetensors": "dropped in Transformers 5; weights are always saved as safetensors",
-    "warmup_ratio": "dropped in Transformers 5; write warmup_steps, a number below 1 is the share of all steps",
+    "warmup_ratio": "dropped in Transformers 5; write schedule.warmup_share",
     "logging_dir": "dropped in Transformers 5; TensorBoard files go into the run folder",
     "group_by_length": f"dropped in Transformers 5; {_BATCHES}",
     "no_cuda": "dropped in Transformers 5; write use_cpu",
@@ -250,7 +250,6 @@ class TrainingSettings(_Base):
                 findings.append("early_stopping_patience: needs validations, but eval_strategy is no; set it to null.")
         if self.fp16 and self.bf16:
             findings.append("fp16: at most one of fp16 and bf16 can be true; set the other to false.")
-        findings += self._check_schedule()
         if findings:
             raise ConfigError(findings)
         return self
@@ -271,22 +270,6 @@ class TrainingSettings(_Base):
                 "where it is a share)."
             ]
         return []
-
-    def _check_schedule(self) -> list[str]:
-        findings = []
-        kind, options = self.lr_scheduler_type, self.lr_scheduler_kwargs or {}
-        if kind in WITHOUT_WARMUP:
-            if self.warmup_steps not in (0, TRAINER_DEFAULTS["warmup_steps"][0]):
-                findings.append(f"warmup_steps: lr_scheduler_type={kind} has no warmup; set it to 0.")
-        if kind in ("constant", "constant_with_warmup") and options:
-            findings.append(f"lr_scheduler_kwargs: lr_scheduler_type={kind} takes none; set it to null.")
-        rising = self.eval_strategy != "no" and self.metric_for_best_model != "loss"
-        if kind in ("reduce_lr_on_plateau", "greedy") and rising and dict(options).get("mode") != "max":
-            findings.append(
-                f"lr_scheduler_kwargs: lr_scheduler_type={kind} takes a falling {self.metric_for_best_model} for "
-                "progress unless told otherwise; write {mode: max}."
-            )
-        return findings
 
     def arguments(self, *, seed: int, run_name: str, validate: bool) -> Seq2SeqTrainingArguments:
         """The Trainer's arguments on this machine; initialises the process group where a launcher started several.
@@ -402,7 +385,7 @@ def _check_trackers(arguments: Seq2SeqTrainingArguments) -> None:
 
 
 def _check_optimization(arguments: Seq2SeqTrainingArguments) -> None:
-    """Make optimizer and schedule once for nothing: what they need and lack is better known before the texts load."""
+    """What the optimizer needs and lacks is better known before the texts load."""
     findings = []
     try:
         Seq2SeqTrainer.get_optimizer_cls_and_kwargs(arguments)
@@ -410,16 +393,6 @@ def _check_optimization(arguments: Seq2SeqTrainingArguments) -> None:
         # Some need the model as well; only a missing package is meant here.
         if "install" in str(error) or "import" in str(error):
             findings.append(f"training.optim: {arguments.optim.value} cannot be used here: {error}")
-    try:
-        get_scheduler(
-            arguments.lr_scheduler_type,
-            torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=arguments.learning_rate),
-            num_warmup_steps=arguments.get_warmup_steps(1000),
-            num_training_steps=1000,
-            scheduler_specific_kwargs=dict(arguments.lr_scheduler_kwargs or {}),
-        )
-    except (TypeError, ValueError) as error:
-        findings.append(f"training.lr_scheduler_kwargs: do not fit {arguments.lr_scheduler_type.value}: {error}")
     if findings:
         raise ConfigError(findings)
 

@@ -35,13 +35,16 @@ from hf_nmt.generation.adapters import adapter_weights, has_adapter, load_adapte
 from hf_nmt.runs import Run
 from hf_nmt.training import checkpoints
 from hf_nmt.training.adapters import load_checkpoint
-from hf_nmt.training.callbacks import EarlyStopping, ProgressBar, RunRecorder, Stopwatch, WarmupWatch, check_finite
+from hf_nmt.training.callbacks import EarlyStopping, ProgressBar, RunRecorder, Stopwatch, check_finite
 from hf_nmt.training.layerdrop import prepare_for_processes
 from hf_nmt.training.moving_average import AverageEachUpdate, MovingAverage
 from hf_nmt.training.objectives import CrossEntropy, ObjectiveSettings
+from hf_nmt.training.optimization import OptimizationTrainer
 from hf_nmt.training.saved import check_checkpoint, made_anew
+from hf_nmt.training.schedule_settings import ScheduleSettings
+from hf_nmt.training.schedules import PlateauWatch
 from hf_nmt.training.settings import TrainingSettings
-from hf_nmt.training.sharding import OPTIMIZER, SCHEDULER, ShardingTrainer, is_asked_for
+from hf_nmt.training.sharding import OPTIMIZER, SCHEDULER, is_asked_for
 from hf_nmt.training.validation import Validation, ValidationResult, search_text
 
 if TYPE_CHECKING:
@@ -52,7 +55,7 @@ TRAINER_STATE = "trainer_state.json"
 logger = logging.getLogger(__name__)
 
 
-class TranslationTrainer(ShardingTrainer):
+class TranslationTrainer(OptimizationTrainer):
     """Trains a translation model of any family into a run folder.
 
     The loss of an update is the label-smoothed cross-entropy summed over all target tokens of the update, on all
@@ -71,6 +74,7 @@ class TranslationTrainer(ShardingTrainer):
         train_dataset: encoded pairs, or the batches of a stream.
         validation: texts to validate on, or None.
         objective: what is learned; None is the cross-entropy alone.
+        schedule: of the learning rate.
     """
 
     loss_is_scaled_for_ga = True
@@ -88,6 +92,7 @@ class TranslationTrainer(ShardingTrainer):
         train_dataset: Dataset | StreamedBatches,
         validation: Validation | None = None,
         objective: ObjectiveSettings | None = None,
+        schedule: ScheduleSettings | None = None,
     ):
         args.output_dir = str(run.folder)
         self.settings = settings
@@ -97,6 +102,7 @@ class TranslationTrainer(ShardingTrainer):
         if self.stream is not None:
             args.ignore_data_skip = True  # a stream goes on from its position by itself
         self.validation = validation
+        self.schedule = ScheduleSettings() if schedule is None else schedule
         self.stopwatch = Stopwatch()
         self.objective = CrossEntropy(model, args.label_smoothing_factor)
         self._plain_loss = CrossEntropy(model, smoothing=0.0)
@@ -107,7 +113,7 @@ class TranslationTrainer(ShardingTrainer):
         self._progress = ProgressBar(not args.disable_tqdm)
         prepare_for_processes(model, args, divided=is_asked_for())
         recorder = RunRecorder(run, self.stopwatch)
-        callbacks: list[TrainerCallback] = [_BringBack(self), WarmupWatch(), recorder, self._progress]
+        callbacks: list[TrainerCallback] = [_BringBack(self), PlateauWatch(), recorder, self._progress]
         if validation is not None and args.eval_strategy != "no" and settings.early_stopping_patience is not None:
             callbacks.append(EarlyStopping(settings.early_stopping_patience))
         super().__init__(
@@ -158,13 +164,6 @@ class TranslationTrainer(ShardingTrainer):
             in_order=self.args.dataloader_in_order,
         )
         return self.accelerator.prepare(loader)
-
-    def get_total_train_batch_size(self, args: Seq2SeqTrainingArguments) -> int:
-        """Sentence pairs of an update, on average; 0 where that is not known, as in a stream."""
-        if self.sampler is None:
-            return 0
-        batches = max(len(self.sampler), 1)
-        return round(len(self.train_dataset) / batches * args.gradient_accumulation_steps * args.world_size)
 
     def _run_epoch(self, *, epoch: int, **kwargs: Any) -> None:
         # In a resumed epoch the sampler of a distributed run sits under two wrappers, deeper than the Trainer looks.

@@ -15,10 +15,7 @@ _STEPS = "in updates; below 1 a share of all"
 MEANINGS: dict[str, str] = {
     "num_train_epochs": "Passes over the training text.",
     "max_steps": "Updates of the weights, in place of num_train_epochs; -1 leaves it to num_train_epochs.",
-    "learning_rate": "Peak of the learning rate.",
-    "lr_scheduler_type": "Course of the learning rate after warmup, such as inverse_sqrt, linear, cosine, constant.",
-    "lr_scheduler_kwargs": "Further options of lr_scheduler_type, such as {num_cycles: 2}.",
-    "warmup_steps": "Updates in which the learning rate rises from 0; below 1 a share of all.",
+    "learning_rate": "Peak of the learning rate; its course is in the schedule section.",
     "optim": "Optimizer, such as adamw_torch_fused, adafactor, sgd; those of other packages need them installed.",
     "optim_args": "Further options of optim, as text key=value,key=value, for those that take any.",
     "weight_decay": "Factor of decoupled weight decay; biases and layer norms are left out.",

@@ -142,7 +142,7 @@ class ZeroDivided:
                 if not self._engine.was_step_applied():
                     raise NmtError(
                         "The gradients are not finite any more, and DeepSpeed leaves out such an update. Lower "
-                        "training.learning_rate or raise training.warmup_steps, and go on from the last checkpoint."
+                        "training.learning_rate or raise the warm-up (schedule), and go on from the last checkpoint."
                     )
 
         accelerator.backward = backward

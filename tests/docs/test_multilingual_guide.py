@@ -29,7 +29,7 @@ SMALL = (
     "tokenizer.vocab_size=400", "model.d_model=16", "model.encoder_layers=1", "model.decoder_layers=1",
     "model.encoder_attention_heads=2", "model.decoder_attention_heads=2", "model.encoder_ffn_dim=32",
     "model.decoder_ffn_dim=32", "training.bf16=false", "training.max_steps=2", "training.eval_steps=2",
-    "training.save_steps=2", "training.warmup_steps=1", "decoding.num_beams=1", "decoding.max_target_length=6",
+    "training.save_steps=2", "schedule.warmup_steps=1", "decoding.num_beams=1", "decoding.max_target_length=6",
 )  # fmt: skip
 ENGLISH = ["A dog runs through the snow.", "Two children play in the garden.", "A cat sleeps on the sofa."]
 TEXTS = {

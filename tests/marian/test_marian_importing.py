@@ -223,11 +223,10 @@ def test_an_imported_model_is_trained_further_with_its_positions(tmp_path, monke
         Path(side).write_text("".join(f"{text}\n" for text in marian_files.SENTENCES[:40]))
     texts = [f"data.{split}.{side}={side}" for split in ("train", "validation") for side in ("source", "target")]
     capsys.readouterr()
-    steps = ["max_steps=2", "eval_steps=2", "save_steps=1", "warmup_steps=0", "num_average_checkpoints=2"]
+    steps = ["max_steps=2", "eval_steps=2", "save_steps=1", "num_average_checkpoints=2"]
     arguments = [f"model.pretrained={folder}", "data.source_language=de", "data.target_language=nl", *texts]
-    assert (
-        recipe_module("train").main([*arguments, *(f"training.{step}" for step in steps), "decoding.num_beams=2"]) == 0
-    )
+    settings = [*(f"training.{step}" for step in steps), "schedule.warmup_steps=0", "decoding.num_beams=2"]
+    assert recipe_module("train").main([*arguments, *settings]) == 0
     after = AutoModelForSeq2SeqLM.from_pretrained(capsys.readouterr().out.strip()).state_dict()
     changed = {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
     assert (

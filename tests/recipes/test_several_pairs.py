@@ -20,8 +20,8 @@ pytestmark = pytest.mark.slow
 SIZE = (
     "model.d_model=64", "model.encoder_ffn_dim=128", "model.decoder_ffn_dim=128", "model.encoder_layers=2",
     "model.decoder_layers=2", "model.dropout=0", "batching.batch_tokens=1024", "training.max_steps=450",
-    "training.eval_steps=150", "training.save_steps=150", "training.learning_rate=3e-3", "training.warmup_steps=50",
-    "training.lr_scheduler_type=cosine", "training.label_smoothing_factor=0", "decoding.num_beams=1",
+    "training.eval_steps=150", "training.save_steps=150", "training.learning_rate=3e-3", "schedule.warmup_steps=50",
+    "schedule.name=cosine", "training.label_smoothing_factor=0", "decoding.num_beams=1",
 )  # fmt: skip
 
 

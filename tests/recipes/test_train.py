@@ -124,7 +124,10 @@ def test_a_dry_run_prints_settings_that_load(finished, capsys, tmp_path):
         (["modle.d_model=8"], "modle: unknown key. Did you mean model?"),
         (["epochs=5"], "epochs: write training.num_train_epochs."),
         (["training.average_checkpoints=2"], "unknown key. Did you mean training.num_average_checkpoints?"),
-        (["training.warmup_ratio=0.1"], "training.warmup_ratio: dropped in Transformers 5; write warmup_steps"),
+        (
+            ["training.warmup_ratio=0.1"],
+            "training.warmup_ratio: dropped in Transformers 5; write schedule.warmup_share",
+        ),
         (["data.target_language=null"], "data.target_language: not given; write the code"),
         (["batching.max_source_length=100"], "model.max_position_embeddings: the model takes 64 tokens, and batching"),
         (["metrics.names=[chrf]"], "training.metric_for_best_model: bleu is not computed; add it to metrics.names"),

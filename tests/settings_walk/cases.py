@@ -129,6 +129,42 @@ VALIDATED = ("data.validation.source=inputs/val.de", "data.validation.target=inp
 EACH_STEP = ("training.eval_steps=1", "training.save_steps=1", "decoding.max_length_extra=1", "decoding.num_beams=1")
 SAVED_MODEL = ("model.pretrained=inputs/model",)
 
+
+def schedule_cases() -> dict[str, Case]:
+    """Keys of `ScheduleSettings`, each with a schedule that it belongs to."""
+
+    def measured(quantity: str, name: str, steps: str) -> dict[str, Case]:
+        """A quantity in each of its units."""
+        others = (f"schedule.name={name}",)
+        if quantity == "warmup":
+            others = (*others, "schedule.warmup_steps=null")
+        values = {"steps": steps, "epochs": "0.3", "share": "0.4"}
+        return {f"{quantity}_{unit}": Case(value, "weights", others) for unit, value in values.items()}
+
+    plateau = (
+        "schedule.name=reduce_on_plateau", "schedule.warmup_steps=0", "training.learning_rate=1e-9",
+        "training.max_steps=5", "schedule.patience_validations=0", *VALIDATED, *EACH_STEP,
+    )  # fmt: skip
+    cosine, cycle, restarts = (f"schedule.name={name}" for name in ("cosine", "one_cycle", "cosine_with_restarts"))
+    return {
+        "name": Case("cosine", "weights"),
+        **measured("warmup", "inverse_sqrt", "2"),
+        **measured("T_0", "cosine_with_restarts", "2"),
+        **measured("step_size", "exponential", "2"),
+        **measured("timescale", "inverse_sqrt", "2"),
+        **measured("decay", "warmup_stable_decay", "2"),
+        "decay_type": Case("cosine", "weights", ("schedule.name=warmup_stable_decay", "schedule.decay_steps=2")),
+        "min_learning_rate": Case("1e-4", "weights", (cosine,)),
+        "T_mult": Case("1", "weights", (restarts, "schedule.T_0_steps=1", "training.max_steps=4")),
+        "gamma": Case("0.1", "weights", ("schedule.name=exponential",)),
+        "power": Case("3", "weights", ("schedule.name=polynomial",)),
+        "div_factor": Case("5", "weights", (cycle,)),
+        "final_div_factor": Case("5", "weights", (cycle,)),
+        "patience_validations": Case("2", "weights", plateau),
+        "cooldown_validations": Case("2", "weights", plateau),
+    }  # fmt: skip
+
+
 TRAIN = {
     "seed": Case("7", "weights", stage="updates"),
     "name": Case("mine", "files/runs/mine-TIME", stage="run"),
@@ -235,6 +271,7 @@ TRAIN = {
         },
         context=("objective.ema.decay=0.9",),
     ),
+    **_below("schedule", schedule_cases(), stage="updates"),
     **_below("decoding", decoding_cases("decoded"), context=VALIDATED, stage="model"),
     **_below(
         "metrics",

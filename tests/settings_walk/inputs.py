@@ -55,11 +55,11 @@ SETTINGS = {
         training:
           use_cpu: true
           max_steps: 3
-          warmup_steps: 1
           logging_steps: 1
           save_steps: 3
           eval_steps: 3
           disable_tqdm: true
+        schedule: {warmup_steps: 1}
         decoding: {num_beams: 2, max_length_ratio: 1, max_length_extra: 4}
     """,
     "validate": """

@@ -123,7 +123,7 @@ def test_an_update_that_was_left_out_does_not_move_it(tmp_path):
 
     with make_run(tmp_path) as run:
         trainer = make_trainer(
-            run, objective=objective(decay=0.8), max_steps=7, lr_scheduler_type="constant", warmup_steps=0
+            run, objective=objective(decay=0.8), max_steps=7, schedule={"name": "constant", "warmup_steps": 0}
         )
         each = Each(lambda: flat(trainer.average.weights().values()))
         trainer.add_callback(LeaveOut())

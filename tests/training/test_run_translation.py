@@ -78,7 +78,12 @@ CASES = {
     "gradient_checkpointing_kwargs": ({"every_n_layers": 2},
                                       {"training.activation_checkpointing_kwargs": {"every_n_layers": 2}}),
     "evaluation_strategy": ("epoch", {"training.eval_strategy": "epoch", "training.save_strategy": "epoch"}),
-    "warmup_ratio": (0.1, {"training.warmup_steps": 0.1}),
+    "warmup_ratio": (0.1, {"schedule.warmup_share": 0.1, "schedule.warmup_steps": None}),
+    "warmup_steps": (30, {"schedule.warmup_steps": 30, "schedule.warmup_share": None}),
+    "lr_scheduler_type": ("reduce_lr_on_plateau", {"schedule.name": "reduce_on_plateau", "schedule.gamma": 0.1}),
+    "lr_scheduler_kwargs": ({"num_cycles": 4, "min_lr_ratio": 0.1},
+                            {"schedule.T_0_share": 0.25, "schedule.min_learning_rate": 5e-6},
+                            {"lr_scheduler_type": "cosine_with_restarts"}),
     "no_cuda": (True, {"training.use_cpu": True}),
     "adafactor": (True, {"training.optim": "adafactor"}),
     "optim": ("adamw_hf", {"training.optim": "adamw_torch"}),
@@ -91,10 +96,9 @@ CASES = {
 
 # Arguments of the Trainer under their own name, those of Transformers 4 too, and names that are refused with a reason.
 OF_THE_TRAINER = {
-    "learning_rate": 3e-4, "fp16": True, "bf16": True, "label_smoothing_factor": 0.2, "lr_scheduler_type": "cosine",
-    "gradient_accumulation_steps": 4, "num_train_epochs": 2, "max_steps": 9, "weight_decay": 0.01, "warmup_steps": 30,
+    "learning_rate": 3e-4, "fp16": True, "bf16": True, "label_smoothing_factor": 0.2,
+    "gradient_accumulation_steps": 4, "num_train_epochs": 2, "max_steps": 9, "weight_decay": 0.01,
     "logging_steps": 10, "save_total_limit": 2, "report_to": ["tensorboard"], "max_grad_norm": 0.5, "data_seed": 3,
-    "lr_scheduler_kwargs": {"num_cycles": 2},
 }  # fmt: skip
 OF_TRANSFORMERS_4 = (
     "overwrite_output_dir", "evaluation_strategy", "warmup_ratio", "logging_dir", "group_by_length", "no_cuda",
@@ -186,10 +190,10 @@ def test_what_is_not_given_is_as_in_the_script():
     }
     for name in ("learning_rate", "num_train_epochs", "adam_beta2", "adam_epsilon", "label_smoothing_factor"):
         assert getattr(loaded.training, name) == getattr(theirs, name) == NOT_GIVEN[name]
-    assert loaded.training.lr_scheduler_type == theirs.lr_scheduler_type.value
+    assert loaded.schedule.name == theirs.lr_scheduler_type.value and loaded.schedule.warmup_steps == 0
     assert loaded.batching.max_sentences == theirs.per_device_train_batch_size
     assert settings({"max_steps": 5})[1].training.num_train_epochs != 3
-    assert settings({"warmup_ratio": 0.1, "warmup_steps": 20})[1].training.warmup_steps == 20
+    assert settings({"warmup_ratio": 0.1, "warmup_steps": 20})[1].schedule.warmup_steps == 20
 
 
 @pytest.mark.parametrize(
@@ -330,7 +334,7 @@ def test_a_model_is_trained_from_the_arguments(tmp_path, monkeypatch, capsys):
     assert best.parent.parent.name == "out" and (best / "model.safetensors").exists()
     kept = record["settings"]
     assert kept["data"]["target_language"] == "ro_RO" and kept["batching"]["batch_tokens"] == 128
-    assert kept["training"]["max_steps"] == 2 and kept["training"]["warmup_steps"] == 0.5
+    assert kept["training"]["max_steps"] == 2 and kept["schedule"]["warmup_share"] == 0.5
 
 
 @pytest.mark.parametrize(

@@ -301,19 +301,19 @@ def test_trackers_write_on_this_machine(tmp_path, monkeypatch, capsys, tracker):
     [
         (
             {"warmup_steps": 4},
-            "warms up for 4 updates (training.warmup_steps), and the training has 4: it ends at 0.000375 of",
+            "warms up for 4 updates (schedule.warmup_steps), and the training has 4: it ends at 0.000375 of",
         ),
         (
             {"warmup_steps": 16},
-            "warms up for 16 updates (training.warmup_steps), and the training has 4: it ends at 9.38e-05",
+            "warms up for 16 updates (schedule.warmup_steps), and the training has 4: it ends at 9.38e-05",
         ),
         ({"warmup_steps": 3}, None),
-        ({"warmup_steps": 0.5}, None),
-        ({"warmup_steps": 1000, "lr_scheduler_type": "constant"}, None),
+        ({"warmup_share": 0.5}, None),
+        ({"warmup_steps": 0, "name": "constant"}, None),
     ],
 )
 def test_a_warmup_longer_than_the_training_is_told_once(tmp_path, caplog, changes, told):
     with make_run(tmp_path) as run:
-        make_trainer(run, max_steps=4, **changes).train()
+        make_trainer(run, max_steps=4, schedule=changes).train()
     messages = [message for message in caplog.messages if "warms up" in message]
     assert len(messages) == (told is not None) and (told is None or told in messages[0])

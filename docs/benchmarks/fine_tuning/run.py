@@ -33,7 +33,7 @@ TITLES = {
 # The same for all three: updates of 2,048 tokens. A vocabulary that fits the text worse makes fewer passes of them.
 SCHEDULE = (
     "training.max_steps=1300",
-    "training.warmup_steps=200",
+    "schedule.warmup_steps=200",
     "training.eval_steps=150",
     "training.save_steps=150",
 )

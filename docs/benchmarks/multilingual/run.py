@@ -67,7 +67,7 @@ def texts(data: Path, work: Path, name: str) -> list[str]:
 def measure(name: str, data: Path, work: Path, runs: dict[str, str]) -> None:
     """Train a model, and score it on the test set of each of its pairs."""
     steps, warmup, every = SCHEDULES["all" if name == "all" else "unlike"]
-    settings = [f"training.{key}={value}" for key, value in (("max_steps", steps), ("warmup_steps", warmup))]
+    settings = [f"training.max_steps={steps}", f"schedule.warmup_steps={warmup}"]
     settings += [f"training.{key}={every}" for key in ("eval_steps", "save_steps")]
     settings += [] if name == "all" else SMALLER
     run = train(runs.get(name), f"--config={HERE / 'model.yaml'}", f"name={name}", *settings, *texts(data, work, name))

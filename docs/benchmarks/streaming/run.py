@@ -63,7 +63,7 @@ ARGUMENTS = (
     "model.decoder_attention_heads=1", "model.encoder_ffn_dim=16", "model.decoder_ffn_dim=16",
     f"model.max_position_embeddings={LONGEST}", "model.dropout=0", f"batching.max_source_length={LONGEST}",
     f"batching.max_target_length={LONGEST}", "batching.batch_tokens=24000", f"decoding.max_target_length={LONGEST}",
-    "training.max_steps=1000000", "training.warmup_steps=100", "training.learning_rate=1e-2",
+    "training.max_steps=1000000", "schedule.warmup_steps=100", "training.learning_rate=1e-2",
     "training.use_cpu=true", "training.logging_steps=5", "training.save_steps=20", "training.eval_strategy=no",
     "training.save_total_limit=1", "training.num_average_checkpoints=0", "training.disable_tqdm=true",
 )  # fmt: skip

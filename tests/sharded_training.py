@@ -54,7 +54,10 @@ MODELS = {
 
 
 # Of which no two trainings are the same.
-LAYERDROP = {"layerdrop": lambda: make_m2m100(layers=2, layerdrop=0.4)}
+RANDOM = {
+    "layerdrop": lambda: make_m2m100(layers=2, layerdrop=0.4),
+    "dropped": lambda: make_model(dropout=0.3),
+}
 
 # What a launcher sets in each process.
 LAUNCHED = {
@@ -83,7 +86,7 @@ def toy_trainer(folder: Path, family: str, kind: str | None, accumulation: int =
     )
     torch.manual_seed(1)
     defaults = {"save_steps": 3, "logging_steps": 1, "learning_rate": 3e-3, "use_cpu": True}
-    model = (MODELS | LAYERDROP)[family]()
+    model = (MODELS | RANDOM)[family]()
     return make_trainer(
         run, model=model, pairs=pairs, sampler=sampler, gradient_accumulation_steps=accumulation,
         **defaults | settings,

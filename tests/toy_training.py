@@ -12,6 +12,7 @@ from transformers import MarianConfig, MarianMTModel, PreTrainedTokenizerFast
 from hf_nmt import runs
 from hf_nmt.models.configuration_nmt import NmtConfig
 from hf_nmt.models.modeling_nmt import NmtForConditionalGeneration
+from hf_nmt.training.objectives import ObjectiveSettings
 from hf_nmt.training.schedule_settings import ScheduleSettings
 from hf_nmt.training.settings import TrainingSettings
 from hf_nmt.training.trainer import TranslationTrainer
@@ -131,6 +132,6 @@ def make_trainer(
         collator=collate if collator is None else collator,
         train_dataset=pairs,
         validation=validation,
-        objective=objective,
+        objective=objective or ObjectiveSettings(),
         schedule=ScheduleSettings(**({"warmup_steps": 4} if schedule is None else schedule)),
     )

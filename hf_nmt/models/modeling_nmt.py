@@ -7,6 +7,7 @@ Shapes: B sequences, S source positions, T target positions, N real tokens, D mo
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -362,6 +363,7 @@ class NmtForConditionalGeneration(NmtPreTrainedModel, GenerationMixin):
         label_smoothing: float = 0.0,
         num_items_in_batch: torch.Tensor | int | None = None,
         return_logits: bool = True,
+        token_function: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
         **kwargs,
     ) -> Seq2SeqLMOutput:
         """Logits (B, T, V), and with labels the loss.
@@ -373,6 +375,8 @@ class NmtForConditionalGeneration(NmtPreTrainedModel, GenerationMixin):
             num_items_in_batch: divisor of the summed loss, such as the tokens of all accumulated batches; by default
                 the real tokens of this one.
             return_logits: False leaves them out, so that the loss never holds all of them at a time.
+            token_function: what `loss` is instead, undivided: given decoder states (N, D) of all real target tokens,
+                row by row, the output projection (V, D) and the target ids (N).
         """
         output_attentions = self.config.output_attentions if output_attentions is None else output_attentions
         output_hidden_states = (
@@ -402,14 +406,12 @@ class NmtForConditionalGeneration(NmtPreTrainedModel, GenerationMixin):
         loss = None
         if labels is not None:
             is_token = labels != -100
-            loss = smoothed_cross_entropy(
-                outputs.last_hidden_state[is_token],
-                self.lm_head.weight,
-                labels[is_token],
-                masked_id=self.config.pad_token_id,
-                smoothing=label_smoothing,
-            )
-            loss = loss / (is_token.sum() if num_items_in_batch is None else num_items_in_batch)
+            tokens = outputs.last_hidden_state[is_token], self.lm_head.weight, labels[is_token]
+            if token_function is not None:
+                loss = token_function(*tokens)
+            else:
+                loss = smoothed_cross_entropy(*tokens, masked_id=self.config.pad_token_id, smoothing=label_smoothing)
+                loss = loss / (is_token.sum() if num_items_in_batch is None else num_items_in_batch)
         logits = None
         if return_logits:
             logits = self.lm_head(outputs.last_hidden_state)

@@ -2,16 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import torch
 from pydantic import Field
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Seq2SeqTrainingArguments
 
 from hf_nmt.config import Settings
+from hf_nmt.errors import ConfigError
 from hf_nmt.models.loss_nmt import smoothed_cross_entropy_from_logits
 from hf_nmt.models.modeling_nmt import NmtForConditionalGeneration
 from hf_nmt.training.moving_average import MovingAverageSettings
+from hf_nmt.training.r_drop import NO_DROPOUT, RDrop, RDropSettings, has_dropout
+from hf_nmt.training.scheduled_sampling import ScheduledSampling, ScheduledSamplingSettings, special_ids
+
+
+class Objective(Protocol):
+    """What the trainer asks for in each update."""
+
+    def begin(self, max_steps: int) -> None:
+        """Training begins, or goes on, and will have so many updates."""
+
+    def __call__(self, model: Any, inputs: Mapping[str, torch.Tensor], step: int) -> torch.Tensor:
+        """The loss summed over the target tokens of a batch.
+
+        Args:
+            model: to call; it may be wrapped for several processes.
+            inputs: of a `TranslationCollator`.
+            step: updates made so far.
+        """
+
+    def log_values(self, step: int, total: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, float]:
+        """What to log besides the loss, of the update that was the `step`th. Every process calls it.
+
+        Args:
+            total: sums a tensor over the processes.
+        """
 
 
 class ObjectiveSettings(Settings):
@@ -22,6 +49,53 @@ class ObjectiveSettings(Settings):
         description="Keep an exponential moving average of the weights (objective.ema.decay=0.999): a candidate for "
         "best/. It costs their size in float32 once more, in memory and in each checkpoint. null keeps none.",
     )
+
+    scheduled_sampling: ScheduledSamplingSettings | None = Field(
+        None,
+        description="Let the decoder read some of its own predictions in place of the reference "
+        "(objective.scheduled_sampling.probability=0.3), as it has to in translating. It costs one more forward pass, "
+        "once the ramp has begun. null reads the reference alone.",
+    )
+    r_drop: RDropSettings | None = Field(
+        None,
+        description="Compute each batch twice under different dropout and bring the two distributions together "
+        "(objective.r_drop.alpha=2.5). It needs dropout, and about twice the time and the memory of an update. null: "
+        "once.",
+    )
+
+    def check_model(self, model: PreTrainedModel) -> None:
+        """Refuse what would do nothing with this model.
+
+        Raises:
+            ConfigError: R-Drop, and there is no dropout.
+        """
+        if self.r_drop is not None and not has_dropout(model):
+            raise ConfigError(NO_DROPOUT)
+
+    def build(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, arguments: Seq2SeqTrainingArguments
+    ) -> Objective:
+        """The objective that training calls.
+
+        Args:
+            model: as it is, not wrapped for several processes.
+            tokenizer: tells which target ids are no words.
+            arguments: label smoothing, seed, processes.
+
+        Raises:
+            ConfigError: see `check_model`.
+        """
+        self.check_model(model)
+        smoothing = arguments.label_smoothing_factor
+        objective: Objective = CrossEntropy(model, smoothing)
+        if self.r_drop is not None:
+            objective = RDrop(model, smoothing, self.r_drop)
+        if self.scheduled_sampling is not None:
+            objective = ScheduledSampling(
+                objective, self.scheduled_sampling, model, special_ids(tokenizer),
+                seed=arguments.seed, rank=arguments.process_index, world_size=arguments.world_size,
+            )  # fmt: skip
+        return objective
 
     def sharding_findings(self) -> list[str]:
         """What does not go with weights that are divided among the processes, by FSDP or DeepSpeed."""
@@ -46,15 +120,14 @@ class CrossEntropy:
         self._has_own_loss = isinstance(model, NmtForConditionalGeneration)
         self.smoothing = smoothing
 
-    def __call__(self, model: Any, inputs: Mapping[str, torch.Tensor], step: int) -> torch.Tensor:
-        """The loss summed over the target tokens of a batch.
+    def begin(self, max_steps: int) -> None:
+        pass
 
-        Args:
-            model: to call; it may be wrapped for several processes.
-            inputs: of a `TranslationCollator`.
-            step: updates made so far.
-        """
+    def __call__(self, model: Any, inputs: Mapping[str, torch.Tensor], step: int = 0) -> torch.Tensor:
         if self._has_own_loss:
             return model(**inputs, label_smoothing=self.smoothing, num_items_in_batch=1, return_logits=False).loss
         outputs = model(**{name: value for name, value in inputs.items() if name != "labels"}, use_cache=False)
         return smoothed_cross_entropy_from_logits(outputs.logits, inputs["labels"], self.smoothing)
+
+    def log_values(self, step: int, total: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, float]:
+        return {}

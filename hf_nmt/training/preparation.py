@@ -199,6 +199,7 @@ def make_trainer(
     model: PreTrainedModel,
 ) -> TranslationTrainer:
     """Encode the texts and put the trainer together."""
+    settings.objective.check_model(model)
     batching = settings.batching
     dropout = BpeDropout(tokenizer, settings.tokenizer.dropout) if settings.tokenizer.dropout else None
     collator = TranslationCollator.for_model(model, pad_to_multiple_of=batching.pad_to_multiple_of)

@@ -24,6 +24,7 @@ from hf_nmt.tokenizer_training import TokenizerSettings, load_tokenizer
 from hf_nmt.training.familiar_names import FAMILIAR_NAMES
 from hf_nmt.training.model_building import FROM_SAVED_WEIGHTS
 from hf_nmt.training.objectives import ObjectiveSettings
+from hf_nmt.training.r_drop import NO_DROPOUT
 from hf_nmt.training.schedule_settings import ScheduleSettings
 from hf_nmt.training.settings import TrainingSettings
 from hf_nmt.training.sharding import is_asked_for
@@ -87,6 +88,13 @@ class TrainingRecipe(Settings):
         )
         if best != "loss" and best not in self.metrics.names:
             findings.append(f"training.metric_for_best_model: {best} is not computed; add it to metrics.names.")
+        rates = [getattr(self.model, name, None) for name in ("dropout", "attention_dropout", "activation_dropout")]
+        if (
+            self.objective.r_drop is not None
+            and rates == [0.0] * 3
+            and getattr(self.model, "pretrained", None) is None
+        ):
+            findings.append(NO_DROPOUT)
         targets = list(dict.fromkeys(target for _, target in self.data.language_pairs))
         if len(targets) > 1 and self.tokenizer.language_tags is False and self.tokenizer.path is None:
             findings.append(

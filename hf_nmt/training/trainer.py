@@ -72,8 +72,8 @@ class TranslationTrainer(OptimizationTrainer):
         sampler: makes the batches; not of a stream.
         collator: makes tensors of them.
         train_dataset: encoded pairs, or the batches of a stream.
+        objective: what is learned, beside the cross-entropy.
         validation: texts to validate on, or None.
-        objective: what is learned; None is the cross-entropy alone.
         schedule: of the learning rate.
     """
 
@@ -90,8 +90,8 @@ class TranslationTrainer(OptimizationTrainer):
         sampler: TokenBatchSampler | None,
         collator: TranslationCollator,
         train_dataset: Dataset | StreamedBatches,
+        objective: ObjectiveSettings,
         validation: Validation | None = None,
-        objective: ObjectiveSettings | None = None,
         schedule: ScheduleSettings | None = None,
     ):
         args.output_dir = str(run.folder)
@@ -104,8 +104,7 @@ class TranslationTrainer(OptimizationTrainer):
         self.validation = validation
         self.schedule = ScheduleSettings() if schedule is None else schedule
         self.stopwatch = Stopwatch()
-        self.objective = CrossEntropy(model, args.label_smoothing_factor)
-        self._plain_loss = CrossEntropy(model, smoothing=0.0)
+        self.objective = objective.build(model, tokenizer, args)
         self._interval_tokens: torch.Tensor | int = 0
         self._last_log = (0, 0.0)  # tokens and training seconds at the last log
         if settings.matmul_precision != "auto":
@@ -132,9 +131,8 @@ class TranslationTrainer(OptimizationTrainer):
             self.remove_callback(unused)
         self.model.config.use_cache = True  # the Trainer switches it off, and the saved model would keep that
         self._num_weights = self.model.num_parameters(exclude_embeddings=True)
-        self.average = None
-        if objective is not None and objective.ema is not None:
-            self.average = MovingAverage(self.model, objective.ema)
+        self.average = None if objective.ema is None else MovingAverage(self.model, objective.ema)
+        if self.average is not None:
             self.add_callback(AverageEachUpdate(self.average, self.accelerator))
 
     # Batches
@@ -211,7 +209,7 @@ class TranslationTrainer(OptimizationTrainer):
         with self.whole_model(), self.accelerator.autocast():
             return self.validation.run(
                 self.model,
-                lambda batch: self._plain_loss(self.model, batch, self.state.global_step),
+                lambda batch: CrossEntropy(self.model, smoothing=0.0)(self.model, batch),
                 num_beams=num_beams,
                 rank=self.args.process_index,
                 world_size=self.args.world_size,
@@ -264,6 +262,7 @@ class TranslationTrainer(OptimizationTrainer):
             tokens, seconds = self.stopwatch.tokens, self.stopwatch.training_seconds
             logs["tokens_per_second"] = (tokens - self._last_log[0]) / max(seconds - self._last_log[1], 1e-9)
             self._last_log = tokens, seconds
+            logs |= self.objective.log_values(self.state.global_step, self.accelerator.reduce)
         super().log(logs, start_time)
 
     def _count_tokens(self) -> None:
@@ -325,6 +324,7 @@ class TranslationTrainer(OptimizationTrainer):
 
     def bring_back(self) -> None:
         """Restore what the Trainer forgets: the loss since the last log, and the stopwatch."""
+        self.objective.begin(self.state.max_steps)
         if self._restored is not None:
             self._tr_loss += self._restored["unlogged_loss"][self.args.process_index]
             self._globalstep_last_logged = self._restored["last_logged_step"]

@@ -127,6 +127,7 @@ OF_PAIR = {
 
 VALIDATED = ("data.validation.source=inputs/val.de", "data.validation.target=inputs/val.en")
 EACH_STEP = ("training.eval_steps=1", "training.save_steps=1", "decoding.max_length_extra=1", "decoding.num_beams=1")
+AT_ONCE = ("objective.scheduled_sampling.ramp_steps=0",)
 SAVED_MODEL = ("model.pretrained=inputs/model",)
 
 
@@ -271,6 +272,20 @@ TRAIN = {
         },
         context=("objective.ema.decay=0.9",),
     ),
+    **_below(
+        "objective.scheduled_sampling",
+        {
+            "probability": Case("0.5", "weights", AT_ONCE),
+            "start_steps": Case("2", "weights", AT_ONCE),
+            "start_share": Case("0.6", "weights", AT_ONCE),
+            "ramp_steps": Case("1", "weights"),
+            "ramp_share": Case("0.3", "weights"),
+            "prediction": Case("sample", "weights", AT_ONCE),
+        },
+        context=("objective.scheduled_sampling.probability=1",),
+        stage="updates",
+    ),
+    "objective.r_drop.alpha": Case("5", "weights", ("objective.r_drop.alpha=1",), "updates"),
     **_below("schedule", schedule_cases(), stage="updates"),
     **_below("decoding", decoding_cases("decoded"), context=VALIDATED, stage="model"),
     **_below(

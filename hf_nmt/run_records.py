@@ -14,6 +14,9 @@ from hf_nmt import runs
 from hf_nmt.artifacts import is_complete
 from hf_nmt.errors import ConfigError
 
+# What the chosen model of a run made of the validation texts, one JSON object a segment.
+VALIDATION_SEGMENTS = "validation_segments.jsonl"
+
 _FILES = ("run", "manifest", "summary", "tokenizer_report", "validation_history")
 # Tables with a row for each subword or position, and the projection onto the vocabulary, in all families.
 _EMBEDDING = re.compile(r"(^|\.)(embed_tokens|shared|embed_positions|lm_head|final_logits_bias)(\.|$)")

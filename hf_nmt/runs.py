@@ -4,6 +4,8 @@
     metrics.jsonl            one measured value a line: step, epoch, tokens, seconds, cpu_seconds, name, value
     validation_history.json  every validation with its scores and sample translations
     log.txt                  the log, in files of at most 5 MB
+    validation_segments.jsonl  what the chosen model made of the validation texts, beside sources and references
+    training_report.json  training_report.html
     tokenizer/  checkpoints/step-<n>/  best/  adapter/  plots/  summary.json
 
 A run is `running` until it ends, `finished`, `interrupted` or `failed` after that. One that was killed stays
@@ -320,8 +322,8 @@ def resume(folder: Path | str, recipe: str) -> Run:
 
 
 def fingerprint(settings: Mapping[str, Any], data: Mapping[str, Any]) -> str:
-    """Identity of a run: its settings, without where it is written, and its data."""
-    told = {key: value for key, value in settings.items() if key not in ("name", "output_dir", "resume")}
+    """Identity of a run: its settings, without where it is written and what its report compares, and its data."""
+    told = {key: value for key, value in settings.items() if key not in ("name", "output_dir", "resume", "report")}
     return config.fingerprint(told, dict(data))
 
 

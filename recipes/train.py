@@ -30,6 +30,7 @@ with interrupts_told():  # torch and Transformers take seconds to import
     from hf_nmt import runs
     from hf_nmt.cards import write_card
     from hf_nmt.errors import ConfigError
+    from hf_nmt.evaluation.training_report import PAGE, write_training_report
     from hf_nmt.reporting import plot_run
     from hf_nmt.training.finish import choose_model, merge_adapter, save_model, summary_lines, write_summary
     from hf_nmt.training.model_building import ModelSettings, build_model, names_saved_model
@@ -127,6 +128,8 @@ def main(argv: list[str]) -> int:
                 write_card(run.adapter)
             logger.info("\n%s", "\n".join(summary_lines(trainer, summary)))
     if trainer.is_world_process_zero():
+        write_training_report(run.folder, settings.report.baseline)
+        logger.info("report: %s", run.folder / PAGE)
         sys.stdout.write(f"{run.best}\n")
     return 0
 

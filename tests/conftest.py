@@ -67,6 +67,7 @@ def train_family(tmp_path, monkeypatch):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     module = recipe_module("train")
     monkeypatch.setattr(module, "plot_run", lambda folder: None)
+    monkeypatch.setattr("hf_nmt.evaluation.run_comparison.draw_comparison", lambda *given: [])
 
     def run(name: str, *more: str) -> Path:
         before = set((tmp_path / "runs").glob("*"))

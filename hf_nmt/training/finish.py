@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,12 +15,14 @@ from accelerate.utils import broadcast_object_list
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_nmt import runs
-from hf_nmt.artifacts import atomic_folder, hash_model, write_json
+from hf_nmt.artifacts import atomic_folder, hash_model, write_json, write_text
 from hf_nmt.config import fingerprint
 from hf_nmt.generation import adapters
 from hf_nmt.generation.decoding import DecodingSettings
 from hf_nmt.metrics import Score, ScoredSystem, dump_scores
 from hf_nmt.models.sources_nmt import source_limit
+from hf_nmt.protocols import LANGUAGE_COLUMNS
+from hf_nmt.run_records import VALIDATION_SEGMENTS
 from hf_nmt.training import checkpoints, moving_average
 from hf_nmt.training.saved import check_checkpoint, check_saved
 from hf_nmt.training.trainer import TranslationTrainer
@@ -258,8 +262,24 @@ def write_summary(trainer: TranslationTrainer, chosen: Candidate, candidates: li
         "processes": args.world_size,
         "parameters": trainer.model.num_parameters(),
     }
+    if chosen.result is not None:
+        _write_segments(trainer, chosen.result)
     write_json(trainer.run.folder / "summary.json", summary)
     return summary
+
+
+def _write_segments(trainer: TranslationTrainer, result: ValidationResult) -> None:
+    """Keep what the chosen model made of the validation texts, for significance tests against other runs."""
+    validation = trainer.validation
+    pairs = {row: pair for pair, rows in validation.rows_of_pair.items() for row in rows}
+    rows = zip(validation.sources, validation.references, result.translations, strict=True)
+    lines = [
+        {"source": source, "references": references, "prediction": re.sub(r"[\r\n]+", " ", prediction)}
+        | dict(zip(LANGUAGE_COLUMNS, pairs[row], strict=True))
+        for row, (source, references, prediction) in enumerate(rows)
+    ]
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    write_text(trainer.run.folder / VALIDATION_SEGMENTS, text)
 
 
 def _score_records(trainer: TranslationTrainer, chosen: Candidate) -> list[dict[str, Any]]:

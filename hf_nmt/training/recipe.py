@@ -16,6 +16,7 @@ from hf_nmt.batching import BatchingSettings
 from hf_nmt.batching.streaming import check_division
 from hf_nmt.config import Settings
 from hf_nmt.errors import ConfigError
+from hf_nmt.evaluation.training_report import ReportSettings
 from hf_nmt.generation.decoding import DecodingSettings
 from hf_nmt.metrics import MetricSettings
 from hf_nmt.models.tokenization_nmt import NmtTokenizer
@@ -73,6 +74,7 @@ class TrainingRecipe(Settings):
     metrics: MetricSettings = Field(
         MetricSettings(names=["bleu", "chrf"], num_bootstrap_samples=0), description="Scores of the validations."
     )
+    report: ReportSettings = Field(ReportSettings(), description="The report that is written at the end.")
 
     @pydantic.model_validator(mode="after")
     def _sections_fit(self) -> TrainingRecipe:
@@ -151,7 +153,7 @@ class TrainingRecipe(Settings):
         return self.name or "-".join(sides) or "multilingual"
 
     def check_files(self) -> list[str]:
-        findings = self.data.check_files()
+        findings = self.data.check_files() + [f"report.{finding}" for finding in self.report.check_files()]
         if self.resume is not None:  # it has a tokenizer and a folder of its own
             return findings
         if self.tokenizer.path is not None and not self.tokenizer.path.exists():

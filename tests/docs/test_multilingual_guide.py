@@ -67,6 +67,7 @@ def place(tmp_path_factory):
         patch.setattr("datasets.config.HF_DATASETS_CACHE", folder / "cache")
         module = recipe_module("train")
         patch.setattr(module, "plot_run", lambda folder: None)
+        patch.setattr("hf_nmt.evaluation.run_comparison.draw_comparison", lambda *given: [])
         (argv,) = commands("train")
         assert module.main([*argv, *SMALL]) == 0
     (run,) = (folder / "runs").iterdir()

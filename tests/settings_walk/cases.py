@@ -287,6 +287,7 @@ TRAIN = {
     ),
     "objective.r_drop.alpha": Case("5", "weights", ("objective.r_drop.alpha=1",), "updates"),
     **_below("schedule", schedule_cases(), stage="updates"),
+    "report.baseline": Case("inputs/edited_run", f"{RUN}/training_report.json", stage="model"),
     **_below("decoding", decoding_cases("decoded"), context=VALIDATED, stage="model"),
     **_below(
         "metrics",
@@ -434,9 +435,18 @@ COMPARE_RUNS = {
     "overwrite": Case("true", "files/old/comparison.json", ("output=old",)),
 }
 
+TOLD = "files/reported/training_report.json"
+
+REPORT_RUN = {
+    "run": Case("inputs/edited_run", TOLD),
+    "baseline": Case("inputs/edited_run", TOLD),
+    "scores": Case("[inputs/other_evaluations]", TOLD),
+}
+
 CASES = {
     "adapt_vocabulary": ADAPT_VOCABULARY,
     "compare_runs": COMPARE_RUNS,
+    "report_run": REPORT_RUN,
     "import_marian": IMPORT_MARIAN,
     "merge_adapter": MERGE,
     "push": PUSH,

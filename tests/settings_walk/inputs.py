@@ -78,6 +78,10 @@ SETTINGS = {
         runs: [inputs/run, inputs/edited_run]
         scores: [inputs/evaluations]
     """,
+    "report_run": """
+        run: reported
+        scores: [inputs/evaluations]
+    """,
     "push": """
         folder: inputs/run
         repo: me/new

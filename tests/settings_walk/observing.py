@@ -34,9 +34,12 @@ from hf_nmt.training.trainer import TranslationTrainer
 from settings_walk import inputs
 from settings_walk.keys import recipe_module, settings_file
 
-REPEATS_SETTINGS = {"settings", "decoding", "inputs", "command", "fingerprint", "recipe_hash"}
+REPEATS_SETTINGS = {"settings", "decoding", "inputs", "command", "fingerprint", "recipe_hash", "settings_hash"}
 REPEATS_SETTINGS_ONLY = {"run.json", "settings.yaml", "record.json", "COMPLETE"}
-OF_TIME = {"created", "environment", "seconds", "training_seconds", "cpu_seconds", "tokens_per_second", "statistics"}
+OF_TIME = {
+    "created", "started", "ended", "environment", "seconds", "eval_seconds", "training_seconds", "cpu_seconds",
+    "tokens_per_second", "statistics",
+}  # fmt: skip
 TIME = re.compile(r"\d{8}-\d{6}(-\d+)?")
 
 PROBES = ["Anna Weiß trägt １２ Steine ☂.", "The dog sees the old house."]
@@ -74,7 +77,9 @@ class Workplace:
         validation of a model without training, and what is saved), all."""
         module = recipe_module("train")
         with self._watching(arguments) as (seen, patch):
-            patch.setattr(module, "plot_run", lambda folder: None)  # slow, and no setting is about it
+            # Slow, and no setting is about them.
+            patch.setattr(module, "plot_run", lambda folder: None)
+            patch.setattr("hf_nmt.evaluation.run_comparison.draw_comparison", lambda *given: [])
             opened = module.open_run
 
             def open_run(*given: Any, **options: Any) -> Any:
@@ -149,6 +154,14 @@ class Workplace:
             Path("old").mkdir()
             Path("old/comparison.json").write_text("{}\n", encoding="utf-8")
             self._run(recipe_module("compare_runs"), arguments, seen)
+        return seen
+
+    def report_run(self, arguments: tuple[str, ...], stage: str) -> dict[str, Any]:
+        """It has one stage."""
+        with self._watching(arguments) as (seen, patch):
+            patch.setattr("hf_nmt.evaluation.run_comparison.draw_comparison", lambda *given: [])
+            shutil.copytree("inputs/run", "reported")
+            self._run(recipe_module("report_run"), arguments, seen)
         return seen
 
     def import_marian(self, arguments: tuple[str, ...], stage: str) -> dict[str, Any]:

@@ -24,7 +24,7 @@ SCALED = (
     "tokenizer.vocab_size=300", "model.d_model=16", "model.encoder_layers=1", "model.decoder_layers=1",
     "model.encoder_ffn_dim=16", "model.decoder_ffn_dim=16", "model.attn_implementation=eager",
     "training.matmul_precision=highest", "batching.batch_tokens=256", "training.max_steps=10", "training.eval_steps=1",
-    "training.save_steps=1", "training.logging_steps=1", "training.warmup_steps=2", "training.use_cpu=true",
+    "training.save_steps=1", "training.logging_steps=1", "schedule.warmup_steps=2", "training.use_cpu=true",
     "decoding.num_beams=1", "decoding.max_target_length=8", "data.source_language=de", "data.target_language=en",
     "data.train.source=train.de", "data.train.target=train.en", "data.validation.source=val.de",
     "data.validation.target=val.en",

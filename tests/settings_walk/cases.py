@@ -369,6 +369,27 @@ TRANSLATE = {
     "overwrite": Case("true", "files/old.en", ("output=old.en",)),
 }
 
+HALVING = ("pruning.method=successive_halving", "pruning.startup_trials=4")
+
+TUNE = {
+    "study": Case("elsewhere", "files/elsewhere"),
+    "recipe": Case("validate", "trials"),
+    "base": Case("debug", "trials"),
+    "settings": Case("{seed: 3}", "trials"),
+    "search": Case("{training: {learning_rate: {low: 0.1, high: 0.9}}}", "trials"),
+    "metric": Case("bleu", "files/study/trials.tsv"),
+    "sampler": Case("random", "trials", ("startup_trials=8",)),
+    "startup_trials": Case("2", "trials"),
+    "seed": Case("7", "trials"),
+    "pruning.method": Case("none", "files/study/trials.tsv", ("pruning.startup_trials=4",)),
+    "pruning.startup_trials": Case("6", "files/study/trials.tsv"),
+    "pruning.halving_factor": Case("2", "files/study/trials.tsv", HALVING),
+    "budget.trials": Case("3", "trials"),
+    "budget.updates": Case("500", "trials"),
+    "budget.cpu_minutes": Case("0.2", "trials"),
+    "keep_weights": Case("all", "files/study/trials"),
+}
+
 MERGE = {
     "adapter": Case("inputs/other_adapter", "files/merged", ("adapter=inputs/adapter",)),
     "output": Case("elsewhere", "files/elsewhere"),
@@ -451,6 +472,7 @@ CASES = {
     "merge_adapter": MERGE,
     "push": PUSH,
     "train": TRAIN,
+    "tune": TUNE,
     "validate": VALIDATE,
     "translate": TRANSLATE,
 }

@@ -92,6 +92,14 @@ SETTINGS = {
         trim: true
         data: {train: {source: inputs/test.de, target: inputs/test.en, max_rows: 3}}
     """,
+    "tune": """
+        study: study
+        settings: {training: {max_steps: 300}}
+        search: {training: {learning_rate: {low: 1e-4, high: 1.0, log: true}}}
+        budget: {trials: 9}
+        pruning: {startup_trials: 2}
+        startup_trials: 7
+    """,
     "translate": """
         model: inputs/model
         decoding: {num_beams: 3, max_length_ratio: 0.5, max_length_extra: 6}

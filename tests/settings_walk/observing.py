@@ -7,10 +7,12 @@ are times. What remains is the same for the same arguments.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import io
 import json
 import logging
+import math
 import os
 import re
 import shutil
@@ -25,12 +27,14 @@ from datasets import Dataset
 from hub_server import TOKEN, HubServer
 from run_records import write_evaluation, write_run, write_scores
 
+from hf_nmt.artifacts import write_json
 from hf_nmt.data import sources
 from hf_nmt.errors import NmtError
 from hf_nmt.evaluation import corpora
 from hf_nmt.models.modeling_nmt import NmtForConditionalGeneration
 from hf_nmt.tokenizer_training import load_tokenizer
 from hf_nmt.training.trainer import TranslationTrainer
+from hf_nmt.training.trial_runs import Outcome, Validation
 from settings_walk import inputs
 from settings_walk.keys import recipe_module, settings_file
 
@@ -212,6 +216,34 @@ class Workplace:
                 seen["languages"] = tokenizer.source_languages, tokenizer.target_languages
         return seen
 
+    def tune(self, arguments: tuple[str, ...], stage: str) -> dict[str, Any]:
+        """It has one stage. The trials are a formula of the learning rate."""
+        pytest.importorskip("optuna")
+        module = recipe_module("tune")
+        with self._watching(arguments) as (seen, patch):
+            seen["trials"] = []
+
+            def run(command: list[str], folder: Path, name: str, on_validation: Any) -> Outcome:
+                seen["trials"].append([Path(command[1]).name, *command[2:]])
+                values = dict(word.partition("=")[::2] for word in command)
+                loss = (math.log10(float(values["training.learning_rate"])) + 2) ** 2
+                path = folder / f"{name}-20260101-000000"
+                (path / "best").mkdir(parents=True)
+                write_json(path / "run.json", {"schema_version": 1, "settings": values})
+                write_json(path / "best" / "config.json", {})
+                for number in (1, 2, 3):
+                    metrics = {"loss": loss + 1 / number, "bleu": 30 - loss - 1 / number}
+                    if not on_validation(Validation(100 * number, metrics)) and number < 3:
+                        return Outcome(path, pruned=True, updates=100 * number, cpu_seconds=2.0 * number)
+                return Outcome(path, updates=300, cpu_seconds=6.0)
+
+            resolved = {"training": {}, "metrics": {"names": ["bleu"]}}
+            patch.setattr(module, "resolve", lambda command: resolved)
+            patch.setattr(module, "Study", functools.partial(module.Study, run=run))
+            patch.setattr("hf_nmt.training.study_report.plot", lambda study: [])  # slow, and no setting is about it
+            self._run(module, arguments, seen)
+        return seen
+
     def _leave_a_run_unfinished(self) -> None:
         module = recipe_module("train")
         with self._watching(()) as (seen, patch):
@@ -319,7 +351,7 @@ def _files(folder: Path) -> Iterator[tuple[str, Any]]:
                 content = _without_noise(json.loads(path.read_text(encoding="utf-8")))
             elif path.name == "segments.jsonl":
                 content = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-            elif path.suffix in (".txt", ".en") and path.name != "log.txt":
+            elif path.suffix in (".txt", ".en", ".tsv") and path.name != "log.txt":
                 content = path.read_text(encoding="utf-8")
             elif path.suffix in (".safetensors", ".spm"):
                 content = hashlib.sha256(path.read_bytes()).hexdigest()

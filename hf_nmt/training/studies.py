@@ -1,0 +1,243 @@
+"""Search for settings: a study of trials, each a run of a recipe with values drawn from ranges.
+
+The study lives in a folder, and its trials in a journal there (Optuna's), which several processes may write at once:
+
+    study.json      what is searched for: recipe, settings, ranges, metric
+    journal.log     all trials: values, validations, how they ended
+    trials/         a run folder for each trial, and the log of its process
+    best.yaml  trials.tsv  plots/
+
+A draw depends on the seed, on the number of the trial and on what the trials before it found, so that a study that was
+stopped and goes on draws what it would have drawn.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import shutil
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from hf_nmt.artifacts import file_lock, write_json
+from hf_nmt.config import differences, fingerprint
+from hf_nmt.errors import ConfigError, NmtError, need
+from hf_nmt.training.trial_runs import Outcome, Validation, run_trial
+from hf_nmt.training.tuning import TuningSettings
+
+# So many trials that all fail: the fault is not in the values.
+_FAILURES = 3
+
+logger = logging.getLogger(__name__)
+
+RunTrial = Callable[..., Outcome]
+
+
+class Study:
+    """The trials of a search, in its folder; any number of processes may hold one.
+
+    Args:
+        settings: of the search.
+        resolved: all settings of the recipe with the first value of each range, by which a study is known again.
+        command: what starts a run of the recipe, to which its settings are added.
+        run: runs a trial, see `run_trial`.
+
+    Raises:
+        ConfigError: there is a study in this folder that searches for something else.
+    """
+
+    def __init__(
+        self, settings: TuningSettings, resolved: Mapping[str, Any], command: list[str], run: RunTrial = run_trial
+    ):
+        self.settings, self.command, self.run = settings, command, run
+        self.folder = settings.study
+        self.ranges = settings.ranges()
+        self.optuna = need("optuna", "tune")
+        self.optuna.logging.set_verbosity(self.optuna.logging.WARNING)
+        with file_lock(self.folder / "study", timeout_seconds=-1):
+            self._remember(resolved)
+            journal = self.optuna.storages.journal.JournalFileBackend(str(self.folder / "journal.log"))
+            self.optuna_study = self.optuna.create_study(
+                storage=self.optuna.storages.JournalStorage(journal),
+                study_name="study",
+                direction="minimize" if settings.falls else "maximize",
+                pruner=self._pruner(),
+                load_if_exists=True,
+            )
+
+    def optimize(self) -> None:
+        """Run trials until the budget is spent.
+
+        Raises:
+            NmtError: the first trials all failed.
+            KeyboardInterrupt: the user stops it; the values of the trial at work are tried again when the study goes
+                on.
+        """
+        while True:
+            with ExitStack() as held:
+                trial = self._next(held)
+                if trial is None:
+                    return
+                self._run(trial)
+            self._clean()
+            ended = [trial for trial in self.counted if trial.state.is_finished()]
+            if len(ended) >= _FAILURES and all(trial.state.name == "FAIL" for trial in ended):
+                raise NmtError(
+                    f"All {len(ended)} trials so far failed, the last one so: {ended[-1].user_attrs.get('error')} "
+                    f"Their logs are in {self.folder / 'trials'}."
+                )
+
+    @property
+    def trials(self) -> list[Any]:
+        return self.optuna_study.get_trials(deepcopy=False)
+
+    @property
+    def counted(self) -> list[Any]:
+        """The trials begun, but for those that were stopped and are tried again."""
+        again = {trial.user_attrs.get("instead_of") for trial in self.trials}
+        return [trial for trial in self.trials if trial.state.name != "WAITING" and trial.number not in again]
+
+    @property
+    def best(self) -> Any | None:
+        """The best of the trials that ran to their end; None where there is none."""
+        whole = [trial for trial in self.trials if trial.state.name == "COMPLETE"]
+        return min(whole, key=lambda trial: trial.value if self.settings.falls else -trial.value, default=None)
+
+    def spent(self) -> dict[str, float]:
+        """What all trials have cost, in the units of `budget`."""
+        return {
+            "trials": len(self.counted),
+            "updates": sum(trial.user_attrs.get("updates", 0) for trial in self.trials),
+            "cpu_minutes": round(sum(trial.user_attrs.get("cpu_seconds", 0.0) for trial in self.trials) / 60, 2),
+        }
+
+    def values(self, trial: Any) -> dict[str, Any]:
+        """What was drawn for a trial, by key, as settings have it."""
+        return {
+            key: json.loads(value) if self.ranges[key].choices is not None else value
+            for key, value in trial.params.items()
+        }
+
+    def _remember(self, resolved: Mapping[str, Any]) -> None:
+        """Write what is searched for; a study that goes on must search for the same."""
+        told = self.settings.model_dump(mode="json", include={"recipe", "search", "metric"})
+        now = json.loads(json.dumps({**told, "resolved": dict(resolved)}))
+        path = self.folder / "study.json"
+        if not path.is_file():
+            write_json(path, now)
+            return
+        before = json.loads(path.read_text(encoding="utf-8"))
+        changed = [
+            f"{key.removeprefix('resolved.')}: given {json.dumps(after)}, but the study has {json.dumps(old)}."
+            for key, old, after in differences(before, now)
+        ]
+        if changed:
+            raise ConfigError(
+                f"study: {self.folder} searches for something else. {' '.join(changed[:4])} Name another folder for a "
+                "new study, or give what this one was started with."
+            )
+
+    def _pruner(self) -> Any:
+        pruning, pruners = self.settings.pruning, self.optuna.pruners
+        if pruning.method == "none":
+            return pruners.NopPruner()
+        if pruning.method == "median":
+            return pruners.MedianPruner(n_startup_trials=pruning.startup_trials)
+        return pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=pruning.halving_factor)
+
+    def _sampler(self, number: int) -> Any:
+        """The draws of trial `number`, by a seed of its own: one sampler for all would draw the first trials once
+        more whenever the study goes on."""
+        seed = int(fingerprint(self.settings.seed, number)[:8], 16)
+        samplers = self.optuna.samplers
+        if self.settings.sampler == "random":
+            return samplers.RandomSampler(seed=seed)
+        return samplers.TPESampler(n_startup_trials=self.settings.startup_trials, seed=seed)
+
+    def _next(self, held: ExitStack) -> Any | None:
+        """A new trial, whose lock goes to `held`; None where the budget is spent. One process at a time asks."""
+        with file_lock(self.folder / "study", timeout_seconds=-1):
+            for trial in self.trials:
+                if trial.state.name == "RUNNING" and not _is_held(self._lock_of(trial)):
+                    logger.warning("trial %d: its process has gone; its values are tried again.", trial.number)
+                    self._give_back(trial)
+            spent, budget = self.spent(), self.settings.budget.model_dump()
+            if any(limit is not None and spent[name] >= limit for name, limit in budget.items()):
+                return None
+            self.optuna_study.sampler = self._sampler(int(spent["trials"]))
+            trial = self.optuna_study.ask({key: one.distribution() for key, one in self.ranges.items()})
+            held.enter_context(file_lock(self._lock_of(trial)))
+            return trial
+
+    def _lock_of(self, trial: Any) -> Path:
+        return self.folder / "trials" / _name_of(trial)
+
+    def _give_back(self, trial: Any) -> None:
+        """Have the values of a trial that did not end tried again."""
+        self.optuna_study.tell(trial.number, state=self.optuna.trial.TrialState.FAIL)
+        self.optuna_study.enqueue_trial(dict(trial.params), user_attrs={"instead_of": trial.number})
+
+    def _run(self, trial: Any) -> None:
+        values = self.values(trial)
+        logger.info("trial %d: %s", trial.number, " ".join(f"{key}={json.dumps(one)}" for key, one in values.items()))
+        found: list[float] = []
+
+        def on_validation(validation: Validation) -> bool:
+            value = validation.metrics.get(self.settings.metric)
+            if value is None or not math.isfinite(value):
+                return True
+            found.append(value)
+            trial.report(value, len(found))
+            return not trial.should_prune()
+
+        overrides = [f"{key}={json.dumps(value)}" for key, value in values.items()]
+        try:
+            outcome = self.run([*self.command, *overrides], self.folder / "trials", _name_of(trial), on_validation)
+        except BaseException:
+            self._give_back(trial)
+            raise
+        error = outcome.error
+        if error is None and not found:
+            error = f"none of its validations told {self.settings.metric}."
+        trial.set_user_attr("updates", outcome.updates)
+        trial.set_user_attr("cpu_seconds", outcome.cpu_seconds)
+        trial.set_user_attr("run", None if outcome.folder is None else outcome.folder.name)
+        states = self.optuna.trial.TrialState
+        if error is not None:
+            trial.set_user_attr("error", error)
+            self.optuna_study.tell(trial, state=states.FAIL)
+            logger.warning("trial %d failed: %s", trial.number, error)
+            return
+        best = min(found) if self.settings.falls else max(found)
+        if outcome.pruned:
+            self.optuna_study.tell(trial, state=states.PRUNED)
+        else:
+            self.optuna_study.tell(trial, best)
+        ending = f", ended early after validation {len(found)}" if outcome.pruned else ""
+        logger.info("trial %d: %s %.4f%s", trial.number, self.settings.metric, best, ending)
+
+    def _clean(self) -> None:
+        """Remove the weights of trials that are not the best."""
+        if self.settings.keep_weights == "all":
+            return
+        best = self.best
+        for trial in self.trials:
+            run = trial.user_attrs.get("run")
+            if run is not None and trial.state.is_finished() and (best is None or trial.number != best.number):
+                for part in ("checkpoints", "best", "adapter"):
+                    shutil.rmtree(self.folder / "trials" / run / part, ignore_errors=True)
+
+
+def _name_of(trial: Any) -> str:
+    return f"trial-{trial.number:04d}"
+
+
+def _is_held(path: Path) -> bool:
+    try:
+        with file_lock(path):
+            return False
+    except NmtError:
+        return True

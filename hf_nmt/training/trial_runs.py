@@ -1,0 +1,167 @@
+"""Runs of a recipe as processes of their own, watched from outside: what a trial of a search does."""
+
+from __future__ import annotations
+
+import dataclasses
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hf_nmt.config_yaml import Plain, core_scalar, parse_yaml
+from hf_nmt.errors import ConfigError, NmtError
+from hf_nmt.runs import load, read_metrics, read_validations
+
+# Between two looks at what a run has written, and until a run that was told to stop is killed.
+_LOOK_SECONDS, _STOP_SECONDS = 0.5, 120.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Validation:
+    """One validation of a run.
+
+    Attributes:
+        step: updates before it.
+        metrics: by name, such as loss and bleu.
+    """
+
+    step: int
+    metrics: dict[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How a trial ended.
+
+    Attributes:
+        folder: of its run; None where it came to none.
+        pruned: whether it was ended early.
+        error: why it failed; None where it did not.
+        updates: of the weights, as far as the run recorded them.
+        cpu_seconds: processor time of its process.
+    """
+
+    folder: Path | None
+    pruned: bool = False
+    error: str | None = None
+    updates: int = 0
+    cpu_seconds: float = 0.0
+
+
+def command_of(script: Path, base: str | None, overrides: list[str]) -> list[str]:
+    """What starts a recipe with settings."""
+    return [sys.executable, str(script), *(["--config", base] if base is not None else []), *overrides]
+
+
+def resolve(command: list[str]) -> dict[str, Any]:
+    """The settings that a recipe would run with, all checks of its own passed.
+
+    Raises:
+        ConfigError: it refuses them, in its own words.
+    """
+    done = subprocess.run([*command, "--dry-run"], capture_output=True, text=True, check=False)
+    if done.returncode in (130, 143):
+        raise KeyboardInterrupt
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"it ended with status {done.returncode} and no word."]
+        start = next((n for n, line in enumerate(lines) if line.endswith("settings cannot be used:")), None)
+        told = [line.strip() for line in lines[start + 1 :]] if start is not None else [lines[-1].strip()]
+        raise ConfigError([line.removeprefix("Error: ") for line in told])
+    return _plain(parse_yaml(done.stdout, "--dry-run", []))
+
+
+def _plain(value: Any) -> Any:
+    """With the types that scalars have by themselves."""
+    if isinstance(value, dict):
+        return {str(name): _plain(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_plain(inner) for inner in value]
+    return core_scalar(value) if isinstance(value, Plain) else value
+
+
+def run_trial(command: list[str], folder: Path, name: str, on_validation: Callable[[Validation], bool]) -> Outcome:
+    """Run a recipe to its end.
+
+    Args:
+        command: of `command_of`.
+        folder: gets the run folder and `<name>.log`, all that the process writes.
+        name: opens the name of the run folder; no other run of the folder may have it.
+        on_validation: told each validation of the run; where it says False, the run is ended.
+
+    Raises:
+        KeyboardInterrupt: once the run has been told, too, and has ended.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    before = _children_seconds()
+    log = folder / f"{name}.log"
+    with log.open("wb") as output:
+        # A group of its own, so that Ctrl-C comes to it once: from here.
+        process = subprocess.Popen(
+            [*command, f"output_dir={folder}", f"name={name}"],
+            stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+    told, pruned = 0, False
+    try:
+        while not pruned:
+            try:
+                process.wait(_LOOK_SECONDS)
+            except subprocess.TimeoutExpired:
+                pass
+            ended = process.returncode is not None
+            run = _run_folder(folder, name)
+            entries = read_validations(run) if run is not None else []
+            for entry in entries[told:]:
+                told += 1
+                if not on_validation(Validation(entry["step"], entry["metrics"])) and not ended:
+                    pruned = True
+                    break
+            if ended:
+                break
+    finally:
+        _stop(process)
+    run = _run_folder(folder, name)
+    error = None
+    if not pruned and process.returncode:
+        error = _why(process.returncode, run, log)
+    return Outcome(run, pruned, error, 0 if run is None else _updates(run), round(_children_seconds() - before, 2))
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is not None:
+        return
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _run_folder(folder: Path, name: str) -> Path | None:
+    return next((path.parent for path in sorted(folder.glob(f"{name}-*/run.json"))), None)
+
+
+def _updates(run: Path) -> int:
+    entries = [*read_metrics(run), *read_validations(run)]
+    return max((entry["step"] for entry in entries), default=0)
+
+
+def _why(status: int, run: Path | None, log: Path) -> str:
+    """Why a run failed, in a line."""
+    try:
+        if run is not None and (error := load(run).record.get("error")):
+            return str(error).splitlines()[0]
+    except NmtError:
+        pass
+    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    ended = f"it was ended by signal {-status}" if status < 0 else f"it left with status {status}"
+    return f"{ended}: {lines[-1].removeprefix('Error: ')}" if lines else f"{ended}."
+
+
+def _children_seconds() -> float:
+    """Processor time of the processes that were started here and have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime

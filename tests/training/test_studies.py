@@ -1,0 +1,236 @@
+"""Studies whose trials are a formula: what is drawn, pruned, kept, tried again and told."""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+from pathlib import Path
+
+import pytest
+import yaml
+
+from hf_nmt.config import load
+from hf_nmt.errors import ConfigError, NmtError
+from hf_nmt.training.studies import Study
+from hf_nmt.training.study_report import report
+from hf_nmt.training.trial_runs import Outcome, Validation
+from hf_nmt.training.tuning import TuningSettings
+
+pytest.importorskip("optuna")
+
+RATE = "search.training.learning_rate={low: 1e-4, high: 1.0, log: true}"
+NORM = "search.model.norm_position={choices: [pre, post]}"
+RESOLVED = {"seed": 1, "name": None, "output_dir": "runs", "resume": None}
+
+
+class Formula:
+    """In place of `run_trial`: three validations, the best where the rate is 0.01 and norms come first.
+
+    Attributes:
+        values: the settings of each call.
+        interrupt_at, fail_at: calls that are stopped, or fail.
+        seconds: CPU seconds that a call tells.
+    """
+
+    def __init__(self, interrupt_at=(), fail_at=(), falls=True):
+        self.values: list[dict] = []
+        self.interrupt_at, self.fail_at, self.sign = interrupt_at, fail_at, 1 if falls else -1
+
+    def __call__(self, command, folder, name, on_validation):
+        assert command[:2] == ["python", "train.py"]
+        values = {key: json.loads(value) for key, _, value in (word.partition("=") for word in command[2:])}
+        call = len(self.values)
+        self.values.append(values)
+        if call in self.interrupt_at:
+            raise KeyboardInterrupt
+        if call in self.fail_at:
+            return Outcome(None, error="it was ended by signal 9.", cpu_seconds=6.0)
+        run = folder / f"{name}-20260101-000000"
+        for part in ("checkpoints", "best"):
+            (run / part).mkdir(parents=True)
+        settings = RESOLVED | {"name": name, "output_dir": str(folder), **values}
+        (run / "run.json").write_text(json.dumps({"schema_version": 1, "settings": settings}))
+        distance = abs(math.log10(values["training.learning_rate"]) + 2) + (
+            values.get("model.norm_position") == "post"
+        )
+        for number in (1, 2, 3):
+            metrics = {"loss": 2 + distance + 1 / number, "bleu": 30 - 5 * distance - 1 / number}
+            if not on_validation(Validation(100 * number, metrics)) and number < 3:
+                return Outcome(run, pruned=True, updates=100 * number, cpu_seconds=2.0 * number)
+        return Outcome(run, updates=300, cpu_seconds=6.0)
+
+
+def make(folder: Path, run: Formula, *overrides: str, resolved=None) -> Study:
+    settings = load(TuningSettings, None, [f"study={folder / 'study'}", RATE, *overrides])
+    return Study(settings, resolved or RESOLVED, ["python", "train.py"], run)
+
+
+def states(study: Study) -> list[str]:
+    return [trial.state.name for trial in study.trials]
+
+
+def test_the_best_values_are_found_and_told(tmp_path):
+    study = make(tmp_path, Formula(), NORM, "budget.trials=25", "pruning.method=none")
+    study.optimize()
+    lines = report(study, RESOLVED)
+    best = study.values(study.best)
+    assert best["model.norm_position"] == "pre" and 0.003 < best["training.learning_rate"] < 0.03
+    found = load_best(study)
+    assert found["training.learning_rate"] == best["training.learning_rate"] and found["output_dir"] == "runs"
+    assert found["name"] is None and found["model.norm_position"] == "pre"
+    rows = [line.split("\t") for line in (study.folder / "trials.tsv").read_text().splitlines()]
+    assert rows[0][:3] == ["trial", "state", "loss"] and len(rows) == 26 and len(lines) == 28
+    assert float(rows[1 + study.best.number][2]) == pytest.approx(study.best.value, abs=1e-4)
+    assert lines[-2] == "25 trials, 7,500 updates, 2.5 CPU minutes in all"
+    assert {path.name for path in (study.folder / "plots").iterdir()} == {
+        "history.png", "validations.png", "values.png", "importance.png"
+    }  # fmt: skip
+
+
+def load_best(study: Study) -> dict:
+    return yaml.safe_load((study.folder / "best.yaml").read_text())
+
+
+def test_tpe_does_better_than_chance(tmp_path):
+    means = {}
+    for sampler in ("tpe", "random"):
+        run = Formula()
+        make(tmp_path / sampler, run, f"sampler={sampler}", "budget.trials=25", "pruning.method=none").optimize()
+        means[sampler] = sum(abs(math.log10(one["training.learning_rate"]) + 2) for one in run.values[8:]) / 17
+    assert means["tpe"] < means["random"] / 1.5
+
+
+def test_kinds_of_values(tmp_path):
+    run = Formula()
+    ranges = [
+        "search.a={low: 1, high: 9}",
+        "search.b={low: 0.0, high: 1.0, step: 0.25}",
+        "search.c={low: 2, high: 64, log: true}",
+        "search.d={choices: [null, 3, [1, 2], text]}",
+    ]
+    make(tmp_path, run, *ranges, "budget.trials=30", "sampler=random").optimize()
+    assert {one["a"] for one in run.values} <= set(range(1, 10)) and len({one["a"] for one in run.values}) > 5
+    assert {one["b"] for one in run.values} == {0.0, 0.25, 0.5, 0.75, 1.0}
+    assert all(isinstance(one["c"], int) and 2 <= one["c"] <= 64 for one in run.values)
+    assert sorted({json.dumps(one["d"]) for one in run.values}) == ['"text"', "3", "[1, 2]", "null"]
+    rates = sorted(one["training.learning_rate"] for one in run.values)
+    assert 1e-3 < rates[15] < 1e-1  # the median of even logarithms; of even values it would be 0.5
+
+
+def test_median_pruning_ends_the_worse_ones(tmp_path):
+    run = Formula()
+    study = make(tmp_path, run, "budget.trials=20", "sampler=random", "pruning.startup_trials=5")
+    study.optimize()
+    assert states(study)[:5] == ["COMPLETE"] * 5
+    whole = [trial.value for trial in study.trials if trial.state.name == "COMPLETE"]
+    pruned = [trial for trial in study.trials if trial.state.name == "PRUNED"]
+    assert 5 <= len(pruned) <= 14
+    # At the first validation the value is one third of 2 above the last: the best of the pruned was no best.
+    assert min(trial.intermediate_values[1] for trial in pruned) - 2 / 3 > min(whole)
+    assert sum(trial.user_attrs["updates"] for trial in study.trials) == study.spent()["updates"] < 6000
+
+
+def test_successive_halving_leaves_one_in_three_and_nothing_prunes_without(tmp_path):
+    counts = {}
+    for method in ("successive_halving", "none"):
+        study = make(tmp_path / method, Formula(), "budget.trials=18", "sampler=random", f"pruning.method={method}")
+        study.optimize()
+        counts[method] = states(study).count("PRUNED")
+    assert counts["none"] == 0 and counts["successive_halving"] >= 9
+
+
+def test_scores_that_rise(tmp_path):
+    study = make(tmp_path, Formula(), "metric=bleu", "budget.trials=15", "pruning.method=none")
+    study.optimize()
+    assert study.best.value == max(trial.value for trial in study.trials) > 20
+    assert abs(math.log10(study.values(study.best)["training.learning_rate"]) + 2) < 1
+
+
+def test_a_study_that_was_stopped_draws_what_it_would_have_drawn(tmp_path):
+    whole, halves = Formula(), Formula(interrupt_at=(6,))
+    overrides = ("budget.trials=14", "startup_trials=5")
+    make(tmp_path / "whole", whole, *overrides).optimize()
+    with pytest.raises(KeyboardInterrupt):
+        make(tmp_path / "halves", halves, *overrides).optimize()
+    study = make(tmp_path / "halves", halves, *overrides)
+    study.optimize()
+    assert halves.values[6] == halves.values[7]
+    assert halves.values[:6] + halves.values[7:] == whole.values
+    assert study.spent()["trials"] == 14 and len(study.trials) == 15
+    report(study, RESOLVED)
+    assert (study.folder / "trials.tsv").read_text().splitlines()[7].split("\t")[1] == "stopped"
+
+
+def test_a_larger_budget_goes_on(tmp_path):
+    run = Formula()
+    for trials in (3, 3, 5):
+        make(tmp_path, run, f"budget.trials={trials}").optimize()
+        assert len(run.values) == trials
+
+
+@pytest.mark.parametrize(("budget", "trials"), [("updates=900", 3), ("updates=901", 4), ("cpu_minutes=0.35", 4)])
+def test_budgets(tmp_path, budget, trials):
+    run = Formula()
+    make(tmp_path, run, f"budget.{budget}", "pruning.method=none").optimize()
+    assert len(run.values) == trials
+
+
+def test_failed_trials_are_noted_and_not_fatal(tmp_path):
+    run = Formula(fail_at=(0, 2))
+    study = make(tmp_path, run, "budget.trials=5")
+    study.optimize()
+    assert states(study) == ["FAIL", "COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
+    report(study, RESOLVED)
+    row = (study.folder / "trials.tsv").read_text().splitlines()[1].split("\t")
+    assert row[1] == "fail" and row[-1] == "it was ended by signal 9."
+
+
+def test_where_all_trials_fail_the_study_ends(tmp_path):
+    study = make(tmp_path, Formula(fail_at=range(9)), "budget.trials=9")
+    with pytest.raises(NmtError, match="All 3 trials so far failed, the last one so: it was ended by signal 9"):
+        study.optimize()
+    assert "there is no best.yaml" in report(study, RESOLVED)[-1] and not (study.folder / "best.yaml").exists()
+
+
+def test_the_values_of_a_killed_process_are_tried_again(tmp_path):
+    """A trial that is at work has its lock; one whose process has gone has none."""
+    run = Formula()
+    study = make(tmp_path, run, "budget.trials=3")
+    ranges = {key: one.distribution() for key, one in study.ranges.items()}
+    lost = study.optuna_study.ask(ranges)
+    study.optimize()
+    assert run.values[0] == {"training.learning_rate": lost.params["training.learning_rate"]}
+    assert states(study) == ["FAIL", "COMPLETE", "COMPLETE", "COMPLETE"] and study.spent()["trials"] == 3
+
+
+def test_several_at_once_share_one_budget(tmp_path):
+    runs = [Formula() for _ in range(3)]
+    studies = [make(tmp_path, run, "budget.trials=12", "sampler=random") for run in runs]
+    threads = [threading.Thread(target=study.optimize) for study in studies]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    values = [json.dumps(one) for run in runs for one in run.values]
+    assert len(values) == 12 == len(set(values))
+    assert all(state in ("COMPLETE", "PRUNED") for state in states(studies[0])) and len(states(studies[0])) == 12
+
+
+@pytest.mark.parametrize(("keep", "kept"), [("best", 1), ("all", 6)])
+def test_weights_of_the_others_are_removed(tmp_path, keep, kept):
+    study = make(tmp_path, Formula(), "budget.trials=6", "pruning.method=none", f"keep_weights={keep}")
+    study.optimize()
+    whole = [path.parent for path in study.folder.glob("trials/*/best")]
+    assert len(whole) == kept == len(list(study.folder.glob("trials/*/checkpoints")))
+    assert study.folder / "trials" / study.best.user_attrs["run"] in whole
+    assert len(list(study.folder.glob("trials/*/run.json"))) == 6
+
+
+def test_another_search_in_the_same_folder_is_refused(tmp_path):
+    make(tmp_path, Formula(), NORM)
+    with pytest.raises(ConfigError, match="searches for something else. search.model: given null, but the study has"):
+        make(tmp_path, Formula())
+    with pytest.raises(ConfigError, match="seed: given 2, but the study has 1. Name another folder"):
+        make(tmp_path, Formula(), NORM, resolved=RESOLVED | {"seed": 2})
+    make(tmp_path, Formula(), NORM, "budget.trials=3", "pruning.method=none", "sampler=random")

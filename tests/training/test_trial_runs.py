@@ -1,0 +1,121 @@
+"""Runs of a recipe as processes: a small script stands for the recipe, with the run folder that all recipes leave."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from hf_nmt import runs
+from hf_nmt.errors import ConfigError
+from hf_nmt.training.trial_runs import command_of, resolve, run_trial
+
+# Takes `key=value` as recipes do; writes three validations, a tenth of a second apart.
+SCRIPT = """
+import json, signal, sys, time
+from pathlib import Path
+given = dict(argument.split("=", 1) for argument in sys.argv[1:] if "=" in argument)
+if "--dry-run" in sys.argv:
+    if given.get("rate") == "-1":
+        sys.stderr.write("2 settings cannot be used:\\n  rate: too low.\\n  size: too small.\\n")
+        sys.exit(2)
+    sys.stdout.write(f"rate: {given['rate']}\\ncode: 'no'\\n")
+    sys.exit(0)
+if given.get("fault") == "before":
+    sys.stderr.write("Error: no such text.\\n")
+    sys.exit(2)
+folder = Path(given["output_dir"], given["name"] + "-20260101-000000")
+folder.mkdir()
+record = {"schema_version": 1, "recipe": "train", "status": "running", "settings": {"rate": float(given["rate"])}}
+def write(**more):
+    folder.joinpath("run.json").write_text(json.dumps(record | more))
+write()
+def stop(*_):
+    write(status="interrupted")
+    sys.exit(143)
+signal.signal(signal.SIGTERM, stop)
+history = []
+for step in (10, 20, 30):
+    time.sleep(0.1)
+    history.append({"step": step, "metrics": {"loss": float(given["rate"]) / step}})
+    folder.joinpath("history").write_text(json.dumps(history))
+    folder.joinpath("history").rename(folder / "validation_history.json")
+    if given.get("fault") == "within":
+        write(status="failed", error="NmtError: The training loss is nan at step 10.")
+        sys.exit(2)
+    if given.get("fault") == "endless":
+        time.sleep(60)
+if given.get("fault") == "killed":
+    import os
+    os.kill(os.getpid(), signal.SIGKILL)
+sum(i * i for i in range(2_000_000))
+write(status="finished")
+"""
+
+
+@pytest.fixture
+def script(tmp_path) -> Path:
+    path = tmp_path / "train.py"
+    path.write_text(textwrap.dedent(SCRIPT))
+    return path
+
+
+def test_a_run_to_its_end(script, tmp_path):
+    seen = []
+    command = command_of(script, "small", ["rate=60"])
+    assert command == [sys.executable, str(script), "--config", "small", "rate=60"]
+    outcome = run_trial(command, tmp_path / "trials", "trial-0001", lambda one: seen.append(one) or True)
+    assert [(one.step, one.metrics["loss"]) for one in seen] == [(10, 6.0), (20, 3.0), (30, 2.0)]
+    assert outcome.error is None and not outcome.pruned and outcome.updates == 30 and outcome.cpu_seconds > 0.02
+    assert outcome.folder == tmp_path / "trials" / "trial-0001-20260101-000000"
+
+
+def test_the_trial_of_another_number_is_another(script, tmp_path):
+    for number in (1, 10):
+        outcome = run_trial(command_of(script, None, ["rate=1"]), tmp_path, f"trial-{number:04d}", lambda one: True)
+        assert outcome.folder is not None and outcome.folder.name.startswith(f"trial-{number:04d}-")
+
+
+def test_a_run_is_ended_where_it_is_told_so(script, tmp_path):
+    began = time.monotonic()
+    command = command_of(script, None, ["rate=60", "fault=endless"])
+    outcome = run_trial(command, tmp_path, "trial-0001", lambda one: False)
+    assert outcome.pruned and outcome.error is None and outcome.updates == 10
+    assert runs.load(outcome.folder).record["status"] == "interrupted"
+    assert time.monotonic() - began < 30
+
+
+@pytest.mark.parametrize(
+    ("fault", "error", "has_folder"),
+    [
+        ("before", "it left with status 2: no such text.", False),
+        ("within", "NmtError: The training loss is nan at step 10.", True),
+        ("killed", "it was ended by signal 9.", True),
+    ],
+)
+def test_why_a_run_failed(script, tmp_path, fault, error, has_folder):
+    outcome = run_trial(command_of(script, None, ["rate=1", f"fault={fault}"]), tmp_path, "trial-0001", lambda _: True)
+    assert outcome.error == error and not outcome.pruned and (outcome.folder is not None) == has_folder
+
+
+def test_an_interrupt_ends_the_run_too(script, tmp_path):
+    def interrupt(_):
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+        return True
+
+    with pytest.raises(KeyboardInterrupt):
+        run_trial(command_of(script, None, ["rate=1", "fault=endless"]), tmp_path, "trial-0001", interrupt)
+    assert runs.load(next(tmp_path.glob("trial-0001-*"))).record["status"] == "interrupted"
+
+
+def test_settings_are_asked_of_the_recipe(script):
+    assert resolve(command_of(script, None, ["rate=3"])) == {"rate": 3, "code": "no"}
+    with pytest.raises(ConfigError) as error:
+        resolve(command_of(script, None, ["rate=-1"]))
+    assert error.value.findings == ["rate: too low.", "size: too small."]

@@ -84,10 +84,10 @@ def test_scores_and_order_are_those_of_beam_search(unsure_system, length_penalty
         )  # fmt: skip
         (found,) = translate(unsure_system, [text], num_beams=4, num_return_sequences=4, length_penalty=length_penalty)
         assert [one.text for one in found] == tokenizer.batch_decode(expected.sequences, skip_special_tokens=True)
-        assert [one.score for one in found] == pytest.approx(expected.sequences_scores.tolist(), abs=1e-5)
+        assert [one.score for one in found] == pytest.approx(expected.sequences_scores.tolist(), abs=5e-5)
         steps = model.compute_transition_scores(expected.sequences, expected.scores, expected.beam_indices)
         for one, row in zip(found, steps, strict=True):
-            assert one.token_scores == pytest.approx(row[: len(one.token_scores)].tolist(), abs=1e-5)
+            assert one.token_scores == pytest.approx(row[: len(one.token_scores)].tolist(), abs=5e-5)
 
 
 def test_tokens_scores_and_finish_reason_describe_the_text(unsure_system):

@@ -132,6 +132,9 @@ class _Stack(NmtPreTrainedModel):
         else:
             hidden = layout.flatten(inputs_embeds)
         hidden = self.embed_positions(hidden, layout.positions)
+        # In mixed precision the residual sums, too: in float32 each layer would convert them several times.
+        if torch.is_autocast_enabled(hidden.device.type):
+            hidden = hidden.to(torch.get_autocast_dtype(hidden.device.type))
         return dropout(hidden, self.config.dropout, self.training)
 
 

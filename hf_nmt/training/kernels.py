@@ -137,7 +137,7 @@ def matmul_attention(
             attention_mask = nothing.masked_fill_(~attention_mask, torch.finfo(query.dtype).min)
     if position_bias is not None:
         attention_mask = position_bias if attention_mask is None else attention_mask + position_bias
-    return eager_attention(module, query, key, value, attention_mask, scaling, dropout)[0].contiguous()
+    return eager_attention(module, query, key, value, attention_mask, scaling, dropout=dropout)[0].contiguous()
 
 
 def measure_attention(num_heads: int, head_dim: int, dtype: torch.dtype) -> tuple[int, dict[str, float]]:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from hf_nmt.models.configuration_nmt import NmtConfig
-from hf_nmt.models.layers_nmt import SequenceLayout, dropout, rotate, sinusoidal_table
+from hf_nmt.models.layers_nmt import SequenceLayout, dropout, rotate, sinusoidal_table, softmax
 from hf_nmt.models.loss_nmt import smoothed_cross_entropy, smoothed_cross_entropy_from_logits
 from hf_nmt.models.modeling_nmt import NmtForConditionalGeneration
 
@@ -238,7 +238,7 @@ class TestDropout:
         torch.manual_seed(0)
         states = torch.ones(1001, 301, dtype=dtype, requires_grad=True)
         dropped = dropout(states, 0.3, training=True)
-        share = 77 / 256  # 0.3 in steps of 1/256
+        share = 9830 / 2**15  # 0.3 in steps of 1/32768
         assert (dropped == 0).float().mean().item() == pytest.approx(share, abs=0.003)
         assert dropped.max().item() == pytest.approx(1 / (1 - share), rel=0.004)
         columns = (dropped == 0).float().mean(0)
@@ -254,10 +254,31 @@ class TestDropout:
     def test_close_to_0_and_to_1(self):
         torch.manual_seed(0)
         states = torch.ones(200_000)
-        for probability, share, largest in ((0.0001, 1 / 256, 256 / 255), (0.999, 255 / 256, 256.0)):
+        least = 2**-15
+        for probability, share, largest in ((1e-9, least, 1 / (1 - least)), (1 - 1e-9, 1 - least, 2.0**15)):
             dropped = dropout(states, probability, training=True)
-            assert (dropped == 0).float().mean().item() == pytest.approx(share, abs=0.001)
+            assert (dropped == 0).float().mean().item() == pytest.approx(share, abs=2e-4)
             assert dropped.max().item() == pytest.approx(largest)
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+    def test_added_to_a_residual(self, dtype):
+        residual, states = (torch.randn(40, 50, dtype=dtype, requires_grad=True) for _ in range(2))
+        torch.manual_seed(3)
+        total = dropout(states, 0.3, True, residual=residual)
+        torch.manual_seed(3)
+        apart = residual + dropout(states, 0.3, True)
+        # Together, the product is not rounded before it is added.
+        tolerance = 1e-2 if dtype == torch.bfloat16 else 1e-6
+        assert torch.allclose(total.double(), apart.double(), rtol=tolerance, atol=tolerance)
+        gradient = torch.randn_like(total)
+        together = torch.autograd.grad(total, (states, residual), gradient)
+        for one, other in zip(together, torch.autograd.grad(apart, (states, residual), gradient), strict=True):
+            assert torch.equal(one, other)
+
+    def test_added_to_a_residual_of_another_type(self):
+        residual, states = torch.randn(4, 5), torch.randn(4, 5, dtype=torch.bfloat16)
+        assert dropout(states, 0.5, True, residual=residual).dtype == torch.float32
+        assert torch.equal(dropout(states, 0.5, False, residual=residual), residual + states)
 
     def test_follows_the_seed(self):
         states = torch.ones(50)
@@ -266,6 +287,19 @@ class TestDropout:
         torch.manual_seed(1)
         assert torch.equal(dropout(states, 0.5, True), first)
         assert not torch.equal(first, second)
+
+
+class TestSoftmax:
+    @pytest.mark.parametrize("keys", [1, 13, 24, 25])
+    def test_against_torch(self, keys):
+        scores = torch.randn(3, 2, 5, keys, dtype=torch.float64, requires_grad=True)
+        gradient = torch.randn_like(scores)
+        for ours, theirs in zip(
+            (softmax(scores), *torch.autograd.grad(softmax(scores), scores, gradient)),
+            (scores.softmax(-1), *torch.autograd.grad(scores.softmax(-1), scores, gradient)),
+            strict=True,
+        ):
+            assert torch.allclose(ours, theirs, atol=1e-12)
 
 
 class TestPositions:
@@ -346,8 +380,16 @@ class TestLoss:
     def test_bfloat16_follows_float32(self, batch):
         model = make_model()
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            low = model(**batch, return_logits=False).loss
-        assert low.item() == pytest.approx(model(**batch).loss.item(), rel=0.02)
+            outputs = model(**batch, return_logits=False, output_hidden_states=True)
+        # The sums of the residual branches too, and the weights and their gradients in float32.
+        assert {state.dtype for state in outputs.decoder_hidden_states[:-1]} == {torch.bfloat16}
+        exact = model(**batch).loss
+        assert outputs.loss.item() == pytest.approx(exact.item(), rel=0.02)
+        weights = list(model.parameters())
+        low, high = (torch.autograd.grad(loss, weights) for loss in (outputs.loss, exact))
+        assert {gradient.dtype for gradient in low} == {torch.float32}
+        low, high = (torch.cat([gradient.flatten() for gradient in gradients]) for gradients in (low, high))
+        assert nn.functional.cosine_similarity(low, high, dim=0) > 0.98
 
     def test_no_gradient_is_computed_where_none_is_wanted(self, batch):
         with torch.no_grad():

@@ -5,6 +5,7 @@
         data.validation.source=val.de data.validation.target=val.en
     python recipes/train.py resume=runs/<id>
     python recipes/train.py --from-run-translation args.json [key=value ...]
+    python recipes/train.py --plot-schedule schedule.png [key=value ...]    draws the learning rate, trains nothing
 
 Given nothing, it trains on the built-in corpus. Every run gets a folder of its own under output_dir, with the model in
 best/, checkpoints, metrics, plots and the log. Prints the path of best/.
@@ -18,6 +19,7 @@ from __future__ import annotations
 import functools
 import logging
 import sys
+from collections.abc import Callable
 from contextlib import redirect_stdout
 
 from hf_nmt.config import from_command_line, interrupts_told, launch
@@ -34,15 +36,11 @@ with interrupts_told():  # torch and Transformers take seconds to import
     from hf_nmt.reporting import plot_run
     from hf_nmt.training.finish import choose_model, merge_adapter, save_model, summary_lines, write_summary
     from hf_nmt.training.model_building import ModelSettings, build_model, names_saved_model
-    from hf_nmt.training.preparation import (
-        latest_checkpoint,
-        make_trainer,
-        open_run,
-        prepare_tokenizer,
-    )
+    from hf_nmt.training.preparation import latest_checkpoint, make_trainer, open_run, prepare_tokenizer
     from hf_nmt.training.pretrained import open_pretrained
     from hf_nmt.training.recipe import TrainingRecipe
     from hf_nmt.training.run_translation import command_line
+    from hf_nmt.training.schedule_plot import plot_schedule, take_option
     from hf_nmt.training.sharding import check_model, is_asked_for
 
 logger = logging.getLogger("hf_nmt.recipes.train")
@@ -75,6 +73,7 @@ SETTINGS = TrainRecipe
 
 
 def main(argv: list[str]) -> int:
+    argv, picture = take_option(argv)
     given = command_line(argv)
     with given.told():
         settings = from_command_line(
@@ -85,6 +84,15 @@ def main(argv: list[str]) -> int:
             default_config="finetune" if names_saved_model(given.arguments) else "default",
             recorded=lambda folder: runs.resume(folder, "train").record["settings"],
         )
+    if picture is None:
+        return train(settings)
+    plot_schedule(settings, picture, train)
+    sys.stdout.write(f"{picture}\n")
+    return 0
+
+
+def train(settings: TrainRecipe, plan: Callable[..., None] | None = None) -> int:
+    """Train, or give `plan` a trainer that has all it needs."""
     resumed = runs.resume(settings.resume, "train") if settings.resume is not None else None
     with redirect_stdout(sys.stderr):  # some libraries print when they are first used, as DeepSpeed does
         arguments = settings.arguments()
@@ -112,6 +120,9 @@ def main(argv: list[str]) -> int:
         else:
             model = pretrained.load(settings.model, **languages)
         trainer = make_trainer(run, settings, arguments, texts, tokenizer, model)
+        if plan is not None:
+            plan(trainer)
+            return 0
         trainer.train(resume_from_checkpoint=checkpoint)
 
         chosen, candidates = choose_model(trainer)

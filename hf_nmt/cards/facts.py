@@ -147,7 +147,7 @@ def training(record: Records, config: Mapping[str, Any]) -> list[tuple[str, str]
         ("update", f"{batch} padded tokens x {accumulation} x {device.get('processes', 1)} processes"),
         (
             "optimisation",
-            f"{settings.get('optim')}, learning rate {settings.get('learning_rate')}, "
+            f"{settings.get('optim')}, learning rate {chosen.get('learning_rate') or settings.get('learning_rate')}, "
             f"{_schedule(run['settings'])}, label smoothing {settings.get('label_smoothing_factor')}",
         ),
     ]

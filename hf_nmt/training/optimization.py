@@ -43,6 +43,13 @@ class OptimizationTrainer(ShardingTrainer):
             greater_is_better=bool(self.args.greater_is_better),
         )
 
+    def planned_course(self) -> Course:
+        """As the training will take it."""
+        if self.args.max_steps > 0:
+            return self.course(self.args.max_steps)
+        batches = len(self.sampler) / self.batches_of_an_update
+        return self.course(math.ceil(self.args.num_train_epochs * math.ceil(batches)))
+
     def get_total_train_batch_size(self, args: Seq2SeqTrainingArguments) -> int:
         """Sentence pairs of an update, on average; 0 where that is not known, as in a stream."""
         if self.sampler is None:

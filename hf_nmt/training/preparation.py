@@ -266,6 +266,7 @@ def make_trainer(
             num_samples=settings.training.num_sample_translations,
         )
     choose(run, settings, arguments, model)
+    arguments.learning_rate = scale_learning_rate(run, settings, arguments)
     return TranslationTrainer(
         model,
         arguments,
@@ -344,7 +345,8 @@ def choose(run: Run, settings: TrainingRecipe, arguments: Seq2SeqTrainingArgumen
         choice = _from_first(arguments, measured)
         run.update(measurements=choice.figures)
         now |= {name: getattr(choice, name) for name, is_automatic in automatic.items() if is_automatic}
-    if changed := differences(recorded, now) if recorded else []:
+    same = {name: value for name, value in recorded.items() if name in now}
+    if changed := differences(same, now) if recorded else []:
         raise ConfigError(
             [
                 f"resume: the run computes with {name}={before}, but now it is {after}."
@@ -363,6 +365,22 @@ def choose(run: Run, settings: TrainingRecipe, arguments: Seq2SeqTrainingArgumen
     goes = "goes on as before" if recorded else "computes with"
     logger.info("%s: %s", goes, ", ".join(f"{name} {value}" for name, value in now.items()))
     run.choose(**now)
+
+
+def scale_learning_rate(run: Run, settings: TrainingRecipe, arguments: Seq2SeqTrainingArguments) -> float:
+    """The peak of the learning rate, recorded and told where a rule scales it."""
+    schedule, given = settings.schedule, settings.training.learning_rate
+    tokens = settings.batching.batch_tokens * arguments.gradient_accumulation_steps * arguments.world_size
+    peak = schedule.peak(given, tokens)
+    if schedule.scale is not None:
+        logger.info(
+            "learning rate %.4g: %.4g at %s tokens an update, scaled (%s) to %s x %d accumulated x %d processes = %s",
+            peak, given, f"{schedule.reference_tokens_per_update:,}", schedule.scale,
+            f"{settings.batching.batch_tokens:,}", arguments.gradient_accumulation_steps, arguments.world_size,
+            f"{tokens:,}",
+        )  # fmt: skip
+        run.choose(learning_rate=peak, tokens_per_update=tokens)
+    return peak
 
 
 def validation_batches(

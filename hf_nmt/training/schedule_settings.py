@@ -47,6 +47,8 @@ DEFAULTS_OF: dict[str, dict[str, Any]] = {
     "cosine_with_restarts": {"min_learning_rate": 1e-6},
 }
 QUANTITIES = ("warmup", "T_0", "step_size", "decay", "timescale")
+_SCALING = ("scale", "reference_tokens_per_update")
+_OF_THE_PEAK = ("name", *_SCALING)
 _FLOOR = "write min_learning_rate"
 _EVERY = "write step_size_steps, step_size_epochs or step_size_share, and gamma"
 
@@ -151,6 +153,16 @@ class ScheduleSettings(Settings):
         None, ge=0, description="Validations after a fall that reduce_on_plateau does not count; null: 0."
     )
 
+    scale: Literal["linear", "sqrt"] | None = Field(
+        None,
+        description="The peak is training.learning_rate times the tokens of an update (batching.batch_tokens times "
+        "accumulation steps times processes) over reference_tokens_per_update (linear, Goyal et al. 2017), or times "
+        "the square root of that (sqrt, for Adam: Malladi et al. 2022). null: the rate as it stands.",
+    )
+    reference_tokens_per_update: int | None = Field(
+        None, gt=0, description="Tokens of the update that training.learning_rate was found with; needed with scale."
+    )
+
     @pydantic.model_validator(mode="after")
     def _check(self) -> ScheduleSettings:
         findings = []
@@ -162,15 +174,25 @@ class ScheduleSettings(Settings):
         for key in type(self).model_fields:
             quantity, _, unit = key.rpartition("_")
             base = quantity if unit in UNITS else key
-            if key != "name" and base not in used and getattr(self, key) is not None:
+            if key not in _OF_THE_PEAK and base not in used and getattr(self, key) is not None:
                 having = ", ".join(name for name, keys in USED.items() if base in keys)
                 findings.append(
                     f"{key}: does nothing with the schedule {self.name}; leave it out, or set it to null. It belongs "
                     f"to {having}."
                 )
+        if (self.scale is None) != (self.reference_tokens_per_update is None):
+            first, missing = _SCALING if self.reference_tokens_per_update is None else _SCALING[::-1]
+            findings.append(f"{missing}: not given, but {first} is; give both or neither.")
         if findings:
             raise ConfigError(findings)
         return self
+
+    def peak(self, learning_rate: float, tokens_per_update: int) -> float:
+        """The peak of the learning rate, by the scaling rule where there is one."""
+        if self.scale is None or self.reference_tokens_per_update is None:
+            return learning_rate
+        ratio = tokens_per_update / self.reference_tokens_per_update
+        return learning_rate * (ratio if self.scale == "linear" else ratio**0.5)
 
     def value(self, key: str) -> Any:
         """What is given, or what null stands for."""
@@ -183,6 +205,12 @@ class ScheduleSettings(Settings):
             if (given := getattr(self, f"{name}_{unit}")) is not None:
                 return unit, given
         return DEFAULTS_OF.get(self.name, {}).get(name, DEFAULTS.get(name))
+
+    @property
+    def counts_epochs(self) -> bool:
+        """Whether the length of an epoch is needed."""
+        measures = [self.quantity(name) for name in ("warmup", *USED[self.name]) if name in QUANTITIES]
+        return any(measure is not None and measure[0] == "epochs" for measure in measures)
 
     def findings(
         self, *, learning_rate: float, validates: bool, early_stopping: int | None, is_streamed: bool

@@ -68,10 +68,15 @@ class Course:
         """The schedule of an optimizer; `step()` after each update.
 
         Raises:
-            ConfigError: its parts are longer than the training.
+            ConfigError: its parts are longer than the training, or its end is above its peak.
         """
         if not self.learning_rate:  # whatever the course, it is a course of zeros
             return optimization.get_constant_schedule(optimizer)
+        if "min_learning_rate" in USED[self.settings.name] and self.floor >= 1:
+            raise ConfigError(
+                f"schedule.min_learning_rate: {self.settings.value('min_learning_rate'):g} is not below the peak of "
+                f"{self.learning_rate:g}, as schedule.scale={self.settings.scale} makes it; lower it."
+            )
         return _MAKERS[self.settings.name](self, optimizer)
 
     @property

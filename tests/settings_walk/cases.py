@@ -163,6 +163,10 @@ def schedule_cases() -> dict[str, Case]:
         "final_div_factor": Case("5", "weights", (cycle,)),
         "patience_validations": Case("2", "weights", plateau),
         "cooldown_validations": Case("2", "weights", plateau),
+        "scale": Case("linear", "weights", ("schedule.scale=sqrt", "schedule.reference_tokens_per_update=64")),
+        "reference_tokens_per_update": Case(
+            "128", "weights", ("schedule.scale=sqrt", "schedule.reference_tokens_per_update=64")
+        ),
     }  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from toy_training import make_run, make_trainer
 from hf_nmt import runs
 from hf_nmt.config import load
 from hf_nmt.errors import ConfigError
+from hf_nmt.training.preparation import scale_learning_rate
 from hf_nmt.training.schedule_settings import USED, ScheduleSettings
 from hf_nmt.training.schedules import Course
 
@@ -277,3 +279,41 @@ def test_recorded_settings_are_valid_again():
     for name in USED:
         settings = ScheduleSettings(name=name)
         assert ScheduleSettings.model_validate(settings.model_dump(mode="json")) == settings
+
+
+@pytest.mark.parametrize(("scale", "factor"), [("linear", 4), ("sqrt", 2), (None, 1)])
+def test_the_scaling_rule(scale, factor):
+    reference = None if scale is None else 2048
+    settings = ScheduleSettings(scale=scale, reference_tokens_per_update=reference)
+    assert settings.peak(1e-3, 8192) == pytest.approx(factor * 1e-3)
+    assert settings.peak(1e-3, 512) == pytest.approx(1e-3 / factor)
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [("scale=sqrt", "reference_tokens_per_update"), ("reference_tokens_per_update=1024", "scale")],
+)
+def test_a_scaling_rule_needs_its_reference(given, missing):
+    with pytest.raises(ConfigError, match=f"^{missing}: not given, but {given.partition('=')[0]} is; give both"):
+        load(ScheduleSettings, overrides=[given])
+
+
+def test_the_scaled_peak_is_told_and_recorded(tmp_path, caplog):
+    caplog.set_level("INFO")
+    settings = SimpleNamespace(
+        schedule=ScheduleSettings(scale="sqrt", reference_tokens_per_update=1024),
+        training=SimpleNamespace(learning_rate=1e-3),
+        batching=SimpleNamespace(batch_tokens=512),
+    )
+    run = make_run(tmp_path)
+    arguments = SimpleNamespace(gradient_accumulation_steps=2, world_size=4)
+    assert scale_learning_rate(run, settings, arguments) == pytest.approx(2e-3)
+    assert runs.load(run.folder).record["choices"] == {"learning_rate": 2e-3, "tokens_per_update": 4096}
+    told = "learning rate 0.002: 0.001 at 1,024 tokens an update, scaled (sqrt) to 512 x 2 accumulated x 4 processes ="
+    assert f"{told} 4,096" in caplog.text
+
+
+def test_an_end_above_the_scaled_peak_is_refused():
+    settings = {"scale": "linear", "reference_tokens_per_update": 8, "min_learning_rate": PEAK, "name": "cosine"}
+    with pytest.raises(ConfigError, match="schedule.min_learning_rate: 0.003 is not below the peak of 0.003, as"):
+        course(**settings).rates()

@@ -116,10 +116,7 @@ class Study:
 
     def values(self, trial: Any) -> dict[str, Any]:
         """What was drawn for a trial, by key, as settings have it."""
-        return {
-            key: json.loads(value) if self.ranges[key].choices is not None else value
-            for key, value in trial.params.items()
-        }
+        return {key: self.ranges[key].value(value) for key, value in trial.params.items()}
 
     def _remember(self, resolved: Mapping[str, Any]) -> None:
         """Write what is searched for; a study that goes on must search for the same."""

@@ -17,6 +17,10 @@ from hf_nmt.training.studies import Study
 
 # Where a trial has been put, and not what it did.
 _OF_THE_TRIAL = ("name", "output_dir", "resume")
+# Of fewer, what seems to matter is chance.
+_TRIALS_FOR_IMPORTANCE = 10
+# More do not fit beside the picture.
+_TRIALS_NAMED = 16
 
 logger = logging.getLogger(__name__)
 
@@ -103,17 +107,25 @@ def plot(study: Study) -> list[Path]:
         pictures["validations.png"] = lambda: draw.plot_intermediate_values(study.optuna_study)
     if len(whole) > 1:
         pictures["values.png"] = lambda: draw.plot_parallel_coordinate(study.optuna_study, target_name=name)
-        if len({trial.value for trial in whole}) > 1 and len(whole) > 3:
+        if len(whole) >= _TRIALS_FOR_IMPORTANCE and len({trial.value for trial in whole}) > 1:
             pictures["importance.png"] = lambda: draw.plot_param_importances(study.optuna_study, target_name=name)
     written = []
     for file, drawn in pictures.items():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # each says that it is experimental
             axes = drawn()
-        figure = axes.figure
-        figure.set_size_inches(max(8.0, 2.0 * len(study.ranges) + 4.0), 4.8)
-        written.append(study.folder / "plots" / file)
-        with atomic_file(written[-1]) as partial:
-            figure.savefig(partial, format="png", dpi=130, bbox_inches="tight")
+            figure = axes.figure
+            figure.set_size_inches(max(8.0, 2.0 * len(study.ranges) + 4.0), 4.8)
+            if file == "validations.png":
+                axes.set(title="Validations of each trial", xlabel="validation", ylabel=name)
+                axes.xaxis.get_major_locator().set_params(integer=True)
+                if len(study.trials) > _TRIALS_NAMED:
+                    axes.get_legend().remove()
+            if file == "values.png":  # the palest lines are those of its grid
+                for each in figure.axes:
+                    each.grid(False)
+            written.append(study.folder / "plots" / file)
+            with atomic_file(written[-1]) as partial:
+                figure.savefig(partial, format="png", dpi=130, bbox_inches="tight")
         matplotlib.pyplot.close(figure)
     return written

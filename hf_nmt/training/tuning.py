@@ -62,18 +62,29 @@ class SearchRange(Settings):
         return isinstance(self.low, int) and isinstance(self.high, int)
 
     def distribution(self) -> Any:
-        """As Optuna has it. Choices are drawn by number, as it takes no lists among them."""
+        """As Optuna has it."""
         distributions = need("optuna", "tune").distributions
         if self.choices is not None:
-            return distributions.CategoricalDistribution([json.dumps(value) for value in self.choices])
+            return distributions.CategoricalDistribution([_told(value) for value in self.choices])
         if self.is_whole:
             return distributions.IntDistribution(self.low, self.high, log=self.log, step=self.step or 1)
         return distributions.FloatDistribution(self.low, self.high, log=self.log, step=self.step)
+
+    def value(self, drawn: Any) -> Any:
+        """What Optuna drew, as settings have it."""
+        if self.choices is None:
+            return drawn
+        return next(one for one in self.choices if (type(_told(one)), _told(one)) == (type(drawn), drawn))
 
     def examples(self) -> list[str]:
         """Its ends or its choices, as JSON."""
         values = [self.low, self.high] if self.choices is None else self.choices
         return [json.dumps(value) for value in values]
+
+
+def _told(value: Any) -> Any:
+    """A choice as Optuna takes it, which has no lists."""
+    return json.dumps(value) if isinstance(value, list | dict) else value
 
 
 class PruningSettings(Settings):

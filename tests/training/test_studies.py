@@ -114,6 +114,8 @@ def test_kinds_of_values(tmp_path):
     assert {one["b"] for one in run.values} == {0.0, 0.25, 0.5, 0.75, 1.0}
     assert all(isinstance(one["c"], int) and 2 <= one["c"] <= 64 for one in run.values)
     assert sorted({json.dumps(one["d"]) for one in run.values}) == ['"text"', "3", "[1, 2]", "null"]
+    study = make(tmp_path, run, *ranges, "budget.trials=30", "sampler=random")
+    assert [study.values(trial) for trial in study.trials] == run.values
     rates = sorted(one["training.learning_rate"] for one in run.values)
     assert 1e-3 < rates[15] < 1e-1  # the median of even logarithms; of even values it would be 0.5
 

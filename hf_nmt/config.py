@@ -33,7 +33,8 @@ class Settings(pydantic.BaseModel):
 
     A subclass may name keys of the past or of other toolkits in `renamed_keys` (old key -> what to write instead);
     whoever uses one is told so. `no_section` is the answer to a value in place of the section, such as model=FOLDER.
-    `places` names keys that tell where something lies and not what it is: a run that goes on may find it elsewhere.
+    `places` names keys that a run that goes on may have otherwise: those that tell where something lies and not what
+    it is, and what it is watched for.
     """
 
     model_config = pydantic.ConfigDict(ser_json_inf_nan="constants", extra="forbid", protected_namespaces=())

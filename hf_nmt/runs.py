@@ -2,7 +2,7 @@
 
     run.json                 what was run: settings, fingerprint, seeds, environment, device, choices, status
     metrics.jsonl            one measured value a line: step, epoch, tokens, seconds, cpu_seconds, name, value
-    validation_history.json  every validation with its scores and sample translations
+    validation_history.json  every validation with its scores and sample translations, every decision of the watch
     log.txt                  the log, in files of at most 5 MB
     validation_segments.jsonl  what the chosen model made of the validation texts, beside sources and references
     training_report.json  training_report.html
@@ -36,6 +36,7 @@ from hf_nmt.artifacts import append_jsonl, file_lock, is_complete, write_json, w
 from hf_nmt.errors import ConfigError, NmtError
 
 SCHEMA_VERSION = 1
+HISTORY = "validation_history.json"
 LOG_BYTES = 5_000_000
 PACKAGES = (
     "hf_nmt", "torch", "transformers", "tokenizers", "datasets", "accelerate", "deepspeed", "sacrebleu", "numpy"
@@ -206,11 +207,14 @@ class Run:
     def add_validation(self, entry: Mapping[str, Any]) -> None:
         """Append one validation to validation_history.json; `entry` holds at least `step`."""
         if self.writer:
-            path = self.folder / "validation_history.json"
-            write_json(path, [*read_validations(self.folder), dict(entry)])
+            write_json(self.folder / HISTORY, [*_read_history(self.folder), dict(entry)])
+
+    def add_decision(self, entry: Mapping[str, Any]) -> None:
+        """Append one decision of the watch to validation_history.json; `entry` holds `step` and `watch`."""
+        self.add_validation(entry)
 
     def forget_after(self, step: int | None) -> None:
-        """Drop metrics and validations later than a checkpoint, which a resumed run will measure again.
+        """Drop metrics, validations and decisions later than a checkpoint, which a resumed run will measure again.
 
         Args:
             step: step of the checkpoint; None where the run begins anew.
@@ -220,8 +224,8 @@ class Run:
         last = -1 if step is None else step
         kept = [entry for entry in read_metrics(self.folder) if entry["step"] <= last]
         write_text(self.folder / "metrics.jsonl", "".join(json.dumps(entry) + "\n" for entry in kept))
-        validations = [entry for entry in read_validations(self.folder) if entry["step"] <= last]
-        write_json(self.folder / "validation_history.json", validations)
+        history = [entry for entry in _read_history(self.folder) if entry["step"] <= last]
+        write_json(self.folder / HISTORY, history)
 
 
 def start(
@@ -362,8 +366,18 @@ def series(entries: Iterable[Mapping[str, Any]], name: str) -> tuple[list[int], 
 
 
 def read_validations(folder: Path | str) -> list[dict[str, Any]]:
-    """The entries of validation_history.json."""
-    path = Path(folder) / "validation_history.json"
+    """The validations in validation_history.json."""
+    return [entry for entry in _read_history(folder) if "watch" not in entry]
+
+
+def read_decisions(folder: Path | str) -> list[dict[str, Any]]:
+    """The decisions of the watch in validation_history.json: step, epoch, and under `watch` check, action, value,
+    limit, count, to_step and told."""
+    return [entry for entry in _read_history(folder) if "watch" in entry]
+
+
+def _read_history(folder: Path | str) -> list[dict[str, Any]]:
+    path = Path(folder) / HISTORY
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
 
 

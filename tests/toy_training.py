@@ -117,6 +117,7 @@ def make_trainer(
     validation=None,
     objective=None,
     schedule=None,
+    watch=None,
     **settings,
 ) -> TranslationTrainer:
     pairs = make_pairs(64) if pairs is None else pairs
@@ -134,4 +135,5 @@ def make_trainer(
         validation=validation,
         objective=objective or ObjectiveSettings(),
         schedule=ScheduleSettings(**({"warmup_steps": 4} if schedule is None else schedule)),
+        watch=watch,
     )

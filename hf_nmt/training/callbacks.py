@@ -11,7 +11,6 @@ from typing import Self
 from tqdm.auto import tqdm
 from transformers import EarlyStoppingCallback, TrainerCallback
 
-from hf_nmt.errors import NmtError
 from hf_nmt.runs import Run
 
 logger = logging.getLogger(__name__)
@@ -73,17 +72,8 @@ class Stopwatch:
         self.training_seconds = state["training_seconds"]
 
 
-def check_finite(loss: float, step: int) -> None:
-    """Raise NmtError where a loss is no number any more."""
-    if not math.isfinite(loss):
-        raise NmtError(
-            f"The training loss is {loss} at step {step}. Lower training.learning_rate or raise "
-            "the warm-up (schedule); with fp16, use bf16. No checkpoint was written since the loss was last finite."
-        )
-
-
 class RunRecorder(TrainerCallback):
-    """Writes what the Trainer logs into the run folder and stops a training whose loss is no number any more."""
+    """Writes what the Trainer logs into the run folder."""
 
     def __init__(self, run: Run, stopwatch: Stopwatch):
         self.run = run
@@ -102,7 +92,6 @@ class RunRecorder(TrainerCallback):
                 seconds=self.stopwatch.seconds,
                 cpu_seconds=self.stopwatch.cpu_seconds,
             )
-        check_finite(values.get("loss", 0.0), state.global_step)
 
 
 class EarlyStopping(EarlyStoppingCallback):

@@ -27,6 +27,7 @@ from hf_nmt.runs import list_checkpoints, step_of
 from hf_nmt.training.saved import WEIGHTS
 
 RUN_STATE = "run_state.json"
+TRAINER_STATE = "trainer_state.json"
 
 logger = logging.getLogger(__name__)
 

@@ -75,6 +75,14 @@ class FullySharded:
             for name, tensor in tensors(self.module):
                 whole[name].copy_(tensor.full_tensor() if isinstance(tensor, DTensor) else tensor)
 
+    @torch.no_grad()
+    def spread(self, model: nn.Module) -> None:
+        """Take the weights of `model`, the reverse of `gather`."""
+        for tensors in (nn.Module.named_parameters, nn.Module.named_buffers):
+            whole = dict(tensors(model))
+            for name, tensor in tensors(self.module):
+                tensor.copy_(_part(whole[name].to(tensor.device), tensor))
+
     def whole_state(self, optimizer: Any) -> dict[str, Any]:
         """The state of the optimizer as it would be if nothing were divided; whole on the first process alone."""
         state = optimizer.state_dict()

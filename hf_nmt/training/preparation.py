@@ -279,6 +279,7 @@ def make_trainer(
         validation=validation,
         objective=settings.objective,
         schedule=settings.schedule,
+        watch=settings.watch,
     )
 
 

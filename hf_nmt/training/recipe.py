@@ -28,8 +28,9 @@ from hf_nmt.training.objectives import ObjectiveSettings
 from hf_nmt.training.r_drop import NO_DROPOUT
 from hf_nmt.training.schedule_settings import ScheduleSettings
 from hf_nmt.training.settings import TrainingSettings
-from hf_nmt.training.sharding import is_asked_for
+from hf_nmt.training.sharding import applied_in_backward, is_asked_for
 from hf_nmt.training.texts import TrainingData
+from hf_nmt.training.watch_settings import WatchSettings
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +67,9 @@ class TrainingRecipe(Settings):
     training: TrainingSettings = Field(TrainingSettings(), description="The training loop.")
     objective: ObjectiveSettings = Field(ObjectiveSettings(), description="What is learned.")
     schedule: ScheduleSettings = Field(ScheduleSettings(), description="Course of the learning rate.")
+    watch: WatchSettings = Field(
+        WatchSettings(), description="What may go wrong in a training, and what is done about it."
+    )
     # Validation texts are aligned by line, and each line must come out.
     decoding: DecodingSettings = Field(
         DecodingSettings(split_sentences=False, truncate=True),
@@ -80,6 +84,9 @@ class TrainingRecipe(Settings):
     def _sections_fit(self) -> TrainingRecipe:
         best = self.training.metric_for_best_model
         findings = self._check_streaming()
+        validates = "validation" in self.data.corpora and self.training.eval_strategy != "no"
+        saves = self.training.save_strategy != "no"
+        findings += [f"watch.{finding}" for finding in self.watch.findings(validates=validates, saves=saves)]
         if "validation" in self.data.corpora:
             findings += [f"training.{finding}" for finding in self.training.validation_findings()]
         findings += self.schedule.findings(
@@ -179,6 +186,9 @@ class TrainingRecipe(Settings):
             raise ConfigError(findings)
         validate = "validation" in self.data.corpora
         arguments = self.training.arguments(seed=self.seed, run_name=self.run_name, validate=validate)
+        in_backward = applied_in_backward(arguments.optim)
+        if found := self.watch.findings(validates=True, saves=True, applied_in_backward=in_backward):
+            raise ConfigError([f"watch.{finding}" for finding in found])
         if self.data.is_streamed:
             check_division(self.batching, arguments.world_size, arguments.gradient_accumulation_steps)
         if self.resume is None and arguments.process_index == 0:

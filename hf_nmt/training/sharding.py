@@ -41,6 +41,13 @@ def kind() -> str | None:
     return {(): None, (fsdp,): "fsdp", (zero,): f"zero{zero.stage()}"}[tuple(_asked())]
 
 
+def applied_in_backward(optim: str) -> str | None:
+    """What updates the weights already in the backward pass, if anything does."""
+    if (kind() or "").startswith("zero"):
+        return "DeepSpeed"
+    return optim if optim in ("lomo", "adalomo") else None
+
+
 def launcher_findings() -> list[str]:
     """What the launcher asks for and cannot have."""
     findings = []
@@ -119,6 +126,11 @@ class ShardingTrainer(Seq2SeqTrainer):
         """Give `self.model` the weights of now; collective."""
         if self._divided is not None:
             self._divided.gather(self.model)
+
+    def spread(self) -> None:
+        """Train on with the weights of `self.model`, which every process has whole; the reverse of `gather`."""
+        if self._divided is not None:
+            self._divided.spread(self.model)
 
     @contextmanager
     def whole_model(self) -> Iterator[None]:

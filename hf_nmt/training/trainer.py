@@ -35,27 +35,28 @@ from hf_nmt.generation.adapters import adapter_weights, has_adapter, load_adapte
 from hf_nmt.runs import Run
 from hf_nmt.training import checkpoints
 from hf_nmt.training.adapters import load_checkpoint
-from hf_nmt.training.callbacks import EarlyStopping, ProgressBar, RunRecorder, Stopwatch, check_finite
+from hf_nmt.training.callbacks import EarlyStopping, ProgressBar, RunRecorder, Stopwatch
+from hf_nmt.training.checkpoints import TRAINER_STATE
 from hf_nmt.training.layerdrop import prepare_for_processes
 from hf_nmt.training.moving_average import AverageEachUpdate, MovingAverage
 from hf_nmt.training.objectives import CrossEntropy, ObjectiveSettings
-from hf_nmt.training.optimization import OptimizationTrainer
+from hf_nmt.training.rescue import WatchedTrainer
 from hf_nmt.training.saved import check_checkpoint, made_anew
 from hf_nmt.training.schedule_settings import ScheduleSettings
 from hf_nmt.training.schedules import PlateauWatch
 from hf_nmt.training.settings import TrainingSettings
 from hf_nmt.training.sharding import OPTIMIZER, SCHEDULER, is_asked_for
 from hf_nmt.training.validation import Validation, ValidationResult, search_text
+from hf_nmt.training.watch import Watch
+from hf_nmt.training.watch_settings import WatchSettings
 
 if TYPE_CHECKING:
     from hf_nmt.batching import TokenBatchSampler, TranslationCollator
 
-TRAINER_STATE = "trainer_state.json"
-
 logger = logging.getLogger(__name__)
 
 
-class TranslationTrainer(OptimizationTrainer):
+class TranslationTrainer(WatchedTrainer):
     """Trains a translation model of any family into a run folder.
 
     The loss of an update is the label-smoothed cross-entropy summed over all target tokens of the update, on all
@@ -75,6 +76,7 @@ class TranslationTrainer(OptimizationTrainer):
         objective: what is learned, beside the cross-entropy.
         validation: texts to validate on, or None.
         schedule: of the learning rate.
+        watch: what goes wrong and what is done about it.
     """
 
     loss_is_scaled_for_ga = True
@@ -93,6 +95,7 @@ class TranslationTrainer(OptimizationTrainer):
         objective: ObjectiveSettings,
         validation: Validation | None = None,
         schedule: ScheduleSettings | None = None,
+        watch: WatchSettings | None = None,
     ):
         args.output_dir = str(run.folder)
         self.settings = settings
@@ -129,6 +132,7 @@ class TranslationTrainer(OptimizationTrainer):
                 callback.logging_dir = str(run.folder / "tensorboard")
         for unused in (ProgressCallback, PrinterCallback):  # both write to stdout
             self.remove_callback(unused)
+        self.begin_watch(Watch(watch or WatchSettings()))
         self.model.config.use_cache = True  # the Trainer switches it off, and the saved model would keep that
         self._num_weights = self.model.num_parameters(exclude_embeddings=True)
         self.average = None if objective.ema is None else MovingAverage(self.model, objective.ema)
@@ -330,6 +334,7 @@ class TranslationTrainer(OptimizationTrainer):
             self._globalstep_last_logged = self._restored["last_logged_step"]
             self.stopwatch.load_state_dict(self._restored["stopwatch"])
             self._last_log = tuple(self._restored["last_log"])
+            self.watch.load_state_dict(self._restored["watch"])
         self.stopwatch.start()
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None) -> None:
@@ -381,7 +386,7 @@ class TranslationTrainer(OptimizationTrainer):
         if self.args.world_size > 1:
             unlogged = gather_object(unlogged)
         # Before the good checkpoints are thinned out to make room for this one.
-        check_finite(sum(unlogged), self.state.global_step)
+        self.judge_updates()
         with self.stopwatch:
             self.gather()
             optimizer_state = self.whole_optimizer_state()
@@ -424,6 +429,7 @@ class TranslationTrainer(OptimizationTrainer):
                     "last_logged_step": self._globalstep_last_logged,
                     "last_log": list(self._last_log),
                     "stopwatch": self.stopwatch.state_dict(),
+                    "watch": self.watch.state_dict(),
                 },
             )
 

@@ -20,6 +20,7 @@ from hf_nmt.generation.translator import TorchTranslator
 from hf_nmt.metrics import LanguagePair, MetricSettings, Score, score_pairs, with_off_target
 from hf_nmt.models.sources_nmt import languages_kept
 from hf_nmt.protocols import LANGUAGE_COLUMNS
+from hf_nmt.training.watch import look_at
 
 logger = logging.getLogger(__name__)
 
@@ -31,9 +32,10 @@ class ValidationResult:
     """What one validation found.
 
     Attributes:
-        metrics: "loss" (nats per target token, without label smoothing), "perplexity", a score for each metric name,
-            "seconds". Of several language pairs, the score is the mean over the pairs, and each pair has its own, such
-            as "bleu_de-en". off_target is missing where the language of no translation could be told.
+        metrics: "loss" (nats per target token, without label smoothing), "perplexity", "repetition" and "length_ratio"
+            (see `watch.look_at`), a score for each metric name, "seconds". Of several language pairs, the score is the
+            mean over the pairs, and each pair has its own, such as "bleu_de-en". off_target is missing where the
+            language of no translation could be told.
         scores: the records of the scores; of several language pairs, the means and then those of each pair, which
             stands in `data.domain`.
         samples: source, reference and translation of a few sentences.
@@ -127,6 +129,7 @@ class Validation:
             model.train(was_training)
         scores = self._scores(translations, rank, world_size)
         values: dict[str, float] = {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}
+        values |= look_at(translations, [references[0] for references in self.references])
         for name, score in zip(itertools.cycle(self.metrics.names), scores, strict=False):
             if score.value is not None:
                 values[name if score.data.domain is None else f"{name}_{score.data.domain}"] = score.value

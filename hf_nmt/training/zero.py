@@ -161,6 +161,9 @@ class ZeroDivided:
                 with self._deepspeed.zero.GatheredParameters([tensor] if hasattr(tensor, "ds_id") else []):
                     whole[name].copy_(tensor)
 
+    def spread(self, model: nn.Module) -> None:
+        raise AssertionError("watch.findings refuses what would come here")
+
     @torch.no_grad()
     def whole_state(self, optimizer: Any) -> dict[str, Any]:
         """The state of the optimizer as it would be if nothing were divided; whole on the first process alone."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 
 from settings_walk.keys import NAME, Case
+from settings_walk.watch_cases import watch_cases
 
 RUN = "files/runs/de-en-TIME"
 SHORT = ("decoding.num_beams=3", "decoding.max_length_ratio=0.5", "decoding.max_length_extra=6")
@@ -292,6 +293,7 @@ TRAIN = {
     "objective.r_drop.alpha": Case("5", "weights", ("objective.r_drop.alpha=1",), "updates"),
     **_below("schedule", schedule_cases(), stage="updates"),
     "report.baseline": Case("inputs/edited_run", f"{RUN}/training_report.json", stage="model"),
+    **_below("watch", watch_cases(RUN, (*VALIDATED, *EACH_STEP)), stage="updates"),
     **_below("decoding", decoding_cases("decoded"), context=VALIDATED, stage="model"),
     **_below(
         "metrics",

@@ -254,7 +254,7 @@ def test_a_loss_that_is_no_number_ends_the_run(tmp_path):
         next(model.parameters()).fill_(float("nan"))
     with (
         make_run(tmp_path) as run,
-        pytest.raises(NmtError, match="The training loss is nan at step 5. Lower training.learning_rate"),
+        pytest.raises(NmtError, match="The training loss is nan at step 1. Lower training.learning_rate"),
     ):
         make_trainer(run, model=model).train()
 

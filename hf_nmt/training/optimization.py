@@ -3,27 +3,59 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from transformers import Seq2SeqTrainingArguments
 
 from hf_nmt.batching import TokenBatchSampler
+from hf_nmt.errors import need
 from hf_nmt.training.schedule_settings import ScheduleSettings
 from hf_nmt.training.schedules import Course
+from hf_nmt.training.settings import TrainingSettings
 from hf_nmt.training.sharding import ShardingTrainer
+from hf_nmt.training.sharpness import RandomState, moved_uphill
 
 
 class OptimizationTrainer(ShardingTrainer):
-    """A Trainer whose learning rate takes the course of the `schedule` settings.
+    """A Trainer whose learning rate takes the course of the `schedule` settings, with the optimizers of the `training`
+    settings that the Trainer lacks.
 
     Attributes:
+        settings: of the training.
         schedule: the settings.
         sampler: makes the batches; None in a stream, where the length of an epoch is not known.
     """
 
+    settings: TrainingSettings
     schedule: ScheduleSettings
     sampler: TokenBatchSampler | None
+
+    def get_optimizer_cls_and_kwargs(self, args: Seq2SeqTrainingArguments, model: Any = None) -> tuple[Any, Any]:
+        if self.settings.optim == "lion":
+            betas = args.adam_beta1, args.adam_beta2
+            return need("pytorch_optimizer", "optimizers").Lion, {"lr": args.learning_rate, "betas": betas}
+        return super().get_optimizer_cls_and_kwargs(args, model)
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+        """As the Trainer's. Under SAM the last batch of an update leaves the gradients of all its batches at the
+        weights moved uphill; the loss is that of the weights themselves."""
+        if self.settings.sam_rho is None:
+            return super().training_step(model, inputs, num_items_in_batch)
+        self._of_this_update = [*getattr(self, "_of_this_update", ()), (inputs, RandomState(self.args.device))]
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        if self.accelerator.sync_gradients:
+            batches, self._of_this_update = self._of_this_update, []
+            weights = [*model.parameters()]
+            with moved_uphill(weights, self.settings.sam_rho, adaptive=self.settings.sam_adaptive):
+                model.zero_grad()
+                for number, (batch, random_state) in enumerate(batches, start=1):
+                    random_state.restore()  # both passes see the same dropout
+                    alone = self.accelerator.no_sync(model) if number < len(batches) else nullcontext()
+                    with alone:
+                        super().training_step(model, batch, num_items_in_batch)
+        return loss
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
         if self.lr_scheduler is None:

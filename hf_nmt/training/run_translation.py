@@ -291,7 +291,7 @@ def known_arguments() -> dict[str, str | Converted | NoCounterpart]:
 
 def _names_of_the_trainer() -> list[str]:
     own = {"num_processes", "early_stopping_patience", "num_average_checkpoints", "validation_num_beams"}
-    own |= {"num_sample_translations", "matmul_precision"}
+    own |= {"num_sample_translations", "matmul_precision", "sam_rho", "sam_adaptive"}
     return [name for name in TrainingSettings.model_fields if name not in own]
 
 

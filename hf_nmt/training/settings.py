@@ -50,6 +50,9 @@ TRAINER_DEFAULTS: dict[str, tuple[Any, str]] = {
     ),
 }
 
+# Optimizers that the Trainer lacks -> what its arguments are told in their place.
+OWN_OPTIMIZERS = {"lion": "lion_32bit"}
+
 # Trackers that are an extra of ours under their own name.
 TRACKER_EXTRAS = ("tensorboard", "wandb", "mlflow")
 
@@ -186,8 +189,11 @@ def _trainer_fields() -> dict[str, Any]:
             theirs = "" if default is None or default == ours else f" (the Trainer's is {shown(default)})"
             meaning = f"{meaning} {shown(ours)}{theirs}: {reason}."
             default = ours
+        kind = _field_type(annotations[field.name])
+        if field.name == "optim":
+            kind = Literal[(*typing.get_args(kind), *OWN_OPTIMIZERS)]
         fields[field.name] = (
-            _field_type(annotations[field.name]),
+            kind,
             Field(default=default, description=meaning, json_schema_extra={"in_short": in_short}),
         )
     return fields
@@ -230,6 +236,18 @@ class _OwnSettings(Settings):
         "high and medium may compute in TF32 or bfloat16 inside, on GPUs above all.",
     )
 
+    sam_rho: float | None = Field(
+        default=None,
+        gt=0,
+        description="Sharpness-aware minimization (SAM, Foret et al. 2021) around any optimizer: the gradients are "
+        "those of the weights moved by this norm to where the loss is worst, such as 0.05. Each update takes twice "
+        "the time, and the weights once more in memory. null is off.",
+    )
+    sam_adaptive: bool = Field(
+        default=False,
+        description="Measure sam_rho relative to each weight (ASAM, Kwon et al. 2021); it is larger then, as 0.5.",
+    )
+
 
 _Base = pydantic.create_model("_TrainerSettings", __base__=_OwnSettings, **_trainer_fields())
 
@@ -250,6 +268,10 @@ class TrainingSettings(_Base):
                 findings.append("early_stopping_patience: needs validations, but eval_strategy is no; set it to null.")
         if self.fp16 and self.bf16:
             findings.append("fp16: at most one of fp16 and bf16 can be true; set the other to false.")
+        if self.sam_rho is not None and self.fp16:
+            findings.append("sam_rho: the scaled loss of fp16 would scale its step too; use bf16, or set it to null.")
+        if self.sam_rho is None and self.sam_adaptive:
+            findings.append("sam_adaptive: does nothing without sam_rho; set that, such as 0.5, or leave this out.")
         if findings:
             raise ConfigError(findings)
         return self
@@ -283,13 +305,16 @@ class TrainingSettings(_Base):
             ConfigError: a setting cannot be honoured on this machine, or the launcher started another number of
                 processes than num_processes.
         """
-        _check_sharding(self.fp16, self.torch_compile, self.optim)
+        _check_sharding({name: getattr(self, name) for name in ("fp16", "torch_compile", "optim", "sam_rho")})
         values = {name: getattr(self, name) for name in _trainer_fields()}
         if self.max_steps > 0 and self.num_train_epochs != TRAINER_DEFAULTS["num_train_epochs"][0]:
             logger.warning(
                 "training.max_steps=%d tells how long the training is, so training.num_train_epochs=%g does nothing. "
                 "For whole epochs set training.max_steps=-1.", self.max_steps, self.num_train_epochs,
             )  # fmt: skip
+        if self.optim in OWN_OPTIMIZERS:
+            need("pytorch_optimizer", "optimizers")
+            values["optim"] = OWN_OPTIMIZERS[self.optim]
         values["use_cpu"] = self.use_cpu or not _has_accelerator()
         values["dataloader_pin_memory"] = self.dataloader_pin_memory and not values["use_cpu"]
         if not validate:
@@ -323,7 +348,8 @@ class TrainingSettings(_Base):
             raise ConfigError(f"training: {error}") from error
         _check_precision(arguments)
         _check_trackers(arguments)
-        _check_optimization(arguments)
+        if self.optim not in OWN_OPTIMIZERS:
+            _check_optimization(arguments)
         _check_processes(arguments, self.num_processes)
         return arguments
 
@@ -358,14 +384,14 @@ def _meet_on_cpu(backend: str | None, timeout_seconds: int) -> None:
         torch.distributed.init_process_group(backend or "gloo", timeout=timedelta(seconds=timeout_seconds))
 
 
-def _check_sharding(fp16: bool, torch_compile: bool, optim: str) -> None:
+def _check_sharding(settings: dict[str, Any]) -> None:
     """A launch file may ask for what is refused, or does not go with the settings."""
     findings = []
     if os.environ.get("ACCELERATE_USE_MEGATRON_LM", "").lower() in ("true", "1"):
         findings.append(f"training: the launcher asks for Megatron-LM; {_SHARDED}.")
     if sharding.is_asked_for():
         findings += sharding.launcher_findings()
-        findings += sharding.settings_findings({"fp16": fp16, "torch_compile": torch_compile, "optim": optim})
+        findings += sharding.settings_findings(settings)
     if findings:
         raise ConfigError(findings)
 

@@ -188,7 +188,7 @@ def settings_findings(settings: Mapping[str, Any]) -> list[str]:
     """The settings of training that do not go with divided weights.
 
     Args:
-        settings: fp16, torch_compile, optim.
+        settings: fp16, torch_compile, optim, sam_rho.
     """
     name = " and ".join(_NAMES[asked] for asked in _asked())
     findings = []
@@ -200,6 +200,10 @@ def settings_findings(settings: Mapping[str, Any]) -> list[str]:
         findings.append(
             f"training.optim: given {settings['optim']}, allowed under {name}: {', '.join(OPTIMIZERS)}, whose update "
             "of a weight needs nothing of the others."
+        )
+    if settings["sam_rho"] is not None:
+        findings.append(
+            f"training.sam_rho: under {name} no process has the whole gradient, along which it moves; set it to null."
         )
     return findings
 

@@ -263,6 +263,8 @@ TRAIN = {
         stage="batches",
     ),
     "training.num_processes": Case("2", "refusal", stage="run"),
+    "training.sam_rho": Case("0.05", "weights", stage="updates"),
+    "training.sam_adaptive": Case("true", "weights", ("training.sam_rho=0.5",), "updates"),
     "training.matmul_precision": Case("medium", "precision", stage="batches"),
     "training.early_stopping_patience": Case("1", "steps", (*VALIDATED, *EACH_STEP, "training.learning_rate=0")),
     "training.num_average_checkpoints": Case("2", "weights", ("training.save_steps=1",)),

@@ -83,7 +83,9 @@ def resolve_ranges(settings: TuneRecipe, command: list[str]) -> dict:
     """
     examples = {key: one.examples() for key, one in settings.ranges().items()}
     resolved, findings = [], []
-    for number in range(max(map(len, examples.values()))):
+    # A study that goes on has been through it; that it is the same one is looked at next.
+    known = (settings.study / "study.json").is_file()
+    for number in range(1 if known else max(map(len, examples.values()))):
         values = {key: values[min(number, len(values) - 1)] for key, values in examples.items()}
         try:
             resolved.append(resolve([*command, *(f"{key}={value}" for key, value in values.items())]))

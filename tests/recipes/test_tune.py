@@ -70,6 +70,11 @@ def test_what_the_recipe_refuses_is_told_once(tmp_path, monkeypatch):
     with pytest.raises(ConfigError) as error:
         module.main(["--config", "tiny", f"study={tmp_path / 'study'}", ranges])
     assert asked == ['b="x"', "b=null", "b=3"]
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "study.json").write_text("{}")
+    with pytest.raises(ConfigError):
+        module.main(["--config", "tiny", f"study={tmp_path / 'study'}", ranges])
+    assert asked[3:] == ['b="x"']  # a study that goes on has been asked
     opening = "recipes/train.py with values of the ranges: "
     told = ['told of b="x', "told of b=nu", "told of b=3"]
     assert error.value.findings == [opening + "training.learning_rat: unknown key.", *(opening + one for one in told)]

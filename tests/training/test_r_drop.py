@@ -194,8 +194,8 @@ def test_a_resumed_run_with_scheduled_sampling_goes_on_bit_by_bit(tmp_path):
     assert runs.series(runs.read_metrics(run.folder), "scheduled_sampling_probability")[1] == [0.5] * 6
 
 
-def divergences(folder: Path) -> tuple[list[float], list[float]]:
-    trainer = toy_trainer(folder, "dropped", None, objective=OBJECTIVE, max_steps=4)
+def divergences(folder: Path, kind: str | None = None) -> tuple[list[float], list[float]]:
+    trainer = toy_trainer(folder, "dropped", kind, objective=OBJECTIVE, max_steps=4)
     assert trainer.args.world_size == int(os.environ.get("WORLD_SIZE", 1))
     trainer.train()
     entries = runs.read_metrics(trainer.run.folder)
@@ -208,3 +208,13 @@ def test_two_processes_log_the_divergence_of_both(tmp_path):
     # Each process drops other states; what they learn from is the same.
     assert len(one[1]) == len(first[1]) == 4
     assert first[0] == pytest.approx(one[0], rel=0.15) and first[1] == pytest.approx(one[1], rel=0.3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["fsdp", "zero2", "zero3"])
+def test_weights_divided_among_processes_are_trained_as_whole_ones(tmp_path, kind):
+    if kind != "fsdp":
+        pytest.importorskip("deepspeed")
+    whole, _ = run_in_processes(divergences, 2, tmp_path / "whole")
+    divided, _ = run_in_processes(divergences, 2, tmp_path / "divided", kind)
+    assert divided[0] == pytest.approx(whole[0], rel=1e-4) and divided[1] == pytest.approx(whole[1], rel=1e-3)

@@ -472,10 +472,25 @@ REPORT_RUN = {
     "scores": Case("[inputs/other_evaluations]", TOLD),
 }
 
+PROFILE_RUN = {
+    "run": Case("inputs/unfinished", "profile", ("train_config=null",)),
+    "train_config": Case("inputs/wider_train.yaml", "profile"),
+    "overrides": Case("[model.encoder_ffn_dim=16]", "profile"),
+    "warmup_updates": Case("2", "profile"),
+    "updates": Case("2", "profile"),
+    "peak_tflops": Case("1", "profile"),
+    "batch_sizes": Case("[1,2]", "profile"),
+    "num_sentences": Case("1", "profile"),
+    "trace": Case("true", "written"),
+    "output": Case("elsewhere", "written"),
+    "overwrite": Case("true", "written", ("output=old",)),
+}
+
 CASES = {
     "adapt_vocabulary": ADAPT_VOCABULARY,
     "compare_runs": COMPARE_RUNS,
     "report_run": REPORT_RUN,
+    "profile_run": PROFILE_RUN,
     "import_marian": IMPORT_MARIAN,
     "merge_adapter": MERGE,
     "push": PUSH,

@@ -82,6 +82,13 @@ SETTINGS = {
         run: reported
         scores: [inputs/evaluations]
     """,
+    "profile_run": """
+        train_config: inputs/train.yaml
+        warmup_updates: 1
+        updates: 1
+        batch_sizes: [1]
+        num_sentences: 2
+    """,
     "push": """
         folder: inputs/run
         repo: me/new
@@ -110,6 +117,7 @@ SETTINGS = {
     """,
 }
 
+SETTINGS["wider_train"] = SETTINGS["train"].replace("d_model: 16", "d_model: 32")
 SETTINGS["train_saved"] = re.sub(r"(?m)^ +model:\n( {10}.*\n)+", "", SETTINGS["train"])
 
 

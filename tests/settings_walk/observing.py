@@ -40,6 +40,7 @@ from settings_walk.keys import recipe_module, settings_file
 
 REPEATS_SETTINGS = {"settings", "decoding", "inputs", "command", "fingerprint", "recipe_hash", "settings_hash"}
 REPEATS_SETTINGS_ONLY = {"run.json", "settings.yaml", "record.json", "COMPLETE"}
+MEASURED_ONLY = {"profile.json", "trace.json"}
 OF_TIME = {
     "created", "started", "ended", "environment", "seconds", "eval_seconds", "training_seconds", "cpu_seconds",
     "tokens_per_second", "statistics",
@@ -166,6 +167,23 @@ class Workplace:
             patch.setattr("hf_nmt.evaluation.run_comparison.draw_comparison", lambda *given: [])
             shutil.copytree("inputs/run", "reported")
             self._run(recipe_module("report_run"), arguments, seen)
+        return seen
+
+    def profile_run(self, arguments: tuple[str, ...], stage: str) -> dict[str, Any]:
+        """It has one stage; what it measured is left out. A profile `old` is there already."""
+        with self._watching(arguments) as (seen, _):
+            Path("old").mkdir()
+            Path("old/profile.json").write_text("{}\n", encoding="utf-8")
+            self._run(recipe_module("profile_run"), arguments, seen)
+            seen["stdout"] = ""
+            seen["written"] = sorted(str(path) for path in Path().glob("[!i]*/*"))
+            for path in Path().glob("[!i]*/profile.json"):
+                if record := json.loads(path.read_text(encoding="utf-8")):
+                    training, inference = record["training"], record["inference"]
+                    sizes = [row["batch_size"] for row in inference["rows"]]
+                    peak = training["mfu"]["peak"] if training["mfu"]["peak_source"] == "given" else None
+                    seen["profile"] = [record["run"], record["parameters"], record["warmup_updates"]]
+                    seen["profile"] += [training["updates"], peak, sizes, inference["sentences"]]
         return seen
 
     def import_marian(self, arguments: tuple[str, ...], stage: str) -> dict[str, Any]:
@@ -346,7 +364,7 @@ def _files(folder: Path) -> Iterator[tuple[str, Any]]:
         if path.is_dir() or name.parts[0] == "inputs" or path.name.endswith(".lock"):
             continue
         content: Any = None
-        if not (path.name in REPEATS_SETTINGS_ONLY or "checkpoints" in name.parts):
+        if not (path.name in REPEATS_SETTINGS_ONLY | MEASURED_ONLY or "checkpoints" in name.parts):
             if path.suffix == ".json":
                 content = _without_noise(json.loads(path.read_text(encoding="utf-8")))
             elif path.name == "segments.jsonl":

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 
+from settings_walk.cases_of_runs import COMPARE_RUNS, PROFILE_RUN, REPORT_RUN
 from settings_walk.keys import NAME, Case
 from settings_walk.watch_cases import watch_cases
 
@@ -455,35 +456,6 @@ ADAPT_VOCABULARY = {
     "data.source_language": Case("fr", "languages"),
     "data.target_language": Case("it", "languages"),
     **corpus_cases("data.train", "test", "texts/train", "texts"),
-}
-
-COMPARE_RUNS = {
-    "runs": Case("[inputs/run]", "stdout"),
-    "scores": Case("[inputs/other_evaluations]", "stdout"),
-    "output": Case("elsewhere", "files/elsewhere"),
-    "overwrite": Case("true", "files/old/comparison.json", ("output=old",)),
-}
-
-TOLD = "files/reported/training_report.json"
-
-REPORT_RUN = {
-    "run": Case("inputs/edited_run", TOLD),
-    "baseline": Case("inputs/edited_run", TOLD),
-    "scores": Case("[inputs/other_evaluations]", TOLD),
-}
-
-PROFILE_RUN = {
-    "run": Case("inputs/unfinished", "profile", ("train_config=null",)),
-    "train_config": Case("inputs/wider_train.yaml", "profile"),
-    "overrides": Case("[model.encoder_ffn_dim=16]", "profile"),
-    "warmup_updates": Case("2", "profile"),
-    "updates": Case("2", "profile"),
-    "peak_tflops": Case("1", "profile"),
-    "batch_sizes": Case("[1,2]", "profile"),
-    "num_sentences": Case("1", "profile"),
-    "trace": Case("true", "written"),
-    "output": Case("elsewhere", "written"),
-    "overwrite": Case("true", "written", ("output=old",)),
 }
 
 CASES = {

@@ -81,13 +81,17 @@ def read_state(folder: Path) -> dict[str, Any]:
 
 
 def thin_out(checkpoints: Path, *, keep_newest: int | None, keep_steps: Iterable[int | None]) -> None:
-    """Remove old checkpoints.
+    """Remove old checkpoints, and those that interrupts left, but for the newest.
 
     Args:
         checkpoints: their folder.
         keep_newest: how many of the newest stay; None keeps all.
         keep_steps: steps that stay besides, such as that of the best.
     """
+    # A run that was never interrupted has none of these, and would average others.
+    for folder in list_checkpoints(checkpoints)[:-1]:
+        if (folder / RUN_STATE).is_file() and read_state(folder).get("saved_for_interrupt"):
+            shutil.rmtree(folder, ignore_errors=True)
     if keep_newest is None:
         return
     folders = list_checkpoints(checkpoints)

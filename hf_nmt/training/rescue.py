@@ -30,8 +30,8 @@ from hf_nmt import runs
 from hf_nmt.errors import NmtError
 from hf_nmt.runs import Run
 from hf_nmt.training import checkpoints
+from hf_nmt.training.interrupts import InterruptibleTrainer
 from hf_nmt.training.moving_average import MovingAverage
-from hf_nmt.training.optimization import OptimizationTrainer
 from hf_nmt.training.watch import Decision, Watch
 from hf_nmt.training.watch_settings import OF_UPDATES
 
@@ -41,7 +41,7 @@ _NO_CHECKPOINT_SINCE = " No checkpoint was written since the loss was last finit
 logger = logging.getLogger(__name__)
 
 
-class WatchedTrainer(OptimizationTrainer):
+class WatchedTrainer(InterruptibleTrainer):
     """See above.
 
     Attributes:

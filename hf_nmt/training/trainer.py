@@ -304,7 +304,7 @@ class TranslationTrainer(WatchedTrainer):
         logs = [logging.getLogger(name) for name in ("hf_nmt", "transformers")]
         beside_bar = logging_redirect_tqdm(logs) if self._progress.show_bar else nullcontext()
         try:
-            with beside_bar:
+            with beside_bar, self.interruptible():
                 output = super().train(resume_from_checkpoint=checkpoint, **kwargs)
             self.join()
             return output
@@ -430,6 +430,7 @@ class TranslationTrainer(WatchedTrainer):
                     "last_log": list(self._last_log),
                     "stopwatch": self.stopwatch.state_dict(),
                     "watch": self.watch.state_dict(),
+                    "saved_for_interrupt": self.saves_for_interrupt,
                 },
             )
 

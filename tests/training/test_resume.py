@@ -98,7 +98,7 @@ def test_an_interrupt_leaves_the_run_to_be_resumed(tmp_path, corpus, number, sta
     assert run_recipe(corpus, tmp_path / "first", signal_at=5, number=number) == status
     run = only_run(tmp_path)
     told = (tmp_path / "first.err").read_text()
-    assert f"train.py resume={run}   (goes on at step 3)\nInterrupted.\n" in told and told.count("Interrupted") == 1
+    assert f"train.py resume={run}   (goes on at step 5)\nInterrupted.\n" in told and told.count("Interrupted") == 1
     assert runs.load(run).record["status"] == "interrupted"
     assert not list((run / "checkpoints").glob(".*"))
     # The same command starts a new run and points at the old one.

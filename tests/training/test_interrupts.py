@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+import pytest
+import torch
+from toy_training import GroupSampler, make_model, make_pairs, make_run, make_trainer
+from transformers import TrainerCallback
+
+from hf_nmt import runs
+from hf_nmt.training import checkpoints
+from hf_nmt.training.interrupts import Interrupts
+
+
+class Interrupt(TrainerCallback):
+    """Sends the process a signal in the middle of an update, or right after."""
+
+    def __init__(self, step, number=signal.SIGINT, times=1, event="on_step_begin"):
+        self.step, self.number, self.times = step, number, times
+        setattr(self, event, self._send)
+
+    def _send(self, args, state, control, **kwargs):
+        if state.global_step + 1 == self.step:
+            for _ in range(self.times):
+                os.kill(os.getpid(), self.number)
+
+
+def training(run, interrupt=None, **settings):
+    """Twenty updates in epochs of eight."""
+    defaults = {"max_steps": 20, "save_steps": 6, "logging_steps": 4, "num_average_checkpoints": 0}
+    pairs = make_pairs(64)
+    trainer = make_trainer(
+        run, model=make_model(dropout=0.2), pairs=pairs, sampler=GroupSampler(64, 8), **defaults | settings
+    )
+    checkpoint = checkpoints.latest_whole(run.checkpoints)
+    run.forget_after(None if checkpoint is None else runs.step_of(checkpoint))
+    if interrupt is not None:
+        trainer.add_callback(interrupt)
+    with run:
+        trainer.train(checkpoint)
+    return trainer
+
+
+def weights(trainer):
+    return torch.cat([parameter.detach().flatten() for parameter in trainer.model.parameters()])
+
+
+def steps(folder):
+    return [runs.step_of(path) for path in runs.list_checkpoints(folder / "checkpoints")]
+
+
+@pytest.mark.parametrize(
+    ("step", "saving"),
+    [(9, {}), (12, {}), (16, {}), (16, {"save_strategy": "epoch"}), (20, {}), (9, {"save_strategy": "epoch"})],
+)
+def test_the_running_update_is_finished_and_saved_and_the_run_goes_on_as_if_never_interrupted(tmp_path, step, saving):
+    whole = training(make_run(tmp_path / "whole"), **saving)
+    run = make_run(tmp_path / "parts")
+    with pytest.raises(KeyboardInterrupt):
+        training(run, Interrupt(step), **saving)
+    assert steps(run.folder)[-1] == step and checkpoints.latest_whole(run.checkpoints) is not None
+    assert runs.load(run.folder).record["status"] == "interrupted"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    again = training(runs.resume(run.folder, "train"), **saving)
+    assert torch.equal(weights(again), weights(whole)) and again.state.global_step == 20
+    assert steps(run.folder) == steps(whole.run.folder)  # that of the interrupt has gone, and is in no average
+    losses = [runs.series(runs.read_metrics(one.folder), "loss") for one in (run, whole.run)]
+    assert losses[0] == losses[1]
+
+
+def test_the_second_time_it_ends_at_once(tmp_path, caplog):
+    run = make_run(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        training(run, Interrupt(9, times=2))
+    assert steps(run.folder) == [6]
+    assert caplog.text.count("Stopping after this update, with a checkpoint. Once more stops at once") == 1
+
+
+def test_without_checkpoints_it_ends_at_once(tmp_path):
+    run = make_run(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        training(run, Interrupt(9), save_strategy="no")
+    assert steps(run.folder) == []
+
+
+def test_sigterm_does_what_it_did_before_once_the_checkpoint_is_written(tmp_path):
+    class Ended(Exception):
+        pass
+
+    def end(number, frame):
+        raise Ended
+
+    before = signal.signal(signal.SIGTERM, end)
+    run = make_run(tmp_path)
+    try:
+        with pytest.raises(Ended):
+            training(run, Interrupt(9, signal.SIGTERM))
+        assert signal.getsignal(signal.SIGTERM) is end
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert steps(run.folder) == [6, 9]
+
+
+def test_an_interrupt_while_a_checkpoint_is_written_ends_with_that(tmp_path):
+    run = make_run(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        training(run, Interrupt(7, event="on_save"))
+    assert steps(run.folder) == [6]
+
+
+def test_of_several_processes_the_echo_of_a_launcher_is_not_a_second_interrupt(monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    interrupts = Interrupts()
+    with pytest.raises(KeyboardInterrupt), interrupts.held(several=True, told=False):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert interrupts.asked == signal.SIGINT
+        clock[0] += 6
+        os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError("not reached")
+
+
+def test_signals_are_left_alone_where_they_are_ignored_and_in_other_threads():
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        with Interrupts().held(several=False, told=False):
+            assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+            assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    found = []
+
+    def hold():
+        with Interrupts().held(several=False, told=False):
+            found.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    thread.join()
+    assert found == [signal.default_int_handler]

@@ -19,6 +19,14 @@ class BatchingSettings(Settings):
         description="tokens of one batch on one device, padding counted: pairs times the longest side (max-tokens of "
         "fairseq). An update has this times accumulation steps times processes. 4096 is usual for a base transformer",
     )
+    memory_share: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="share of the memory there is, of the GPU or of the machine, that training may take, such as 0.8: "
+        "before it begins the largest budget up to batch_tokens that fits is measured with the longest pairs, and "
+        "kept for the run; null takes batch_tokens as it stands",
+    )
     max_sentences: int | None = Field(
         None, gt=0, description="most pairs of one batch on one device; null leaves it to batch_tokens alone"
     )

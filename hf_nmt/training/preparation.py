@@ -38,6 +38,7 @@ from hf_nmt.subwords import BpeDropout
 from hf_nmt.tokenizer_checking import check_tokenizer, measure_tokenizer, warn_of_small_pieces
 from hf_nmt.tokenizer_training import load_tokenizer, train_tokenizer
 from hf_nmt.training import checkpoints, kernels, sharding
+from hf_nmt.training.memory_budget import fit_memory
 from hf_nmt.training.model_building import ModelSettings
 from hf_nmt.training.recipe import TrainingRecipe
 from hf_nmt.training.streams import ROWS_LOOKED_AT, RowLanguages
@@ -236,6 +237,9 @@ def make_trainer(
         # What was too long is known only now.
         path = run.folder / MANIFEST
         Manifest.model_validate_json(path.read_bytes()).with_steps(encoded).write(path)
+    known = None if dropout is not None else encoded.get("train")  # with dropout pieces are more
+    batching = fit_memory(run, settings, arguments, model, tokenizer, collator, known)
+    settings = settings.model_copy(update={"batching": batching})
     division: dict[str, Any] = {
         "seed": data_seed(arguments),
         "world_size": arguments.world_size,
@@ -344,7 +348,7 @@ def choose(run: Run, settings: TrainingRecipe, arguments: Seq2SeqTrainingArgumen
         if arguments.process_index == 0:
             measured = kernels.measure(model.config, dtype, folder=cache_folder(None))
         choice = _from_first(arguments, measured)
-        run.update(measurements=choice.figures)
+        run.update(measurements={**run.record.get("measurements", {}), **choice.figures})
         now |= {name: getattr(choice, name) for name, is_automatic in automatic.items() if is_automatic}
     same = {name: value for name, value in recorded.items() if name in now}
     if changed := differences(same, now) if recorded else []:

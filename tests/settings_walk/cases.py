@@ -254,6 +254,8 @@ TRAIN = {
         "batching",
         {
             "batch_tokens": Case("128", "batches"),
+            # No pair fits so little.
+            "memory_share": Case("1e-6", "refusal"),
             "max_sentences": Case("2", "batches"),
             "updates_per_bucket": Case("8", "batches"),
             "max_source_length": Case("16", "batches"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import resource
 import signal
@@ -102,6 +103,7 @@ def run_trial(command: list[str], folder: Path, name: str, on_validation: Callab
         process = subprocess.Popen(
             [*command, f"output_dir={folder}", f"name={name}"],
             stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
         )  # fmt: skip
     told, pruned = 0, False
     try:
@@ -127,6 +129,17 @@ def run_trial(command: list[str], folder: Path, name: str, on_validation: Callab
     if not pruned and process.returncode:
         error = _why(process.returncode, run, log)
     return Outcome(run, pruned, error, 0 if run is None else _updates(run), round(_children_seconds() - before, 2))
+
+
+# Found before a process is started: between fork and exec nothing may be loaded.
+_PRCTL = getattr(ctypes.CDLL(None), "prctl", None) if sys.platform == "linux" else None
+_PR_SET_PDEATHSIG = 1
+
+
+def _end_with_parent() -> None:
+    """Have the kernel end this process tidily where its parent is killed, which could not tell it."""
+    if _PRCTL is not None:
+        _PRCTL(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import textwrap
 import threading
@@ -34,7 +35,8 @@ folder = Path(given["output_dir"], given["name"] + "-20260101-000000")
 folder.mkdir()
 record = {"schema_version": 1, "recipe": "train", "status": "running", "settings": {"rate": float(given["rate"])}}
 def write(**more):
-    folder.joinpath("run.json").write_text(json.dumps(record | more))
+    folder.joinpath("record").write_text(json.dumps(record | more))
+    folder.joinpath("record").rename(folder / "run.json")
 write()
 def stop(*_):
     write(status="interrupted")
@@ -112,6 +114,26 @@ def test_an_interrupt_ends_the_run_too(script, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run_trial(command_of(script, None, ["rate=1", "fault=endless"]), tmp_path, "trial-0001", interrupt)
     assert runs.load(next(tmp_path.glob("trial-0001-*"))).record["status"] == "interrupted"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel tells only there")
+def test_a_run_ends_with_the_process_that_watches_it(script, tmp_path):
+    watching = f"""
+import sys
+from pathlib import Path
+from hf_nmt.training.trial_runs import command_of, run_trial
+command = command_of(Path({str(script)!r}), None, ["rate=1", "fault=endless"])
+run_trial(command, Path({str(tmp_path)!r}), "trial-0001", lambda one: print("seen", flush=True) or True)
+"""
+    with subprocess.Popen([sys.executable, "-c", watching], stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"seen\n"
+        process.kill()
+    run = next(tmp_path.glob("trial-0001-*"))
+    for _ in range(100):
+        if runs.load(run).record["status"] != "running":
+            break
+        time.sleep(0.1)
+    assert runs.load(run).record["status"] == "interrupted"
 
 
 def test_settings_are_asked_of_the_recipe(script):

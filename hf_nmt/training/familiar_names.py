@@ -56,6 +56,7 @@ _ANSWERS: dict[tuple[str, ...], str] = {
         "training.num_average_checkpoints averages the last checkpoints"
     ),
     ("ema_decay", "store_ema", "ema_start_update"): "write objective.ema.decay, such as 0.999",
+    ("decrease_factor",): "write schedule.gamma",
     ("rdrop_alpha", "reg_alpha"): "write objective.r_drop.alpha, half of fairseq's",
     ("amp", "compute_dtype", "memory_efficient_fp16", "precision"): _HALF,
     ("world_size", "gpu_ranks", "distributed_world_size"): _LAUNCHER,

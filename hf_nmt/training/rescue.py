@@ -35,7 +35,7 @@ from hf_nmt.training.moving_average import MovingAverage
 from hf_nmt.training.watch import Decision, Watch
 from hf_nmt.training.watch_settings import OF_UPDATES
 
-_ADVICE = "Lower training.learning_rate or raise training.warmup_steps; with fp16, use bf16."
+_ADVICE = "Lower training.learning_rate or raise the warm-up (schedule); with fp16, use bf16."
 _NO_CHECKPOINT_SINCE = " No checkpoint was written since the loss was last finite."
 
 logger = logging.getLogger(__name__)

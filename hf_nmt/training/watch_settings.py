@@ -139,7 +139,7 @@ class WatchSettings(_Watched):
         1000,
         ge=0,
         description="Updates at the start of which only those that are not finite are acted on, as losses and "
-        "translations are unsteady then. As many as training.warmup_steps by default.",
+        "translations are unsteady then. As many as the warm-up (schedule.warmup_steps) has by default.",
     )
     window_updates: int = Field(
         100,

@@ -103,6 +103,24 @@ def test_sam_is_that_of_a_plain_loop_with_accumulation_and_clipping(tmp_path, ad
         close(train(tmp_path, **options), by_hand(step))
 
 
+@pytest.mark.parametrize("max_norm", [0.1, 0])
+def test_clipping_is_of_the_whole_update(tmp_path, max_norm):
+    """The batches of an update are summed before; 0 is off."""
+    norms = []
+
+    def step(model, update):
+        grads = gradients(model, update)
+        norms.append(float(sum((grad**2).sum() for grad in grads).sqrt()))
+        with torch.no_grad():
+            for weight, grad in zip(model.parameters(), grads, strict=True):
+                weight -= 0.3 * grad * (min(max_norm / norms[-1], 1) if max_norm else 1)
+
+    expected = by_hand(step)
+    close(train(tmp_path, optim="sgd", learning_rate=0.3, max_grad_norm=max_norm), expected)
+    logged = [entry["value"] for entry in runs.read_metrics(train.trainer.run.folder) if entry["name"] == "grad_norm"]
+    assert logged == pytest.approx(norms, rel=1e-3) and min(norms) > 0.1
+
+
 def test_sam_moves_as_that_of_pytorch_optimizer():
     library = pytest.importorskip("pytorch_optimizer")
     model = make_model(1, dropout=0)

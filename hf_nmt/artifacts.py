@@ -136,6 +136,16 @@ def _remove_leftovers(path: Path) -> None:
         shutil.rmtree(partial) if partial.is_dir() else partial.unlink(missing_ok=True)
 
 
+def remove_leftovers(folder: Path | str) -> None:
+    """Remove what killed processes of this machine left half written anywhere below a folder, and nothing else; an
+    older folder that one had put aside, but not replaced yet, comes back."""
+    name = re.compile(rf"\.(.+)\.{re.escape(socket.gethostname())}-\d+-[0-9a-f]{{8}}\.(?:partial|replaced)")
+    found = [(path, match) for path in Path(folder).rglob(".*") if (match := name.fullmatch(path.name))]
+    # The inner ones first: their folders may get another name.
+    for path in sorted({path.with_name(match[1]) for path, match in found}, key=lambda path: -len(path.parts)):
+        _remove_leftovers(path)
+
+
 def _sync(path: Path) -> None:
     """Ask for the file or folder to be on the disk before the next step."""
     descriptor = os.open(path, os.O_RDONLY)

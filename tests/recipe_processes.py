@@ -27,11 +27,17 @@ def run_recipe(argv: list[str], output: Path, **changes) -> int:
         output: stdout goes to `<output>.out`, stderr to `<output>.err`.
         changes: see `_child`.
     """
-    process = _context.Process(target=_child, args=(argv, output), kwargs=changes)
-    process.start()
+    process = start_recipe(argv, output, **changes)
     process.join(300)
     assert process.exitcode is not None, "the recipe did not end"
     return process.exitcode
+
+
+def start_recipe(argv: list[str], output: Path, **changes) -> multiprocessing.process.BaseProcess:
+    """As `run_recipe`, but while it runs."""
+    process = _context.Process(target=_child, args=(argv, output), kwargs=changes)
+    process.start()
+    return process
 
 
 def run_distributed(argv: list[str], output: Path, count: int, **changes) -> list[int]:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -26,6 +27,7 @@ from hf_nmt.artifacts import (
     is_complete,
     mark_complete,
     may_be_hub_id,
+    remove_leftovers,
     verify,
     write_json,
     write_text,
@@ -372,3 +374,31 @@ def test_a_lock_that_cannot_be_made_is_told(tmp_path, monkeypatch):
     with pytest.raises(NmtError, match="out could not be written: Read-only file system. Check the rights of"):
         with artifacts.file_lock(tmp_path / "out"):
             pass
+
+
+def test_what_killed_processes_left_is_removed_and_nothing_else(tmp_path):
+    host = socket.gethostname()
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    gone, alive = f"{host}-{ended.pid}-0123abcd", f"{host}-{os.getpid()}-0123abcd"
+    deep = tmp_path / "checkpoints"
+    deep.mkdir()
+    left = [tmp_path / f".run.json.{gone}.partial", deep / f".log.txt.{gone}.partial"]
+    kept = [
+        tmp_path / "run.json", tmp_path / ".run.lock", tmp_path / f".run.json.{alive}.partial",
+        tmp_path / f".run.json.elsewhere-{ended.pid}-0123abcd.partial", deep / ".mine.partial",
+        deep / f"x.{gone}.partial",
+    ]  # fmt: skip
+    for path in (*left, *kept):
+        path.write_text("text")
+    for name in (f".step-3.{gone}.partial", f".step-6.{gone}.replaced", f".step-9.{gone}.replaced", "step-9"):
+        (deep / name).mkdir()
+        (deep / name / "file").write_text(name)
+        (deep / name / f".COMPLETE.{gone}.partial").write_text("{")
+    remove_leftovers(tmp_path)
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(
+        [*kept, deep / "step-6" / "file", deep / "step-9" / "file"]
+    )
+    # One that had been put aside, and not replaced yet, is back; the other was replaced.
+    assert (deep / "step-6" / "file").read_text() == f".step-6.{gone}.replaced"
+    assert (deep / "step-9" / "file").read_text() == "step-9"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -11,13 +12,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Seq2SeqTrainingArguments
 
 from hf_nmt import runs
-from hf_nmt.artifacts import atomic_folder, write_json
+from hf_nmt.artifacts import atomic_folder, remove_leftovers, write_json
 from hf_nmt.batching import (
     BatchingSettings,
     PairEncoder,
@@ -233,6 +235,9 @@ def make_trainer(
             encoded["train"] = encode_pairs(texts.train, encoder, keep_text=dropout is not None)
         if texts.validation is not None:
             encoded["validation"] = encode_pairs(texts.validation, encoder)
+            sample = sample_rows(texts.validation, settings.training.num_validation_sentences, settings.seed)
+            if sample is not None:
+                encoded_sample = encode_pairs(sample, encoder)
     if arguments.process_index == 0:
         # What was too long is known only now.
         path = run.folder / MANIFEST
@@ -258,17 +263,19 @@ def make_trainer(
             sampling_temperature=settings.data.sampling_temperature,
             languages=settings.data.usual_languages,
         )
-    validation = None
+    validation = validation_sample = None
     if texts.validation is not None:
-        validation = Validation(
-            texts.validation,
-            validation_batches(encoded["validation"], collator, batching),
-            tokenizer,
-            settings.decoding,
-            settings.metrics,
+        make_validation = functools.partial(
+            Validation,
+            tokenizer=tokenizer,
+            decoding=settings.decoding,
+            metrics=settings.metrics,
             languages=settings.data.usual_languages,
             num_samples=settings.training.num_sample_translations,
         )
+        validation = make_validation(texts.validation, validation_batches(encoded["validation"], collator, batching))
+        if sample is not None:
+            validation_sample = make_validation(sample, validation_batches(encoded_sample, collator, batching))
     choose(run, settings, arguments, model)
     arguments.learning_rate = scale_learning_rate(run, settings, arguments)
     return TranslationTrainer(
@@ -281,6 +288,7 @@ def make_trainer(
         collator=collator,
         train_dataset=pairs,
         validation=validation,
+        validation_sample=validation_sample,
         objective=settings.objective,
         schedule=settings.schedule,
         watch=settings.watch,
@@ -388,6 +396,13 @@ def scale_learning_rate(run: Run, settings: TrainingRecipe, arguments: Seq2SeqTr
     return peak
 
 
+def sample_rows(rows: Dataset, count: int | None, seed: int) -> Dataset | None:
+    """So many rows in their order, the same ones for the same seed; None where all are wanted, or there are fewer."""
+    if count is None or count >= len(rows):
+        return None
+    return rows.select(np.sort(np.random.default_rng(seed).permutation(len(rows))[:count]))
+
+
 def validation_batches(
     encoded: Dataset, collator: TranslationCollator, batching: BatchingSettings
 ) -> list[Mapping[str, torch.Tensor]]:
@@ -407,9 +422,11 @@ def validation_batches(
 
 
 def latest_checkpoint(run: Run, arguments: Seq2SeqTrainingArguments) -> Path | None:
-    """Where to go on: the newest whole checkpoint. What was written after it is removed, to be made again."""
+    """Where to go on: the newest whole checkpoint. What was written after it is removed, to be made again, and what a
+    killed process left half written."""
     folder = None
     if arguments.process_index == 0:
+        remove_leftovers(run.folder)
         folder = checkpoints.latest_whole(run.checkpoints)
         step = None if folder is None else runs.step_of(folder)
         run.forget_after(step)

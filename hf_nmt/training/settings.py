@@ -226,6 +226,12 @@ class _OwnSettings(Settings):
         description="Beams of the validations while training; 1 (greedy) costs little and ranks checkpoints nearly as "
         "well. The last validation, which picks best/, uses decoding.num_beams.",
     )
+    num_validation_sentences: int | None = Field(
+        default=None,
+        ge=1,
+        description="Sentences of a validation while training: a sample of the validation texts, drawn once with "
+        "seed. null takes all. The last validation, which picks best/, always does.",
+    )
     num_sample_translations: int = Field(
         default=3, ge=0, description="Validation sentences whose translation each validation shows in the log."
     )
@@ -266,6 +272,8 @@ class TrainingSettings(_Base):
             default = type(self).model_fields["early_stopping_patience"].default
             if self.early_stopping_patience not in (None, default):
                 findings.append("early_stopping_patience: needs validations, but eval_strategy is no; set it to null.")
+            if self.num_validation_sentences is not None:
+                findings.append("num_validation_sentences: needs validations, but eval_strategy is no; leave it out.")
         if self.fp16 and self.bf16:
             findings.append("fp16: at most one of fp16 and bf16 can be true; set the other to false.")
         if self.sam_rho is not None and self.fp16:

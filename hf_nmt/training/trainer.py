@@ -75,6 +75,7 @@ class TranslationTrainer(WatchedTrainer):
         train_dataset: encoded pairs, or the batches of a stream.
         objective: what is learned, beside the cross-entropy.
         validation: texts to validate on, or None.
+        validation_sample: those of them to validate on while training; None takes all.
         schedule: of the learning rate.
         watch: what goes wrong and what is done about it.
     """
@@ -94,6 +95,7 @@ class TranslationTrainer(WatchedTrainer):
         train_dataset: Dataset | StreamedBatches,
         objective: ObjectiveSettings,
         validation: Validation | None = None,
+        validation_sample: Validation | None = None,
         schedule: ScheduleSettings | None = None,
         watch: WatchSettings | None = None,
     ):
@@ -104,7 +106,7 @@ class TranslationTrainer(WatchedTrainer):
         self.stream = train_dataset if isinstance(train_dataset, StreamedBatches) else None
         if self.stream is not None:
             args.ignore_data_skip = True  # a stream goes on from its position by itself
-        self.validation = validation
+        self.validation, self.validation_sample = validation, validation_sample
         self.schedule = ScheduleSettings() if schedule is None else schedule
         self.stopwatch = Stopwatch()
         self.objective = objective.build(model, tokenizer, args)
@@ -202,16 +204,17 @@ class TranslationTrainer(WatchedTrainer):
 
     # Validation
 
-    def validate(self, *, num_beams: int | None = None) -> ValidationResult:
+    def validate(self, *, num_beams: int | None = None, validation: Validation | None = None) -> ValidationResult:
         """Translate and score the validation texts with the weights as they are.
 
         Args:
             num_beams: None takes those of the decoding settings.
+            validation: in place of that of all texts.
         """
-        if self.validation is None:
+        if (validation := validation or self.validation) is None:
             raise NmtError("There are no validation texts; give data.validation.")
         with self.whole_model(), self.accelerator.autocast():
-            return self.validation.run(
+            return validation.run(
                 self.model,
                 lambda batch: CrossEntropy(self.model, smoothing=0.0)(self.model, batch),
                 num_beams=num_beams,
@@ -225,7 +228,7 @@ class TranslationTrainer(WatchedTrainer):
         """Validation while training: eval_loss, eval_perplexity, eval_bleu, eval_chrf ..., eval_seconds."""
         averaged = self.average is not None and self.average.settings.use_for_validation and self.average.updates
         with self.stopwatch, self.average.in_use() if averaged else nullcontext():
-            result = self.validate(num_beams=self.settings.validation_num_beams)
+            result = self.validate(num_beams=self.settings.validation_num_beams, validation=self.validation_sample)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in result.metrics.items()}
         self._show_validation(result)
         self.log(metrics)
@@ -253,6 +256,7 @@ class TranslationTrainer(WatchedTrainer):
                 "epoch": self.state.epoch,
                 "tokens": self.stopwatch.tokens,
                 "seconds": round(self.stopwatch.seconds, 3),
+                "sentences": len(result.translations),
                 "metrics": result.metrics,
                 "samples": result.samples,
             }

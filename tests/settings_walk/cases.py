@@ -272,6 +272,7 @@ TRAIN = {
     "training.early_stopping_patience": Case("1", "steps", (*VALIDATED, *EACH_STEP, "training.learning_rate=0")),
     "training.num_average_checkpoints": Case("2", "weights", ("training.save_steps=1",)),
     "training.validation_num_beams": Case("2", "decoded", (*VALIDATED, *EACH_STEP)),
+    "training.num_validation_sentences": Case("2", f"{RUN}/validation_history.json", (*VALIDATED, *EACH_STEP)),
     "training.num_sample_translations": Case("1", f"{RUN}/validation_history.json", (*VALIDATED, *EACH_STEP)),
     **_below(
         "objective.ema",

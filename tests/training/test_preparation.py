@@ -9,6 +9,7 @@ from pathlib import Path
 import datasets
 import pytest
 from corpora import write_corpus
+from datasets import Dataset
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
@@ -16,6 +17,7 @@ from hf_nmt.config import load
 from hf_nmt.errors import ConfigError
 from hf_nmt.tokenizer_checking import measure_tokenizer, warn_of_small_pieces
 from hf_nmt.tokenizer_training import BYTES
+from hf_nmt.training.preparation import sample_rows
 from hf_nmt.training.recipe import TrainingRecipe
 from hf_nmt.training.texts import TrainingCorpus, TrainingData
 
@@ -96,3 +98,12 @@ def test_single_bytes_of_any_tokenizer_are_counted():
     report = measure_tokenizer(tokenizer, ["\u00e9"], ["\u00e9\u00e9"])
     assert report["source"]["byte_fallback_rate"] == report["target"]["byte_fallback_rate"] == 1.0
     assert report["source"]["tokens"] == 2 and report["source"]["unknown_rate"] == 0.0
+
+
+def test_a_sample_is_drawn_once_without_repetition_and_in_order():
+    rows = Dataset.from_dict({"source": [str(number) for number in range(100)]})
+    drawn = [int(text) for text in sample_rows(rows, 20, seed=5)["source"]]
+    assert len({*drawn}) == 20 and drawn == sorted(drawn) and drawn != list(range(20))
+    assert drawn == [int(text) for text in sample_rows(rows, 20, seed=5)["source"]]
+    assert drawn != [int(text) for text in sample_rows(rows, 20, seed=6)["source"]]
+    assert sample_rows(rows, None, seed=5) is None and sample_rows(rows, 100, seed=5) is None

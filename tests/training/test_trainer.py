@@ -90,6 +90,16 @@ def test_validation_while_training_takes_its_own_beams_and_the_last_those_of_dec
     assert [beams for beams, _ in validation.calls] == [2, 2, None, None]
 
 
+def test_a_sample_is_validated_while_training_and_everything_at_the_end(tmp_path):
+    sample = Scripted([10, 30])
+    trainer, validation = trained(tmp_path, [5, 6], max_steps=4, num_average_checkpoints=2, validation_sample=sample)
+    assert [bleu for _, bleu in sample.calls] == [10, 30] and validation.calls == []
+    chosen, _ = choose_model(trainer)
+    assert [bleu for _, bleu in validation.calls] == [5, 6] and chosen.kind == "average"
+    entries = runs.read_validations(trainer.run.folder)
+    assert [entry["metrics"]["bleu"] for entry in entries] == [10, 30] and "sentences" in entries[0]
+
+
 @pytest.mark.parametrize(("single", "average", "kind"), [(31, 30, "single"), (30, 31, "average")])
 def test_the_better_of_best_checkpoint_and_average_is_chosen(tmp_path, single, average, kind):
     trainer, _ = trained(tmp_path, [10, 30, 20, single, average], max_steps=6, num_average_checkpoints=2)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -58,6 +59,8 @@ class ProfileRecipe(Settings):
 
     def check_files(self) -> list[str]:
         findings = []
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            findings.append("run: one process is measured. Start it with python, not with a launcher.")
         if (self.run is None) == (self.train_config is None):
             findings.append("run: give run=runs/<id> or train_config=FILE, and not both.")
         elif self.train_config is not None and not self.train_config.is_file():

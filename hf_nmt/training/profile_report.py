@@ -39,6 +39,7 @@ from hf_nmt.training.profiling import (
     utilization,
 )
 from hf_nmt.training.recipe import TrainingRecipe
+from hf_nmt.training.schedule_settings import ScheduleSettings
 from hf_nmt.training.trainer import TranslationTrainer
 from hf_nmt.translators import load_model
 
@@ -124,7 +125,7 @@ def prepared_training(
     """The trainer of a training, as recipes/train.py would make it, in a folder that goes away; and what to translate.
 
     Args:
-        settings: of the training; its length, checkpoints, validations in between and trackers are left out.
+        settings: of the training; its length, schedule, checkpoints, validations in between and trackers are left out.
         run: whose tokenizer is taken, or None to train one.
         max_steps: updates.
     """
@@ -140,7 +141,14 @@ def prepared_training(
         tokenizer_settings = tokenizer_settings.model_copy(update={"path": run / "tokenizer"})
     with tempfile.TemporaryDirectory() as folder:
         settings = settings.model_copy(
-            update={"training": training, "tokenizer": tokenizer_settings, "output_dir": Path(folder), "resume": None}
+            update={
+                "training": training,
+                "tokenizer": tokenizer_settings,
+                "output_dir": Path(folder),
+                "resume": None,
+                # Most schedules are planned for the length of the training; what an update costs is the same.
+                "schedule": ScheduleSettings(name="constant", warmup_steps=0),
+            }
         )
         arguments = settings.arguments()
         texts = settings.data.load()

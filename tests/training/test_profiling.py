@@ -222,3 +222,6 @@ def test_what_cannot_be_profiled(tmp_path, monkeypatch):
         (tmp_path / "t.yaml").write_text("data: {source_language: de, target_language: en}\n")
         with pytest.raises(ConfigError, match=told):
             module.main(arguments)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match=r"run: one process is measured\. Start it with python, not with a launcher"):
+        module.main(["train_config=t.yaml"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ _WHERE = ("name", "output_dir", "resume", "report.baseline")
 _PATHS = ("source", "target", "path")
 _AXES = {"step": "updates", "tokens": "source and target tokens", "cpu_seconds": "CPU seconds in updates"}
 _UNITS = {"loss": "nats per target token", "perplexity": "perplexity", "bleu": "BLEU", "chrf": "chrF", "ter": "TER"}
+# Metrics that are drawn, and are no columns of the table of scores.
+_DIAGNOSTICS = ("repetition", "length_ratio")
 _NOTHING = "-"
 _TITLE = "Comparison of trainings"
 
@@ -62,6 +65,14 @@ def differing_settings(all_facts: Sequence[RunFacts]) -> tuple[dict[str, list[st
     return differing, sorted(unrecorded)
 
 
+def _in_sections(keys: Sequence[str], all_facts: Sequence[RunFacts]) -> list[str]:
+    """Keys that some runs lack, with one name for a section that one of them lacks as a whole."""
+    trees = [facts.records.run.get("settings") or {} for facts in all_facts]
+    whole = {section for tree in trees for section in {key.partition(".")[0] for key in keys} if section not in tree}
+    names = (key.partition(".")[0] if key.partition(".")[0] in whole else key for key in keys)
+    return list(dict.fromkeys(names))
+
+
 def _value(values: dict[str, Any], key: str, *, is_section: bool) -> str | None:
     if is_section and key not in values:
         return "set" if any(other.startswith(f"{key}.") for other in values) else None
@@ -77,6 +88,8 @@ def differing_surroundings(all_facts: Sequence[RunFacts]) -> dict[str, list[str]
     for facts in all_facts:
         run = facts.records.run
         environment = {key: value for key, value in (run.get("environment") or {}).items() if key != "command"}
+        if environment.get("commit"):
+            environment["commit"] = re.sub(r"([0-9a-f]{12})[0-9a-f]*", r"\1", environment["commit"])
         texts = {split: digest[:16] for split, digest in text_hashes(facts).items() if isinstance(digest, str)}
         found = {"texts": texts, "device": run.get("device"), "chosen": run.get("choices"), **environment}
         flat.append(leaves({key: value for key, value in found.items() if value is not None}))
@@ -116,7 +129,7 @@ def sections_of(all_facts: Sequence[RunFacts], pictures: Sequence[tuple[Path, st
             "Settings that differ",
             "" if differing else "None." if several else "There is one run.",
             Table(["setting", *names], [[key, *row] for key, row in differing.items()]) if differing else None,
-            [f"Not recorded by every run: {', '.join(unrecorded)}."] if unrecorded else [],
+            [f"Not recorded by every run: {', '.join(_in_sections(unrecorded, all_facts))}."] if unrecorded else [],
         ),
         *(
             [
@@ -165,7 +178,7 @@ def _cost_table(all_facts: Sequence[RunFacts]) -> Table:
 
 
 def _validation_table(all_facts: Sequence[RunFacts]) -> Table:
-    metrics = metrics_of(all_facts)
+    metrics = [name for name in metrics_of(all_facts) if not name.startswith(_DIAGNOSTICS)]
     final = list(dict.fromkeys(_heading(score) for facts in all_facts for score in facts.final))
     headings = ["run", *(f"{which} {name}" for name in metrics for which in ("best", "last")), "chosen"]
     rows = []
@@ -226,8 +239,10 @@ def draw_comparison(all_facts: Sequence[RunFacts], folder: Path) -> list[tuple[P
 
 
 def _title(metric: str) -> str:
-    name, _, pair = metric.partition("_") if not metric.startswith("off_target") else (metric, "", "")
-    return f"{ {'loss': 'Loss', 'bleu': 'BLEU', 'chrf': 'chrF', 'ter': 'TER'}.get(name, name) } {pair}".strip()
+    """`bleu_de-en` -> "BLEU de-en"; `length_ratio` -> "Length ratio"."""
+    name, _, pair = metric.partition("_")
+    known = {"loss": "Loss", "bleu": "BLEU", "chrf": "chrF", "ter": "TER"}.get(name)
+    return f"{known} {pair}".strip() if known else metric.replace("_", " ").capitalize()
 
 
 def as_record(all_facts: Sequence[RunFacts]) -> dict[str, Any]:

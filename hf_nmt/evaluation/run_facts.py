@@ -15,7 +15,9 @@ from hf_nmt.metrics import Score
 from hf_nmt.run_records import Records, count_weights, model_folder
 
 # Metrics of which less is better; a score of one language pair, such as ter_de-en, goes by its metric.
-FALLING = ("loss", "perplexity", "ter", "off_target")
+FALLING = ("loss", "perplexity", "ter", "off_target", "repetition")
+# What tells how translations look and not how good they are; the best is what is nearest to 1.
+RATIOS = ("length_ratio",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,8 +197,13 @@ def _read_scores(facts: RunFacts) -> None:
 
 def is_better(metric: str, value: float, other: float) -> bool:
     """Whether a value of a metric is better than another."""
-    falls = any(metric == name or metric.startswith(f"{name}_") for name in FALLING)
-    return value < other if falls else value > other
+
+    def is_one_of(names: tuple[str, ...]) -> bool:
+        return any(metric == name or metric.startswith(f"{name}_") for name in names)
+
+    if is_one_of(RATIOS):
+        return abs(value - 1) < abs(other - 1)
+    return value < other if is_one_of(FALLING) else value > other
 
 
 def _find_tests(facts: RunFacts, evaluations: Iterable[WrittenEvaluation]) -> None:

@@ -117,8 +117,11 @@ def test_speed_of_an_unfinished_run_weighs_its_logs_by_their_time(tmp_path):
 
 @pytest.mark.parametrize(
     ("metric", "value", "other"),
-    [("bleu", 2, 1), ("chrf_de-en", 2, 1), ("loss", 1, 2), ("ter", 1, 2), ("off_target_de-en", 1, 2)],
-)
+    [
+        ("bleu", 2, 1), ("chrf_de-en", 2, 1), ("loss", 1, 2), ("ter", 1, 2), ("off_target_de-en", 1, 2),
+        ("repetition", 0.1, 0.2), ("length_ratio", 0.9, 1.2), ("length_ratio_de-en", 1.1, 0.8),
+    ],
+)  # fmt: skip
 def test_which_of_two_values_is_better(metric, value, other):
     assert is_better(metric, value, other) and not is_better(metric, other, value) and not is_better(metric, 1, 1)
 
@@ -150,6 +153,14 @@ def test_sections_that_are_null_or_of_another_version(tmp_path):
     found, unrecorded = differing(tmp_path, SETTINGS, adapter, wider, older)
     assert found == {"model.adapter": ["null", "set", "set", "null"], "model.adapter.rank": ["-", "4", "8", "-"]}
     assert unrecorded == ["training.warmup_steps"]
+
+
+def test_a_section_that_a_run_lacks_is_named_once(tmp_path):
+    newer = changed(SETTINGS, watch={"a": 1, "b": {"c": 2}}, training__more=3)
+    made = [make_run(tmp_path, f"r{number}", one) for number, one in enumerate((SETTINGS, newer))]
+    sections = write_comparison(gather([run.folder for run in made]), tmp_path / "out", replace=False)
+    (notes,) = (section.notes for section in sections if section.title == "Settings that differ")
+    assert list(notes) == ["Not recorded by every run: training.more, watch."]
 
 
 def test_runs_that_lack_nearly_everything_still_appear(tmp_path):

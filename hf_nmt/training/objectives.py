@@ -94,6 +94,7 @@ class ObjectiveSettings(Settings):
             objective = ScheduledSampling(
                 objective, self.scheduled_sampling, model, special_ids(tokenizer),
                 seed=arguments.seed, rank=arguments.process_index, world_size=arguments.world_size,
+                accumulation=arguments.gradient_accumulation_steps,
             )  # fmt: skip
         return objective
 

@@ -90,6 +90,8 @@ class ScheduledSampling:
         model: as it is, not wrapped.
         special_ids: target ids that are no words.
         seed, rank, world_size: of the training.
+        accumulation: batches of an update on each process. Should they come a second time in it, as in
+            sharpness-aware minimization, the same is drawn for each.
     """
 
     def __init__(
@@ -102,10 +104,11 @@ class ScheduledSampling:
         seed: int,
         rank: int = 0,
         world_size: int = 1,
+        accumulation: int = 1,
     ):
         self.objective = objective
         self.settings = settings
-        self._seed, self._rank, self._world_size = seed, rank, world_size
+        self._seed, self._rank, self._world_size, self._accumulation = seed, rank, world_size, accumulation
         self._has_own_loss = isinstance(model, NmtForConditionalGeneration)
         self._padding = model.config.pad_token_id
         self._special = torch.tensor(sorted({*special_ids}), dtype=torch.long)
@@ -133,7 +136,7 @@ class ScheduledSampling:
         return {PROBABILITY: self.probability(step - 1), **self.objective.log_values(step, total)}
 
     def _draws(self, device: torch.device, step: int, batch: int) -> torch.Generator:
-        place = batch * self._world_size + self._rank
+        place = batch % self._accumulation * self._world_size + self._rank
         (seed,) = np.random.SeedSequence((self._seed, step, place)).generate_state(1, np.uint64)
         return torch.Generator(device).manual_seed(int(seed))
 

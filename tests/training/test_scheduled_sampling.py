@@ -36,11 +36,13 @@ class Recorder:
         return {}
 
 
-def sampling(model, objective=None, special=SPECIAL, seed=1, rank=0, world_size=1, **settings) -> ScheduledSampling:
+def sampling(
+    model, objective=None, special=SPECIAL, seed=1, rank=0, world_size=1, accumulation=2, **settings
+) -> ScheduledSampling:
     settings = {"probability": 1.0} | ({} if "ramp_share" in settings else {"ramp_steps": 0}) | settings
     found = ScheduledSampling(
         objective or CrossEntropy(model, smoothing=0.1), ScheduledSamplingSettings(**settings), model, special,
-        seed=seed, rank=rank, world_size=world_size,
+        seed=seed, rank=rank, world_size=world_size, accumulation=accumulation,
     )  # fmt: skip
     found.begin(100)
     return found
@@ -181,6 +183,7 @@ def test_what_is_drawn_depends_on_seed_update_and_place_of_the_batch_alone():
     assert torch.equal(of_second, second)
     again = sampling(model, **plain)
     reads(again, count=2)
+    assert all(torch.equal(*both) for both in zip(reads(again, count=2), (first, second), strict=True))
     assert torch.equal(reads(again, step=1)[0], others[1])  # the count begins anew with an update
 
 

@@ -71,8 +71,9 @@ class Arguments:
             else:
                 bare.append(argument)
         if self.positional and bare:
-            members = members_of(self.keys[self.positional].field.annotation)
-            if any(get_origin(member) is list for member in members):  # it takes them all
+            members = [*members_of(self.keys[self.positional].field.annotation)]
+            is_list = any(get_origin(member) is list for member in members)
+            if is_list and (len(bare) > 1 or str not in members):  # it takes them all
                 self.overrides.append(f"{self.positional}={json.dumps(bare, ensure_ascii=False)}")
                 bare = []
             else:

@@ -54,6 +54,22 @@ def test_what_saves_memory_besides_goes_with_it(tmp_path, settings):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["step", "reduce_on_plateau"])
+def test_a_schedule_of_torch_goes_with_it_and_on_from_a_checkpoint(tmp_path, name):
+    schedule = {"name": name, "warmup_steps": 2} | ({"step_size_steps": 2} if name == "step" else {})
+    assert worst_difference_to_whole(tmp_path, "tied", 6, schedule=schedule) < 1e-5
+    (run,) = (tmp_path / "divided").iterdir()
+    options = (1, {"max_steps": 6, "schedule": schedule, "checkpoint": runs.checkpoint_folder(run / "checkpoints", 3)})
+    (resumed, weights, *_), _ = run_in_processes(train, 2, tmp_path / "resumed", "tied", "fsdp", *options)
+    last = load_file(runs.checkpoint_folder(run / "checkpoints", 6) / "model.safetensors")
+    assert all(numpy.array_equal(tensor, weights[name]) for name, tensor in last.items())
+    entries = runs.read_metrics(run)
+    assert resumed["loss"] == runs.series(entries, "loss")[1][3:]
+    if name == "step":
+        assert runs.series(entries, "learning_rate")[1] == pytest.approx([0, 1.5e-3, 3e-3, 3e-3, 1.5e-3, 1.5e-3])
+
+
+@pytest.mark.slow
 def test_a_checkpoint_is_whole_and_training_goes_on_from_it(tmp_path):
     options = (1, {"max_steps": 6})
     (whole, weights, _, run), _ = run_in_processes(train, 2, tmp_path / "straight", "tied", "fsdp", *options)

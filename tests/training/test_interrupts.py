@@ -53,7 +53,14 @@ def steps(folder):
 
 @pytest.mark.parametrize(
     ("step", "saving"),
-    [(9, {}), (12, {}), (16, {}), (16, {"save_strategy": "epoch"}), (20, {}), (9, {"save_strategy": "epoch"})],
+    [
+        (9, {}),
+        (16, {"save_strategy": "epoch"}),
+        (20, {}),
+        pytest.param(12, {}, marks=pytest.mark.slow),
+        pytest.param(16, {}, marks=pytest.mark.slow),
+        pytest.param(9, {"save_strategy": "epoch"}, marks=pytest.mark.slow),
+    ],
 )
 def test_the_running_update_is_finished_and_saved_and_the_run_goes_on_as_if_never_interrupted(tmp_path, step, saving):
     whole = training(make_run(tmp_path / "whole"), **saving)

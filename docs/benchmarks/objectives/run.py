@@ -140,7 +140,7 @@ def shown(data: Path, work: Path, runs: dict[str, str]) -> None:
         entries = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
         for curve in ("scheduled_sampling_probability", "r_drop_divergence"):
             facts["curves"][curve] = [[entry["step"], entry["value"]] for entry in entries if entry["name"] == curve]
-        keep_result(RESULTS, name, facts)
+        keep_result(RESULTS, name, facts | {"objective": [*settings]})
 
 
 def page() -> None:
@@ -174,16 +174,16 @@ def page() -> None:
             "Shown once on real text: a tiny model (d 128, 2+2 layers), 150 updates, 100 captions of the validation "
             "text, greedy. So few updates of so small a model tell that a thing runs, not whether it helps.",
             "",
-            "| objective | loss at the end | validation loss | BLEU: last checkpoint | in `best/` | CPU-seconds |",
+            "| objective | loss at the end | validation loss | BLEU | of the candidates for `best/` | CPU-seconds |",
             "|---|---|---|---|---|---|",
         ]
         for name, run in runs.items():
             curves, summary = run["curves"], run["summary"]
-            best = next(one for one in summary["candidates"] if one["kind"] == summary["best"]["kind"])
+            scores = ", ".join(f"{one['kind']} {one['metrics']['bleu']:.2f}" for one in summary["candidates"])
             text.append(
                 f"| {TITLES['ema' if name == 'plain' else name]} | {curves['loss'][-1][1]:.3f} "
                 f"| {curves['eval_loss'][-1][1]:.3f} | {curves['eval_bleu'][-1][1]:.2f} "
-                f"| {best['metrics']['bleu']:.2f} ({best['kind']}) | {summary['cpu_seconds']:.0f} |"
+                f"| {scores} | {summary['cpu_seconds']:.0f} |"
             )
         for name, curve in (("sampling", "scheduled_sampling_probability"), ("r_drop", "r_drop_divergence")):
             if name in runs:

@@ -42,7 +42,8 @@ def test_the_run_folder_is_complete(finished):
     names = {path.name for path in run.iterdir() if not path.name.startswith(".")}
     assert names == {
         "run.json", "metrics.jsonl", "log.txt", "validation_history.json", "summary.json", "manifest.json",
-        "tokenizer", "tokenizer_report.json", "checkpoints", "best", "plots",
+        "tokenizer", "tokenizer_report.json", "checkpoints", "best", "plots", "training_report.json",
+        "training_report.html", "validation_segments.jsonl",
     }  # fmt: skip
     record = json.loads((run / "run.json").read_text())
     assert record["status"] == "finished" and record["recipe"] == "train"

@@ -53,6 +53,7 @@ class WatchedTrainer(InterruptibleTrainer):
     watch: Watch
     run: Run
     average: MovingAverage | None
+    _validated_discarded = False  # the training went back after its last validation
 
     def begin_watch(self, watch: Watch) -> None:
         """Watch the training; called once, when the Trainer is made."""
@@ -120,7 +121,12 @@ class WatchedTrainer(InterruptibleTrainer):
         values = {name.removeprefix("eval_"): value for name, value in metrics.items()}
         for decision in self.watch.judge_validation(self.state.global_step, values):
             self._carry_out(decision)
+        self._validated_discarded = self._going_back is not None
         self.go_back()
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """As the Trainer's, but weights that were gone back from are not the best, whatever their scores."""
+        return not self._validated_discarded and super()._determine_best_metric(metrics, trial)
 
     # Doing
 
@@ -135,8 +141,8 @@ class WatchedTrainer(InterruptibleTrainer):
                 f"{decision.told} {_ADVICE}{since} The run can also go on from its last checkpoint with another "
                 f"watch.{decision.check}.action or threshold, given beside resume."
             )
-        if decision.action == "lower_learning_rate":
-            self.lower_rates()
+        if decision.action == "lower_learning_rate" and decision.check in OF_UPDATES:
+            self.lower_rates()  # of this update; between updates the rates are those of the schedule, and saved so
         if decision.action == "roll_back":
             self._going_back = decision
         if decision.discards_update:

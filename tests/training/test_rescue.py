@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -317,6 +318,40 @@ def test_a_collapse_goes_back_behind_the_last_good_validation(tmp_path):
     assert back.state.best_global_step == 12
     kept = [runs.step_of(folder) for folder in runs.list_checkpoints(back.run.checkpoints)]
     assert kept == [3, 6, 9, 12, 18, 20]  # 15 was between the good and the bad validation
+
+
+def test_weights_that_were_gone_back_from_are_not_the_best(tmp_path):
+    """A collapse of BLEU with the best loss so far: what is saved then are the weights of the step before."""
+
+    class WithLoss(Collapsing):
+        def run(self, *given, **options):
+            result = super().run(*given, **options)
+            loss = {20: 3.0, 5: 1.0}.get(result.metrics["bleu"], 2.0)
+            return dataclasses.replace(result, metrics=result.metrics | {"loss": loss})
+
+    watch = watching(score_collapse={"action": "roll_back"})
+    options = {"eval_strategy": "steps", "eval_steps": 5, "metric_for_best_model": "loss", "watch": watch}
+    back = training(tmp_path, validation=WithLoss([20, 5, 20, 30]), **options)
+    assert decisions(back) == [(10, "score_collapse", "roll_back")]
+    assert (back.state.best_metric, back.state.best_global_step) == (2.0, 20)
+
+
+@pytest.mark.parametrize("name", ["constant", "step", "reduce_on_plateau"])
+def test_a_rate_lowered_at_a_validation_is_that_of_the_schedule_in_the_checkpoint(tmp_path, name):
+    """Whose updates would otherwise be made with the factor twice where the run goes on."""
+    scores = [20, 5, 21, 22]
+    options = {
+        "eval_strategy": "steps", "eval_steps": 5, "schedule": {"name": name, "warmup_steps": 0},
+        "watch": watching(score_collapse={"action": "lower_learning_rate"}),
+    }  # fmt: skip
+    whole = training(tmp_path / "whole", validation=Collapsing(scores), **options)
+    with pytest.raises(KeyboardInterrupt):
+        training(tmp_path / "parts", validation=Collapsing(scores), stop=12, **options)
+    (folder,) = (tmp_path / "parts").iterdir()
+    again = training(tmp_path, run=runs.load(folder, writer=True), validation=Collapsing(scores[2:]), **options)
+    assert decisions(again) == decisions(whole) == [(10, "score_collapse", "lower_learning_rate")]
+    assert logged(again, "learning_rate") == logged(whole, "learning_rate")
+    assert torch.equal(weights(again), weights(whole)) and same_state(again, whole)
 
 
 def distributed(folder, action, kind=None):

@@ -32,10 +32,9 @@ from hf_nmt.runs import Run
 from hf_nmt.training import checkpoints
 from hf_nmt.training.interrupts import InterruptibleTrainer
 from hf_nmt.training.moving_average import MovingAverage
-from hf_nmt.training.watch import Decision, Watch
+from hf_nmt.training.watch import ADVICE, Decision, Watch
 from hf_nmt.training.watch_settings import OF_UPDATES
 
-_ADVICE = "Lower training.learning_rate or raise the warm-up (schedule); with fp16, use bf16."
 _NO_CHECKPOINT_SINCE = " No checkpoint was written since the loss was last finite."
 
 logger = logging.getLogger(__name__)
@@ -138,8 +137,8 @@ class WatchedTrainer(InterruptibleTrainer):
         if decision.action == "stop":
             since = _NO_CHECKPOINT_SINCE if decision.check == "not_finite" else ""
             raise NmtError(
-                f"{decision.told} {_ADVICE}{since} The run can also go on from its last checkpoint with another "
-                f"watch.{decision.check}.action or threshold, given beside resume."
+                f"{decision.told} {ADVICE}; with fp16, use bf16.{since} The run can also go on from its last "
+                f"checkpoint with another watch.{decision.check}.action or threshold, given beside resume."
             )
         if decision.action == "lower_learning_rate" and decision.check in OF_UPDATES:
             self.lower_rates()  # of this update; between updates the rates are those of the schedule, and saved so

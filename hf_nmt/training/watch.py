@@ -18,6 +18,9 @@ from typing import Any
 
 from hf_nmt.training.watch_settings import ACTIONS, OF_UPDATES, OF_VALIDATIONS, WatchSettings
 
+# What a training that was stopped is told to change.
+ADVICE = "Lower training.learning_rate or raise the warm-up (schedule)"
+
 # A median absolute deviation times this is the standard deviation of a normal distribution (Rousseeuw and Croux 1993).
 _MAD_SCALE = 1.4826
 # A loss that hardly varies must not make a spike of every breath.

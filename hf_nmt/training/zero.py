@@ -23,6 +23,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from hf_nmt.errors import ConfigError, NmtError, need
+from hf_nmt.training.watch import ADVICE
 
 ASKED = "ACCELERATE_USE_DEEPSPEED"  # accelerate's launcher sets it, from deepspeed_zero2.yaml or --use_deepspeed
 STAGE = "ACCELERATE_DEEPSPEED_ZERO_STAGE"
@@ -141,8 +142,8 @@ class ZeroDivided:
                 self._engine.step()
                 if not self._engine.was_step_applied():
                     raise NmtError(
-                        "The gradients are not finite any more, and DeepSpeed leaves out such an update. Lower "
-                        "training.learning_rate or raise the warm-up (schedule), and go on from the last checkpoint."
+                        "The gradients are not finite any more, and DeepSpeed leaves out such an update. "
+                        f"{ADVICE}, and go on from the last checkpoint."
                     )
 
         accelerator.backward = backward

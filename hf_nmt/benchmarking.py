@@ -9,7 +9,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -100,6 +100,24 @@ def interval_text(scores: list[dict[str, Any]], name: str) -> str:
     (found,) = [entry for entry in scores if entry["name"].lower().startswith(name)]
     low, high = found["interval"]
     return f"{found['value']:.2f} ({low:.1f} to {high:.1f})"
+
+
+def where_measured(results: Iterable[Mapping[str, Any]]) -> tuple[str, str]:
+    """The processors of entries of a results file, and the versions of the first, as a page tells them."""
+    environments = [result["environment"] for result in results]
+    processors = sorted({environment["processor"] for environment in environments})
+    versions = environments[0]["versions"]
+    return "; ".join(processors), ", ".join(f"{name} {number}" for name, number in versions.items())
+
+
+def subplots(*shape: int, **options: Any) -> tuple[Any, Any]:
+    """Figure and axes as `pyplot.subplots` gives them, for a picture in a file: there may be no display."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot.subplots(*shape, **options)
 
 
 def command_line(

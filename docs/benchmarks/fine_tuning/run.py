@@ -19,7 +19,17 @@ import gzip
 import json
 from pathlib import Path
 
-from hf_nmt.benchmarking import command_line, interval_text, keep_result, recipe, run_facts, score, train
+from hf_nmt.benchmarking import (
+    command_line,
+    interval_text,
+    keep_result,
+    recipe,
+    run_facts,
+    score,
+    subplots,
+    train,
+    where_measured,
+)
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results.json"
@@ -136,28 +146,21 @@ def page() -> None:
     signature = next(
         entry["signature"] for entry in systems["scratch"]["test_2016_flickr"] if entry["name"].lower() == "bleu"
     )
-    machines = sorted({result["environment"]["processor"] for result in systems.values()})
-    versions = next(iter(systems.values()))["environment"]["versions"]
-    told = ", ".join(f"{name} {number}" for name, number in versions.items())
+    processors, versions = where_measured(systems.values())
     lines += [
         "",
         f"`{signature}`. The test set was translated once for each model.",
         "",
         "![Validation BLEU against updates](results.png)",
         "",
-        f"One thread each on {'; '.join(machines)}, bfloat16; {told}.",
+        f"One thread each on {processors}, bfloat16; {versions}.",
         "",
     ]
     (HERE / "README.md").write_text("\n".join(lines), encoding="utf-8")
 
 
 def plot(systems: dict) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axis = pyplot.subplots(figsize=(6, 3.6), layout="constrained")
+    figure, axis = subplots(figsize=(6, 3.6), layout="constrained")
     for name, result in systems.items():
         axis.plot(*zip(*result["curves"]["eval_bleu"], strict=True), label=TITLES[name], marker="o", markersize=3)
     axis.set_ylabel("validation BLEU, greedy")

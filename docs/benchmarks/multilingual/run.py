@@ -19,7 +19,16 @@ import gzip
 import json
 from pathlib import Path
 
-from hf_nmt.benchmarking import command_line, interval_text, keep_result, run_facts, score, train
+from hf_nmt.benchmarking import (
+    command_line,
+    interval_text,
+    keep_result,
+    run_facts,
+    score,
+    subplots,
+    train,
+    where_measured,
+)
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results.json"
@@ -138,9 +147,7 @@ def page() -> None:
     signatures = {
         entry["name"]: entry["signature"] for entry in of_pair(systems["all"]["test_2016_flickr"], TARGETS[0])
     }
-    machines = sorted({result["environment"]["processor"] for result in systems.values()})
-    versions = next(iter(systems.values()))["environment"]["versions"]
-    told = ", ".join(f"{name} {number}" for name, number in versions.items())
+    processors, versions = where_measured(systems.values())
     lines += [
         "",
         f"BLEU `{signatures['BLEU']}`; off-target `{signatures['off-target']}`, of the translations long enough to "
@@ -148,19 +155,14 @@ def page() -> None:
         "",
         "![Validation BLEU of each pair against updates](results.png)",
         "",
-        f"One thread each on {'; '.join(machines)}, bfloat16; {told}.",
+        f"One thread each on {processors}, bfloat16; {versions}.",
         "",
     ]
     (HERE / "README.md").write_text("\n".join(lines), encoding="utf-8")
 
 
 def plot(systems: dict) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(1, 3, figsize=(10, 3.2), layout="constrained", sharey=True)
+    figure, axes = subplots(1, 3, figsize=(10, 3.2), layout="constrained", sharey=True)
     for axis, target in zip(axes, TARGETS, strict=True):
         for name, result in systems.items():
             points = result["curves"][f"eval_bleu_en-{target}"]

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from hf_nmt.batching import TranslationCollator
-from hf_nmt.benchmarking import command_line, keep_result, run_facts, train
+from hf_nmt.benchmarking import command_line, keep_result, run_facts, train, where_measured
 from hf_nmt.tokenizer_training import TokenizerSettings, train_tokenizer
 from hf_nmt.training.model_building import ModelSettings, build_model
 from hf_nmt.training.moving_average import MovingAverage, MovingAverageSettings
@@ -189,9 +189,8 @@ def page() -> None:
             if name in runs:
                 course = ", ".join(f"{value:.2f} at {step}" for step, value in runs[name]["curves"][curve][::2])
                 text += ["", f"`{curve}`: {course}."]
-    environment = measured["environment"]
-    told = ", ".join(f"{name} {number}" for name, number in environment["versions"].items())
-    text += ["", f"{environment['processor']}; {told}.", ""]
+    processor, versions = where_measured([measured])
+    text += ["", f"{processor}; {versions}.", ""]
     (HERE / "README.md").write_text("\n".join(text), encoding="utf-8")
 
 

@@ -22,7 +22,16 @@ import random
 from collections import Counter
 from pathlib import Path
 
-from hf_nmt.benchmarking import command_line, interval_text, keep_result, run_facts, score, train
+from hf_nmt.benchmarking import (
+    command_line,
+    interval_text,
+    keep_result,
+    run_facts,
+    score,
+    subplots,
+    train,
+    where_measured,
+)
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results.json"
@@ -191,20 +200,13 @@ def page() -> None:
             for system, scores in systems.items():
                 chrf, bleu = (interval_text(scores, name) for name in ("chrf", "bleu"))
                 lines.append(f"| {test} | {system} | {chrf} | {bleu} |")
-    machines = sorted({result["environment"]["processor"] for result in results.values()})
-    versions = next(iter(results.values()))["environment"]["versions"]
-    told = ", ".join(f"{name} {number}" for name, number in versions.items())
-    lines += ["", f"One thread each on {'; '.join(machines)}, bfloat16 where the settings say so; {told}.", ""]
+    processors, versions = where_measured(results.values())
+    lines += ["", f"One thread each on {processors}, bfloat16 where the settings say so; {versions}.", ""]
     (HERE / "README.md").write_text("\n".join(lines), encoding="utf-8")
 
 
 def plot(results: dict) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+    figure, (left, right) = subplots(1, 2, figsize=(9, 3.4), layout="constrained")
     for name, result in results.items():
         for axis, curve in ((left, "eval_bleu"), (right, "loss")):
             points = result["curves"][curve]

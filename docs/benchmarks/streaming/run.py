@@ -32,7 +32,7 @@ from safetensors.torch import load_file
 from hf_nmt.artifacts import hash_file
 from hf_nmt.batching import BatchingSettings, PairEncoder, TokenBatchSampler, TranslationCollator
 from hf_nmt.batching.encoding import hash_tables
-from hf_nmt.benchmarking import ROOT, keep_result
+from hf_nmt.benchmarking import ROOT, keep_result, subplots, where_measured
 from hf_nmt.data import controlled
 from hf_nmt.data.sources import CorpusSettings
 from hf_nmt.data.streams import stream_pairs
@@ -277,13 +277,8 @@ def in_training(entry: dict) -> list[dict]:
 
 
 def page() -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     results = json.loads(RESULTS.read_text(encoding="utf-8"))
-    figure, axes = plt.subplots(figsize=(7, 4), constrained_layout=True)
+    figure, axes = subplots(figsize=(7, 4), constrained_layout=True)
     for name, colour in (("all", "tab:blue"), ("a tenth", "tab:orange")):
         label = f"{results[name]['corpus']['bytes'] / 10**9:.1f} GB"
         minutes, memory = (
@@ -307,14 +302,14 @@ def page() -> None:
             f"| {trained:,} ({100 * trained / read['pairs']:.1f}%) | {end['tokens']:,} | {end['step']:,} "
             f"| {entry['checkpoint']['cpu_seconds'] / 60:.1f} | {', '.join(quarters)} | {max(memory):.0f} |"
         )
-    facts, cost = results["all"]["environment"], results["costs"]
+    cost, (processor, versions) = results["costs"], where_measured([results["all"]])
     micro = [1e6 * seconds / cost["pairs"] for seconds in cost["seconds"].values()]
     text = PAGE.format(
         rows="\n".join(rows), longest=LONGEST, fewest=WORDS_OF_A_RECORD[0], most=WORDS_OF_A_RECORD[1], words=NUM_WORDS,
-        weights=results["all"]["weights"], processor=facts["processor"],
+        weights=results["all"]["weights"], processor=processor,
         costs=f"| {' | '.join(f'{each:.1f}' for each in micro)} | {cost['tokens'] / cost['pairs']:.0f} |",
         rate=round(cost["tokens"] / sum(value for name, value in cost["seconds"].items() if name != "tensors"), -4),
-        versions=", ".join(f"{name} {number}" for name, number in facts["versions"].items()),
+        versions=versions,
     )  # fmt: skip
     (HERE / "README.md").write_text(text, encoding="utf-8")
 

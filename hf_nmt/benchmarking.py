@@ -16,6 +16,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 _PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "accelerate", "sacrebleu")
+# Of the settings; older runs lack some.
+_SECTIONS = ("seed", "tokenizer", "model", "batching", "training", "objective", "schedule", "watch", "decoding")
 _CURVES = ("loss", "learning_rate", "grad_norm", "tokens_per_second", "eval_loss", "eval_bleu", "eval_chrf")
 
 
@@ -46,9 +48,8 @@ def run_facts(run: Path) -> dict[str, Any]:
     """What a page tells of a run: settings, cost, curves; no paths."""
     record, summary = (json.loads((run / f"{name}.json").read_text(encoding="utf-8")) for name in ("run", "summary"))
     metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    sections = ("seed", "tokenizer", "model", "batching", "training", "decoding")
     return {
-        "settings": {section: record["settings"][section] for section in sections},
+        "settings": {section: record["settings"][section] for section in _SECTIONS if section in record["settings"]},
         "data": record["data"],
         "trained_with": {name: record["environment"].get(name) for name in ("commit", "python", "packages")},
         "summary": summary,

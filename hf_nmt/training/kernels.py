@@ -28,10 +28,12 @@ from hf_nmt.runs import processor
 
 _SHORT = re.compile(r"matmul_up_to_(\d+)")
 _LENGTHS = (16, 32, 64, 128, 256)
-_TOKENS = 1024  # rows of a measured product, tokens of a measured batch
+_TOKENS = 1024  # of a measured batch
+# Rows of a measured product: with few, kernels differ less than in training; with many, wide models take seconds.
+_LEAST_ROWS, _MOST_ROWS, _MOST_PRODUCTS = 256, 2048, 2**29
 _ROUNDS = 4
-# What is not faster by a tenth is noise.
-_LEAST_GAIN = 1.1
+# What is not faster by a twentieth is noise.
+_LEAST_GAIN = 1.05
 # Exact kernels differ in the order of their sums; TF32 and bfloat16 have a thousand times the error.
 _ERROR_RATIO = 8
 
@@ -179,20 +181,24 @@ def measure_matmul_precision(width: int, inner: int) -> tuple[str, dict[str, dic
     takes those (oneDNN's on AMD processors). Where it rounds, it is not chosen.
 
     Args:
-        width, inner: D and F of the measured product, (N, D) x (D, F).
+        width, inner: D and F of the measured product, (N, D) x (D, F), and of the two of its backward pass.
 
     Returns:
         The precision, and for each the largest error relative to the largest entry, and how many times as fast as the
         highest it was.
     """
     generator = torch.Generator().manual_seed(0)
-    left = torch.randn(_TOKENS, width, generator=generator)
+    rows = min(max(_MOST_PRODUCTS // (width * inner), _LEAST_ROWS), _MOST_ROWS)
+    left = torch.randn(rows, width, generator=generator)
     right = torch.randn(width, inner, generator=generator)
     exact = left.double() @ right.double()
 
     def multiply(name: str) -> torch.Tensor:
         with matmul_precision(name):
-            return left @ right
+            product = left @ right
+            product @ right.t()
+            left.t() @ product
+            return product
 
     found: dict[str, dict[str, float]] = {}
     best = "highest"

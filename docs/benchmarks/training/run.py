@@ -1,6 +1,7 @@
 """Target tokens per CPU second of one core: hf_nmt, the plain Seq2SeqTrainer and Marian, in turn on the same text.
 
     python docs/benchmarks/training/run.py speed  --data FOLDER     about half an hour of one core
+    python docs/benchmarks/training/run.py peak   --data FOLDER     what the core can do at best, a minute
     python docs/benchmarks/training/run.py losses --data FOLDER     the same batches through both Trainers
     python docs/benchmarks/training/run.py page                     results.json -> README.md
 
@@ -19,6 +20,7 @@ import statistics
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from systems import SHAPE, SYSTEMS
 
@@ -85,7 +87,40 @@ def losses(data: Path, work: Path, runs: dict[str, str]) -> None:
     keep_result(RESULTS, "losses", compare(work))
 
 
-PARTS = {"speed": speed, "losses": losses}
+def peak(data: Path, work: Path, runs: dict[str, str]) -> None:
+    """Operations per CPU second of matrix products of these shapes, and those that a target token takes."""
+    import time
+
+    import torch
+    from datasets import load_from_disk
+
+    from hf_nmt.models.configuration_nmt import NmtConfig
+    from hf_nmt.training.flops import forward_flops, measure_peak, product_shapes
+    from hf_nmt.training.kernels import matmul_precision
+
+    prepare(data, work)
+    torch.set_num_threads(1)
+    layers = {f"{side}_layers": SHAPE["layers"] for side in ("encoder", "decoder")}
+    inner = {f"{side}_ffn_dim": SHAPE["inner"] for side in ("encoder", "decoder")}
+    config = NmtConfig(vocab_size=SHAPE["vocabulary"], d_model=SHAPE["width"], **layers, **inner)
+    pairs = load_from_disk(str(work / "pairs"))
+    lengths = [[len(row) for row in pairs[name]] for name in ("input_ids", "labels")]
+    flops = 3 * sum(forward_flops(config, *lengths).values()) / sum(lengths[1])
+    shapes = product_shapes(SHAPE["width"], SHAPE["inner"], SHAPE["vocabulary"], 4096)
+    kinds = {
+        "fp32": (torch.float32, "highest"),
+        'fp32, precision "medium"': (torch.float32, "medium"),
+        "bf16": (torch.bfloat16, "highest"),
+    }
+    peaks = {}
+    for name, (dtype, precision) in kinds.items():
+        with matmul_precision(precision):
+            rates = measure_peak(shapes, dtype, torch.device("cpu"), time.process_time)
+        peaks[name] = statistics.harmonic_mean(rates.values())
+    keep_result(RESULTS, "peak", {"flops_per_target_token": flops, "flops_per_cpu_second": peaks})
+
+
+PARTS = {"speed": speed, "peak": peak, "losses": losses}
 
 
 def rate(report: dict[str, float]) -> float:
@@ -122,12 +157,31 @@ def page() -> None:
 
     for name in rounds[0]:
         cells = [ratio(f"hf_nmt, {kind}", name) if name in peers else "" for kind in ("fp32", "bf16")]
-        lines.append(f"| {name} | {statistics.median(rate(entry[name]) for entry in rounds):,.0f} | {' | '.join(cells)} |")
+        lines.append(
+            f"| {name} | {statistics.median(rate(entry[name]) for entry in rounds):,.0f} | {' | '.join(cells)} |"
+        )
+    if "peak" in results:
+        lines += ["", *limits(results["peak"])]
     if "losses" in results:
         lines += ["", "## The same batches", "", *told(results["losses"])]
     versions = ", ".join(f"{name} {number}" for name, number in environment["versions"].items())
     lines += ["", f"One thread on {environment['processor']}; {versions}.", ""]
     (HERE / "README.md").write_text("\n".join(lines), encoding="utf-8")
+
+
+def limits(peak: dict[str, Any]) -> list[str]:
+    flops = peak["flops_per_target_token"]
+    rows = [
+        f"| {name} | {rate / 1e9:.0f} | {rate / flops:,.0f} |" for name, rate in peak["flops_per_cpu_second"].items()
+    ]
+    return [
+        f"An update takes {flops / 1e6:.1f} million operations a target token in matrix products, three times the "
+        "forward pass. At best, with nothing else to do, this core would train:",
+        "",
+        "| products in | thousand million operations per CPU second | target tokens per CPU second |",
+        "|---|---|---|",
+        *rows,
+    ]
 
 
 def told(losses: dict[str, float]) -> list[str]:

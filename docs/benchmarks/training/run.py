@@ -12,17 +12,17 @@ median of them is told. All train a transformer of 6 + 6 layers, width 256, on G
 
 from __future__ import annotations
 
+import functools
 import gzip
 import importlib.util
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
-
-from systems import SHAPE, SYSTEMS
 
 from hf_nmt.benchmarking import command_line, keep_result
 
@@ -40,13 +40,17 @@ def prepare(data: Path, work: Path) -> None:
 
     if (work / "pairs").is_dir():
         return
+    shape = known()["shape"]
     texts = []
     for side, language in (("source", "de"), ("target", "en")):
         with gzip.open(data / f"train.{language}.gz", "rt", encoding="utf-8", newline="\n") as file:
             texts.append(file.read().splitlines())
         (work / f"train.{side}").write_text("\n".join(texts[-1]) + "\n", encoding="utf-8", newline="\n")
     tokenizer = train_tokenizer(
-        *texts, TokenizerSettings(vocab_size=SHAPE["vocabulary"]), source_language=["de"], target_language=["en"]
+        *texts,
+        TokenizerSettings(vocab_size=shape["vocabulary"]),
+        source_language=["de"],
+        target_language=["en"],
     )
     tokenizer.save_pretrained(work / "tokenizer")
     rows = [tokenizer(texts[0])["input_ids"], tokenizer(text_target=texts[1])["input_ids"]]
@@ -62,29 +66,32 @@ def prepare(data: Path, work: Path) -> None:
     pairs.save_to_disk(str(work / "pairs"))
 
 
-def measure(system: str, work: Path) -> dict[str, float]:
-    command = [sys.executable, str(HERE / "systems.py"), system, str(work), str(CPU_SECONDS)]
+def alone(*arguments: str) -> Any:
+    """What systems.py prints, run on one thread of the first core."""
+    command = [sys.executable, str(HERE / "systems.py"), *arguments]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    if hasattr(os, "sched_getaffinity") and Path("/usr/bin/taskset").exists():
+    if shutil.which("taskset"):
         command = ["taskset", "-c", str(min(os.sched_getaffinity(0))), *command]
     output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout
-    report = json.loads(output.splitlines()[-1])
-    sys.stderr.write(f"{system}: {report['tokens'] / report['cpu_seconds']:.0f} target tokens per CPU second\n")
+    return json.loads(output.splitlines()[-1])
+
+
+def measure(system: str, work: Path) -> dict[str, float]:
+    report = alone(system, str(work), str(CPU_SECONDS))
+    sys.stderr.write(f"{system}: {rate(report):.0f} target tokens per CPU second\n")
     return report
 
 
 def speed(data: Path, work: Path, runs: dict[str, str]) -> None:
     prepare(data, work)
-    systems = [name for name in SYSTEMS if name != "Marian" or importlib.util.find_spec("pymarian")]
+    systems = [name for name in known()["systems"] if name != "Marian" or importlib.util.find_spec("pymarian")]
     rounds = [{system: measure(system, work) for system in systems} for _ in range(ROUNDS)]
-    keep_result(RESULTS, "speed", {"cpu_seconds": CPU_SECONDS, "rounds": rounds})
+    keep_result(RESULTS, "speed", {"shape": known()["shape"], "cpu_seconds": CPU_SECONDS, "rounds": rounds})
 
 
 def losses(data: Path, work: Path, runs: dict[str, str]) -> None:
     prepare(data, work)
-    from same_batches import compare
-
-    keep_result(RESULTS, "losses", compare(work))
+    keep_result(RESULTS, "losses", alone("losses", str(work)))
 
 
 def peak(data: Path, work: Path, runs: dict[str, str]) -> None:
@@ -100,13 +107,14 @@ def peak(data: Path, work: Path, runs: dict[str, str]) -> None:
 
     prepare(data, work)
     torch.set_num_threads(1)
-    layers = {f"{side}_layers": SHAPE["layers"] for side in ("encoder", "decoder")}
-    inner = {f"{side}_ffn_dim": SHAPE["inner"] for side in ("encoder", "decoder")}
-    config = NmtConfig(vocab_size=SHAPE["vocabulary"], d_model=SHAPE["width"], **layers, **inner)
+    shape = known()["shape"]
+    layers = {f"{side}_layers": shape["layers"] for side in ("encoder", "decoder")}
+    inner = {f"{side}_ffn_dim": shape["inner"] for side in ("encoder", "decoder")}
+    config = NmtConfig(vocab_size=shape["vocabulary"], d_model=shape["width"], **layers, **inner)
     pairs = load_from_disk(str(work / "pairs"))
     lengths = [[len(row) for row in pairs[name]] for name in ("input_ids", "labels")]
     flops = 3 * sum(forward_flops(config, *lengths).values()) / sum(lengths[1])
-    shapes = product_shapes(SHAPE["width"], SHAPE["inner"], SHAPE["vocabulary"], 4096)
+    shapes = product_shapes(shape["width"], shape["inner"], shape["vocabulary"], 4096)
     kinds = {
         "fp32": (torch.float32, "highest"),
         'fp32, precision "medium"': (torch.float32, "medium"),
@@ -123,13 +131,19 @@ def peak(data: Path, work: Path, runs: dict[str, str]) -> None:
 PARTS = {"speed": speed, "peak": peak, "losses": losses}
 
 
+@functools.cache
+def known() -> dict[str, Any]:
+    """The systems, and the shape that they train."""
+    return alone()
+
+
 def rate(report: dict[str, float]) -> float:
     return report["tokens"] / report["cpu_seconds"]
 
 
 def page() -> None:
     results = json.loads(RESULTS.read_text(encoding="utf-8"))
-    rounds = results["speed"]["rounds"]
+    rounds, shape = results["speed"]["rounds"], results["speed"]["shape"]
     environment = results["speed"]["environment"]
     peers = [name for name in rounds[0] if not name.startswith("hf_nmt")]
     lines = [
@@ -137,9 +151,9 @@ def page() -> None:
         "",
         "Made by `run.py` from `results.json`.",
         "",
-        f"Target tokens per CPU second of one core, Multi30k German to English, {SHAPE['layers']} + "
-        f"{SHAPE['layers']} layers, width {SHAPE['width']}, inner {SHAPE['inner']}, {SHAPE['vocabulary']:,} pieces, "
-        f"dropout {SHAPE['dropout']} of residual branches and embeddings only, label smoothing {SHAPE['smoothing']}, "
+        f"Target tokens per CPU second of one core, Multi30k German to English, {shape['layers']} + "
+        f"{shape['layers']} layers, width {shape['width']}, inner {shape['inner']}, {shape['vocabulary']:,} pieces, "
+        f"dropout {shape['dropout']} of residual branches and embeddings only, label smoothing {shape['smoothing']}, "
         "some 4,000 target tokens an update, AdamW (Marian: Adam). "
         f"{len(rounds)} rounds of {results['speed']['cpu_seconds']} CPU seconds each after three updates, the systems "
         "in turn; medians, and of the ratios the median of those within a round (least to largest).",

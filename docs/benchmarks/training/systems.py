@@ -1,12 +1,14 @@
-"""One system of the training benchmark, measured in a process of its own. Called by run.py.
+"""What run.py measures, each in a process of its own that prints a line of JSON.
 
-    python systems.py SYSTEM WORK CPU_SECONDS
-
-Prints a line of JSON: target tokens, CPU seconds and wall seconds of the counted updates, after the first three.
+python systems.py                              the systems, and the shape that they all train
+python systems.py SYSTEM WORK CPU_SECONDS      target tokens, CPU and wall seconds, from the fourth update on
+python systems.py losses WORK                  losses of the same batches in `TranslationTrainer` and in the plain
+                                               `Seq2SeqTrainer`, from the same weights
 """
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import json
 import subprocess
@@ -19,6 +21,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[3]
 SHAPE = {"vocabulary": 8000, "width": 256, "layers": 6, "heads": 4, "inner": 1024, "dropout": 0.1, "smoothing": 0.1}
 WARM_UP = 3  # updates that do not count
+LOSSES, MEAN_OF, EXACT = 300, 50, 100  # updates whose losses are compared, the last of them, the first of them
 SENTENCES = 260  # of a batch of the peers that count sentences: 4,000 target tokens on average
 
 
@@ -180,7 +183,7 @@ def translation_trainer(work: Path, *settings: str) -> Any:
     return make_trainer(run, chosen, arguments, texts, tokenizer, model)
 
 
-def marian(work: Path, cpu_seconds: float) -> dict[str, Any]:
+def marian(work: Path, meter: Meter) -> None:
     """Marian's own trainer, from the wheel `pymarian`; its CPU time is read when it has logged an update."""
     options = {
         "type": "transformer",
@@ -210,7 +213,7 @@ def marian(work: Path, cpu_seconds: float) -> dict[str, Any]:
     }
     line = " ".join(f"--{name} {value}" for name, value in options.items())
     program = f"import pymarian; pymarian.Trainer({line!r}).train()"
-    meter, labels = Meter(cpu_seconds), 0
+    labels = 0
     with subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True) as process:
         for logged in process.stderr:
             if "Up. " not in logged:
@@ -224,7 +227,79 @@ def marian(work: Path, cpu_seconds: float) -> dict[str, Any]:
             labels = total
     if meter.updates <= WARM_UP:
         raise SystemExit("pymarian logged no updates; is it installed?")
-    return meter.report()
+
+
+SAME_BATCHES = (
+    "batching.batch_tokens=1024",
+    "model.dropout=0",
+    "training.label_smoothing_factor=0",  # the Trainer spreads it over the padding entry, too
+    "schedule.name=constant",
+    "training.max_grad_norm=1",
+)
+
+
+def recorded(trainer: Any) -> tuple[list[float], list[dict[str, Any]]]:
+    """Train, and return the losses of the updates and their batches."""
+    losses, batches = [], []
+    compute = trainer.training_step
+
+    def training_step(model: Any, inputs: Any, *arguments: Any, **options: Any) -> Any:
+        batches.append(inputs)
+        loss = compute(model, inputs, *arguments, **options)
+        losses.append(float(loss))
+        return loss
+
+    trainer.training_step = training_step
+    trainer.train()
+    return losses, batches
+
+
+def losses(work: Path) -> dict[str, Any]:
+    """Relative differences: the largest of the first updates in fp32, that of the mean of the last in bfloat16."""
+    from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments
+
+    ours = {}
+    for precision in ("fp32", "bf16"):
+        trainer = translation_trainer(
+            work, *SAME_BATCHES, f"training.max_steps={LOSSES}", f"training.bf16={str(precision == 'bf16').lower()}"
+        )
+        model = copy.deepcopy(trainer.model)
+        arguments = trainer.args
+        ours[precision], batches = recorded(trainer)
+    model.set_attn_implementation("sdpa")
+    plain = Seq2SeqTrainer(
+        model=model,
+        args=Seq2SeqTrainingArguments(
+            output_dir=tempfile.mkdtemp(dir=work),
+            per_device_train_batch_size=1,
+            train_sampling_strategy="sequential",
+            max_steps=LOSSES,
+            learning_rate=arguments.learning_rate,
+            lr_scheduler_type="constant_with_warmup",
+            warmup_steps=100,
+            adam_beta1=arguments.adam_beta1,
+            adam_beta2=arguments.adam_beta2,
+            adam_epsilon=arguments.adam_epsilon,
+            weight_decay=arguments.weight_decay,
+            max_grad_norm=arguments.max_grad_norm,
+            save_strategy="no",
+            report_to=[],
+            use_cpu=True,
+            disable_tqdm=True,
+            remove_unused_columns=False,
+        ),
+        train_dataset=batches,
+        data_collator=lambda rows: rows[0],
+    )
+    theirs, same = recorded(plain)
+    assert all((one["labels"] == other["labels"]).all() for one, other in zip(batches, same, strict=True))
+    exact = list(zip(ours["fp32"], theirs, strict=True))[:EXACT]
+    low, high = (sum(losses[-MEAN_OF:]) / MEAN_OF for losses in (ours["bf16"], theirs))
+    return {
+        f"fp32: largest relative difference of {EXACT} updates": max(abs(a - b) / b for a, b in exact),
+        f"bf16: of the mean loss of updates {LOSSES - MEAN_OF} to {LOSSES}": abs(low - high) / high,
+        "losses": ours | {"Seq2SeqTrainer": theirs},
+    }
 
 
 TRAINERS = {
@@ -235,25 +310,26 @@ TRAINERS = {
     "Seq2SeqTrainer, tuned": (seq2seq_trainer, (), {"grouped": True, "tuned": True}),
     "Seq2SeqTrainer, tuned, bf16": (seq2seq_trainer, (), {"grouped": True, "tuned": True, "bf16": True}),
 }
-SYSTEMS = (*TRAINERS, "Marian")
 
 
-def main() -> None:
-    system, work, cpu_seconds = sys.argv[1], Path(sys.argv[2]), float(sys.argv[3])
+def main(argv: list[str]) -> dict[str, Any]:
+    if not argv:
+        return {"systems": [*TRAINERS, "Marian"], "shape": SHAPE}
+    if argv[0] == "losses":
+        return losses(Path(argv[1]))
+    system, work, meter = argv[0], Path(argv[1]), Meter(float(argv[2]))
     if system == "Marian":
-        report = marian(work, cpu_seconds)
+        marian(work, meter)
     else:
         import torch
 
         torch.set_num_threads(1)
         make, settings, options = TRAINERS[system]
         trainer = make(work, *settings, **options)
-        meter = Meter(cpu_seconds)
         watch(trainer, meter)
         trainer.train()
-        report = meter.report()
-    sys.stdout.write(f"{json.dumps(report)}\n")
+    return meter.report()
 
 
 if __name__ == "__main__":
-    main()
+    sys.stdout.write(f"{json.dumps(main(sys.argv[1:]))}\n")

@@ -25,8 +25,8 @@ with interrupts_told():  # torch and Transformers take seconds to import
     from hf_nmt.artifacts import atomic_folder, write_json, write_text
     from hf_nmt.errors import ConfigError
     from hf_nmt.evaluation.pages import as_markdown, as_text
+    from hf_nmt.profiling.report import ProfiledTraining, profile, sections_of, training_settings
     from hf_nmt.run_records import find_runs
-    from hf_nmt.training.profile_report import ProfiledTraining, profile, sections_of, training_settings
 
 logger = logging.getLogger("hf_nmt.recipes.profile_run")
 

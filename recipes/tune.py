@@ -22,10 +22,10 @@ from pathlib import Path
 
 from hf_nmt.config import from_command_line, launch
 from hf_nmt.errors import ConfigError, NmtError, need
-from hf_nmt.training.studies import Study
-from hf_nmt.training.study_report import report
-from hf_nmt.training.trial_runs import command_of, resolve
-from hf_nmt.training.tuning import TuningSettings
+from hf_nmt.tuning.report import report
+from hf_nmt.tuning.settings import TuningSettings
+from hf_nmt.tuning.studies import Study
+from hf_nmt.tuning.trials import command_of, resolve
 
 logger = logging.getLogger("hf_nmt.recipes.tune")
 

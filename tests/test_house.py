@@ -52,7 +52,8 @@ FLOORS = [
     {"metrics"},
     {"generation", "ort"},
     {"translators", "evaluation"},
-    {"training", "serving", "cards", "sharing", "vocabularies"},
+    {"training", "serving", "cards", "sharing"},
+    {"vocabularies", "tuning", "profiling"},
 ]
 SAME_FLOOR = {
     "config": {"errors", "config_arguments", "config_help", "config_keys", "config_yaml", "launching"},
@@ -70,7 +71,6 @@ SAME_FLOOR = {
     "ort": {"generation"},
     "evaluation": {"translators"},
     "sharing": {"cards"},
-    "vocabularies": {"training"},
 }
 SETUP = configparser.ConfigParser()
 SETUP.read(ROOT / "setup.cfg")

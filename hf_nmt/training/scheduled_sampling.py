@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import pydantic
@@ -23,9 +23,7 @@ from hf_nmt.config import Settings
 from hf_nmt.errors import ConfigError
 from hf_nmt.models.loss_nmt import CHUNK_ROWS
 from hf_nmt.models.modeling_nmt import NmtForConditionalGeneration
-
-if TYPE_CHECKING:
-    from hf_nmt.training.objectives import Objective
+from hf_nmt.training.cross_entropy import Objective
 
 PROBABILITY = "scheduled_sampling_probability"  # in metrics.jsonl
 

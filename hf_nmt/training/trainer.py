@@ -37,9 +37,10 @@ from hf_nmt.training import checkpoints
 from hf_nmt.training.adapters import load_checkpoint
 from hf_nmt.training.callbacks import EarlyStopping, ProgressBar, RunRecorder, Stopwatch
 from hf_nmt.training.checkpoints import TRAINER_STATE
+from hf_nmt.training.cross_entropy import CrossEntropy
 from hf_nmt.training.layerdrop import prepare_for_processes
 from hf_nmt.training.moving_average import AverageEachUpdate, MovingAverage
-from hf_nmt.training.objectives import CrossEntropy, ObjectiveSettings
+from hf_nmt.training.objectives import ObjectiveSettings
 from hf_nmt.training.rescue import WatchedTrainer
 from hf_nmt.training.saved import check_checkpoint, made_anew
 from hf_nmt.training.schedule_settings import ScheduleSettings

@@ -34,7 +34,7 @@ from hf_nmt.evaluation import corpora
 from hf_nmt.models.modeling_nmt import NmtForConditionalGeneration
 from hf_nmt.tokenizer_training import load_tokenizer
 from hf_nmt.training.trainer import TranslationTrainer
-from hf_nmt.training.trial_runs import Outcome, Validation
+from hf_nmt.tuning.trials import Outcome, Validation
 from settings_walk import inputs
 from settings_walk.keys import recipe_module, settings_file
 
@@ -258,7 +258,7 @@ class Workplace:
             resolved = {"training": {}, "metrics": {"names": ["bleu"]}}
             patch.setattr(module, "resolve", lambda command: resolved)
             patch.setattr(module, "Study", functools.partial(module.Study, run=run))
-            patch.setattr("hf_nmt.training.study_report.plot", lambda study: [])  # slow, and no setting is about it
+            patch.setattr("hf_nmt.tuning.report.plot", lambda study: [])  # slow, and no setting is about it
             self._run(module, arguments, seen)
         return seen
 

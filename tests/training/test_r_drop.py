@@ -15,8 +15,9 @@ from hf_nmt import runs
 from hf_nmt.errors import ConfigError
 from hf_nmt.models.loss_nmt import smoothed_cross_entropy
 from hf_nmt.training import checkpoints, r_drop
+from hf_nmt.training.cross_entropy import CrossEntropy
 from hf_nmt.training.model_building import ModelSettings
-from hf_nmt.training.objectives import CrossEntropy, ObjectiveSettings
+from hf_nmt.training.objectives import ObjectiveSettings
 from hf_nmt.training.r_drop import (
     RDrop,
     RDropSettings,

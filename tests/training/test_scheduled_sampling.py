@@ -16,7 +16,8 @@ from transformers import TrainerCallback
 from hf_nmt import runs
 from hf_nmt.batching import TranslationCollator
 from hf_nmt.training import checkpoints
-from hf_nmt.training.objectives import CrossEntropy, ObjectiveSettings
+from hf_nmt.training.cross_entropy import CrossEntropy
+from hf_nmt.training.objectives import ObjectiveSettings
 from hf_nmt.training.scheduled_sampling import ScheduledSampling, ScheduledSamplingSettings, predicted_ids, special_ids
 
 SPECIAL = range(4)

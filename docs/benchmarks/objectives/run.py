@@ -22,9 +22,9 @@ import torch
 from hf_nmt.batching import TranslationCollator
 from hf_nmt.benchmarking import command_line, keep_result, run_facts, train, where_measured
 from hf_nmt.tokenizer_training import TokenizerSettings, train_tokenizer
+from hf_nmt.training.cross_entropy import CrossEntropy, Objective
 from hf_nmt.training.model_building import ModelSettings, build_model
 from hf_nmt.training.moving_average import MovingAverage, MovingAverageSettings
-from hf_nmt.training.objectives import CrossEntropy, Objective
 from hf_nmt.training.r_drop import RDrop, RDropSettings
 from hf_nmt.training.scheduled_sampling import ScheduledSampling, ScheduledSamplingSettings, special_ids
 

@@ -102,7 +102,7 @@ def peak(data: Path, work: Path, runs: dict[str, str]) -> None:
     from datasets import load_from_disk
 
     from hf_nmt.models.configuration_nmt import NmtConfig
-    from hf_nmt.training.flops import forward_flops, measure_peak, product_shapes
+    from hf_nmt.profiling.flops import forward_flops, measure_peak, product_shapes
     from hf_nmt.training.kernels import matmul_precision
 
     prepare(data, work)

@@ -13,7 +13,7 @@ from hf_nmt.artifacts import atomic_file, write_text
 from hf_nmt.config_yaml import write_yaml
 from hf_nmt.errors import need
 from hf_nmt.runs import load
-from hf_nmt.training.studies import Study
+from hf_nmt.tuning.studies import Study
 
 # Where a trial has been put, and not what it did.
 _OF_THE_TRIAL = ("name", "output_dir", "resume")

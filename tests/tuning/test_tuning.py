@@ -6,7 +6,7 @@ import pytest
 
 from hf_nmt.config import dump, load
 from hf_nmt.errors import ConfigError
-from hf_nmt.training.tuning import SearchRange, TuningSettings
+from hf_nmt.tuning.settings import SearchRange, TuningSettings
 
 
 def test_ranges_are_found_in_sections_and_by_dotted_keys(tmp_path):

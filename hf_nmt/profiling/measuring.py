@@ -30,8 +30,8 @@ from transformers import TrainerCallback
 from hf_nmt.generation.adapters import has_adapter
 from hf_nmt.models import modeling_nmt
 from hf_nmt.models.modeling_nmt import NmtForConditionalGeneration
-from hf_nmt.training import objectives
-from hf_nmt.training.flops import forward_flops, measure_peak, product_shapes
+from hf_nmt.profiling.flops import forward_flops, measure_peak, product_shapes
+from hf_nmt.training import cross_entropy
 from hf_nmt.training.trainer import TranslationTrainer
 
 DATA, FORWARD, BACKWARD = "data wait", "forward: other", "backward"
@@ -141,7 +141,7 @@ def watched_modules(model: nn.Module, regions: Regions) -> Iterator[None]:
         if (part := part_of(name, module)) is not None:
             handles.append(module.register_forward_pre_hook(lambda *_, part=part: regions.enter(part), prepend=True))
             handles.append(module.register_forward_hook(lambda *_: regions.leave(), always_call=True))
-    functions = ((modeling_nmt, "smoothed_cross_entropy"), (objectives, "smoothed_cross_entropy_from_logits"))
+    functions = ((modeling_nmt, "smoothed_cross_entropy"), (cross_entropy, "smoothed_cross_entropy_from_logits"))
     before = [(place, name, getattr(place, name)) for place, name in functions]
     for place, name, function in before:
         setattr(place, name, regions.timed(PROJECTION, function))
@@ -324,6 +324,7 @@ class _Profiler(TrainerCallback):
         self._memory.callback(setattr, self.trainer, "compute_loss", compute_loss)
 
     def _end_memory(self) -> None:
+        assert self._memory is not None
         self._memory.close()
         self._memory = None
         self.regions.stop()

@@ -12,10 +12,10 @@ import yaml
 
 from hf_nmt.config import load
 from hf_nmt.errors import ConfigError, NmtError
-from hf_nmt.training.studies import Study
-from hf_nmt.training.study_report import report
-from hf_nmt.training.trial_runs import Outcome, Validation
-from hf_nmt.training.tuning import TuningSettings
+from hf_nmt.tuning.report import report
+from hf_nmt.tuning.settings import TuningSettings
+from hf_nmt.tuning.studies import Study
+from hf_nmt.tuning.trials import Outcome, Validation
 
 pytest.importorskip("optuna")
 

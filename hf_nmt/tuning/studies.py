@@ -25,8 +25,8 @@ from typing import Any
 from hf_nmt.artifacts import file_lock, write_json
 from hf_nmt.config import differences, fingerprint
 from hf_nmt.errors import ConfigError, NmtError, need
-from hf_nmt.training.trial_runs import Outcome, Validation, run_trial
-from hf_nmt.training.tuning import TuningSettings
+from hf_nmt.tuning.settings import TuningSettings
+from hf_nmt.tuning.trials import Outcome, Validation, run_trial
 
 # So many trials that all fail: the fault is not in the values.
 _FAILURES = 3

@@ -15,7 +15,7 @@ import pytest
 
 from hf_nmt import runs
 from hf_nmt.errors import ConfigError
-from hf_nmt.training.trial_runs import command_of, resolve, run_trial
+from hf_nmt.tuning.trials import command_of, resolve, run_trial
 
 # Takes `key=value` as recipes do; writes three validations, a tenth of a second apart.
 SCRIPT = """
@@ -121,7 +121,7 @@ def test_a_run_ends_with_the_process_that_watches_it(script, tmp_path):
     watching = f"""
 import sys
 from pathlib import Path
-from hf_nmt.training.trial_runs import command_of, run_trial
+from hf_nmt.tuning.trials import command_of, run_trial
 command = command_of(Path({str(script)!r}), None, ["rate=1", "fault=endless"])
 run_trial(command, Path({str(tmp_path)!r}), "trial-0001", lambda one: print("seen", flush=True) or True)
 """

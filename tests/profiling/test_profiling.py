@@ -12,9 +12,9 @@ from torch import nn
 
 from hf_nmt.errors import ConfigError
 from hf_nmt.models.layers_nmt import Attention, FeedForward
-from hf_nmt.training import profiling
-from hf_nmt.training.profile_report import percentile
-from hf_nmt.training.profiling import Update, measure_training, num_updates, padding_share, utilization
+from hf_nmt.profiling import measuring
+from hf_nmt.profiling.measuring import Update, measure_training, num_updates, padding_share, utilization
+from hf_nmt.profiling.report import percentile
 
 
 def profiled(tmp_path, *, plant=None, count=3, model=None, trace=None, **settings):
@@ -49,9 +49,9 @@ def busy(seconds: float) -> None:
 @pytest.mark.parametrize(
     ("kind", "calls", "part"),
     [
-        (FeedForward, 4, profiling.FEED_FORWARD),
-        (Attention, 6, profiling.ATTENTION),
-        (nn.LayerNorm, 12, profiling.NORMS),
+        (FeedForward, 4, measuring.FEED_FORWARD),
+        (Attention, 6, measuring.ATTENTION),
+        (nn.LayerNorm, 12, measuring.NORMS),
     ],
     ids=["feed-forward", "attention", "norms"],
 )
@@ -66,7 +66,7 @@ def test_a_part_that_computes_long_shows_in_its_row(tmp_path, kind, calls, part)
 
 def test_a_part_that_waits_shows_in_wall_time_alone(tmp_path):
     found, _ = profiled(tmp_path, plant=hooked(nn.Embedding, lambda: time.sleep(0.05)))
-    wall, cpu = found.parts[profiling.EMBEDDINGS]
+    wall, cpu = found.parts[measuring.EMBEDDINGS]
     assert wall >= 0.1 and cpu < 0.03
 
 
@@ -76,18 +76,18 @@ def test_slow_data_and_a_slow_optimizer_show_in_their_rows(tmp_path):
         return toy_training.collate(rows)
 
     found, _ = profiled(tmp_path, collator=collator)
-    assert found.parts[profiling.DATA][1] >= 0.05
-    assert max(times[1] for name, times in found.parts.items() if name != profiling.DATA) < 0.05
+    assert found.parts[measuring.DATA][1] >= 0.05
+    assert max(times[1] for name, times in found.parts.items() if name != measuring.DATA) < 0.05
 
 
 def test_the_parts_sum_to_the_update(tmp_path):
     found, trainer = profiled(tmp_path, plant=hooked(FeedForward, lambda: busy(0.01)), count=5)
     assert sum(wall for wall, _ in found.parts.values()) == pytest.approx(found.parts_wall, rel=0.02)
-    assert set(found.parts) == set(profiling.PARTS) and all(wall >= 0 for wall, _ in found.parts.values())
+    assert set(found.parts) == set(measuring.PARTS) and all(wall >= 0 for wall, _ in found.parts.values())
     # The plain updates, timed without regions inside, take as much processor time: most of it is the planted loop.
     plain = sum(update.cpu for update in found.updates) / len(found.updates)
     assert sum(cpu for _, cpu in found.parts.values()) == pytest.approx(plain, rel=0.5)
-    assert found.parts[profiling.OTHER][0] < 0.2 * found.parts_wall
+    assert found.parts[measuring.OTHER][0] < 0.2 * found.parts_wall
     assert trainer.state.global_step == num_updates(1, 5) and len(found.updates) == 5
 
 
@@ -97,15 +97,15 @@ def test_nothing_is_left_behind(tmp_path):
     assert not any(module._forward_pre_hooks or module._forward_hooks for module in model.modules())
     for place, name in ((trainer, "compute_loss"), (trainer, "get_batch_samples"), (trainer.accelerator, "backward")):
         assert name not in vars(place)
-    assert profiling.modeling_nmt.smoothed_cross_entropy.__name__ == "smoothed_cross_entropy"
-    assert not hasattr(profiling.modeling_nmt.smoothed_cross_entropy, "__wrapped__")
+    assert measuring.modeling_nmt.smoothed_cross_entropy.__name__ == "smoothed_cross_entropy"
+    assert not hasattr(measuring.modeling_nmt.smoothed_cross_entropy, "__wrapped__")
 
 
 def test_what_a_feed_forward_block_saves(tmp_path):
     """Its input and what relu lets through: (D + F) numbers a token and layer."""
     found, _ = profiled(tmp_path)
     width, inner, layers = 16, 32, 2
-    assert found.saved[profiling.FEED_FORWARD] == found.saved_tokens * layers * (width + inner) * 4
+    assert found.saved[measuring.FEED_FORWARD] == found.saved_tokens * layers * (width + inner) * 4
 
 
 def test_padding_counted_by_hand():
@@ -147,8 +147,8 @@ def test_utilization_is_work_over_time_over_peak(tmp_path):
 
 def test_models_of_other_families_have_the_same_parts(tmp_path):
     found, trainer = profiled(tmp_path, model=toy_training.make_marian())
-    for part in (profiling.EMBEDDINGS, profiling.ATTENTION, profiling.FEED_FORWARD, profiling.NORMS,
-                 profiling.PROJECTION, profiling.BACKWARD, profiling.OPTIMIZER):  # fmt: skip
+    for part in (measuring.EMBEDDINGS, measuring.ATTENTION, measuring.FEED_FORWARD, measuring.NORMS,
+                 measuring.PROJECTION, measuring.BACKWARD, measuring.OPTIMIZER):  # fmt: skip
         assert found.parts[part][0] > 0, part
     assert found.counted_flops > 0 and utilization(trainer, found, peak=1e9, one_pass=True).flops > 0
 

@@ -23,12 +23,7 @@ from hf_nmt.config_yaml import write_yaml
 from hf_nmt.evaluation.pages import Section, Table
 from hf_nmt.generation.decoding import DecodingSettings
 from hf_nmt.generation.translator import TorchTranslator
-from hf_nmt.protocols import LANGUAGE_COLUMNS
-from hf_nmt.run_records import leaves, read_records
-from hf_nmt.training.model_building import ModelSettings, build_model
-from hf_nmt.training.preparation import make_trainer, open_run, prepare_tokenizer
-from hf_nmt.training.pretrained import open_pretrained
-from hf_nmt.training.profiling import (
+from hf_nmt.profiling.measuring import (
     PARTS,
     TrainingProfile,
     Utilization,
@@ -38,6 +33,11 @@ from hf_nmt.training.profiling import (
     padding_share,
     utilization,
 )
+from hf_nmt.protocols import LANGUAGE_COLUMNS
+from hf_nmt.run_records import leaves, read_records
+from hf_nmt.training.model_building import ModelSettings, build_model
+from hf_nmt.training.preparation import make_trainer, open_run, prepare_tokenizer
+from hf_nmt.training.pretrained import open_pretrained
 from hf_nmt.training.recipe import TrainingRecipe
 from hf_nmt.training.schedule_settings import ScheduleSettings
 from hf_nmt.training.trainer import TranslationTrainer

@@ -7,7 +7,7 @@ import torch
 import toy_training
 from torch.utils.flop_counter import FlopCounterMode
 
-from hf_nmt.training.flops import forward_flops, measure_peak, product_shapes
+from hf_nmt.profiling.flops import forward_flops, measure_peak, product_shapes
 
 SHAPES = {
     "as it is": {},

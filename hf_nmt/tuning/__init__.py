@@ -1,0 +1,1 @@
+"""Searches for settings of a recipe: studies, their trials, what they found."""

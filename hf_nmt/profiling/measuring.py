@@ -419,11 +419,12 @@ def utilization(
 
     Args:
         peak: operations a second that the device can do, or None to measure it.
-        one_pass: whether an update is one pass through the model; two cannot be counted from the lengths.
+        one_pass: whether the objective is one pass through the model; two cannot be counted from the lengths.
     """
     model = trainer.accelerator.unwrap_model(trainer.model)
+    one_pass = one_pass and trainer.settings.sam_rho is None
     if has_adapter(model) or not one_pass:
-        why = "an adapter is trained" if one_pass else "the objective computes batches more than once"
+        why = "an adapter is trained" if one_pass else "batches are computed more than once"
         return Utilization(None, None, "", None, f"not counted, as {why}.")
     if isinstance(model, NmtForConditionalGeneration):
         flops: float = sum(

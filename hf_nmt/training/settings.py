@@ -7,6 +7,7 @@ would do nothing or break something here, and `RENAMED` the ones that Transforme
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import enum
 import logging
@@ -356,8 +357,7 @@ class TrainingSettings(_Base):
             raise ConfigError(f"training: {error}") from error
         _check_precision(arguments)
         _check_trackers(arguments)
-        if self.optim not in OWN_OPTIMIZERS:
-            _check_optimization(arguments)
+        _check_optimization(arguments, self.optim)
         _check_processes(arguments, self.num_processes)
         return arguments
 
@@ -418,15 +418,32 @@ def _check_trackers(arguments: Seq2SeqTrainingArguments) -> None:
         )
 
 
-def _check_optimization(arguments: Seq2SeqTrainingArguments) -> None:
-    """What the optimizer needs and lacks is better known before the texts load."""
+def _check_optimization(arguments: Seq2SeqTrainingArguments, optim: str) -> None:
+    """What the optimizer needs and lacks, and what it does not take, is better known before the texts load."""
     findings = []
+    options = [option for option in (arguments.optim_args or "").replace(" ", "").split(",") if option]
+
+    def made_with(options: list[str]) -> Any:
+        changed = copy.copy(arguments)
+        changed.optim_args = ",".join(options)
+        return Seq2SeqTrainer.get_optimizer_cls_and_kwargs(changed)
+
+    idle = options
     try:
-        Seq2SeqTrainer.get_optimizer_cls_and_kwargs(arguments)
+        if optim not in OWN_OPTIMIZERS:
+            made = made_with(options)
+            idle = [option for option in options if made_with([one for one in options if one != option]) == made]
     except (ImportError, ValueError) as error:
         # Some need the model as well; only a missing package is meant here.
+        idle = [option for option in options if "=" not in option]
         if "install" in str(error) or "import" in str(error):
             findings.append(f"training.optim: {arguments.optim.value} cannot be used here: {error}")
+    if idle:
+        findings.append(
+            f"training.optim_args: {', '.join(idle)} does nothing with training.optim={optim}; leave it out. Options "
+            "are written as key=value,key=value; training.adam_beta1, adam_beta2 and adam_epsilon are keys of their "
+            "own."
+        )
     if findings:
         raise ConfigError(findings)
 

@@ -145,6 +145,12 @@ def test_utilization_is_work_over_time_over_peak(tmp_path):
     assert utilization(trainer, found, peak=1e9, one_pass=False).share is None
 
 
+def test_an_update_of_sharpness_aware_minimization_is_not_counted_as_one_pass(tmp_path):
+    found, trainer = profiled(tmp_path, sam_rho=0.05)
+    used = utilization(trainer, found, peak=1e9, one_pass=True)
+    assert used.share is None and "more than once" in used.reason
+
+
 def test_models_of_other_families_have_the_same_parts(tmp_path):
     found, trainer = profiled(tmp_path, model=toy_training.make_marian())
     for part in (measuring.EMBEDDINGS, measuring.ATTENTION, measuring.FEED_FORWARD, measuring.NORMS,

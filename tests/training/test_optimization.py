@@ -218,6 +218,26 @@ def test_what_cannot_be_is_refused(overrides, message):
         load(TrainingSettings, overrides=overrides)
 
 
+@pytest.mark.parametrize(
+    ("optim", "given", "idle"),
+    [
+        ("sgd", "momentum=0.9", None),
+        ("sgd", "momentum=0.9, nesterov=true", None),
+        ("sgd", "momentun=0.9,dampening=0.1", "momentun=0.9"),
+        ("sgd", "momentum", "momentum"),
+        ("adamw_torch_fused", "beta1=0.8,eps=1e-8", "beta1=0.8, eps=1e-8"),
+        ("lion", "weight_decouple=false", "weight_decouple=false"),
+    ],
+)
+def test_options_that_an_optimizer_does_not_take_are_refused(optim, given, idle):
+    settings = TrainingSettings(optim=optim, optim_args=given)
+    if idle is None:
+        assert settings.arguments(seed=1, run_name="x", validate=False).optim_args == given
+        return
+    with pytest.raises(ConfigError, match=rf"training\.optim_args: {idle} does nothing with training\.optim={optim}"):
+        settings.arguments(seed=1, run_name="x", validate=False)
+
+
 def test_divided_weights_refuse_sam_and_lion(monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     settings = {"fp16": False, "torch_compile": False, "optim": "lion", "sam_rho": 0.05}

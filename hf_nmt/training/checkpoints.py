@@ -61,11 +61,17 @@ def latest_whole(checkpoints: Path) -> Path | None:
     return next(iter(newest_whole(checkpoints, 1)), None)
 
 
-def newest_whole(checkpoints: Path, count: int) -> list[Path]:
+def newest_whole(checkpoints: Path, count: int, *, planned: bool = False) -> list[Path]:
     """The newest checkpoints whose files are all as they were written, oldest first; broken ones are reported and
-    passed over."""
-    whole = (folder for folder in reversed(list_checkpoints(checkpoints)) if is_whole(folder))
-    return list(islice(whole, count))[::-1]
+    passed over.
+
+    Args:
+        checkpoints: their folder.
+        count: how many at most.
+        planned: pass over those that interrupts left, too.
+    """
+    whole = filter(is_whole, reversed(list_checkpoints(checkpoints)))
+    return list(islice((folder for folder in whole if not (planned and is_of_interrupt(folder))), count))[::-1]
 
 
 def is_whole(folder: Path) -> bool:
@@ -74,6 +80,11 @@ def is_whole(folder: Path) -> bool:
     if problems:
         logger.warning("%s is not used: %s", folder, problems[0])
     return not problems
+
+
+def is_of_interrupt(folder: Path) -> bool:
+    """Whether a run that was never interrupted would not have this checkpoint, nor average it or go back to it."""
+    return (folder / RUN_STATE).is_file() and bool(read_state(folder).get("saved_for_interrupt"))
 
 
 def read_state(folder: Path) -> dict[str, Any]:
@@ -85,16 +96,17 @@ def thin_out(checkpoints: Path, *, keep_newest: int | None, keep_steps: Iterable
 
     Args:
         checkpoints: their folder.
-        keep_newest: how many of the newest stay; None keeps all.
+        keep_newest: how many of the newest stay, that of an interrupt not counted; None keeps all.
         keep_steps: steps that stay besides, such as that of the best.
     """
-    # A run that was never interrupted has none of these, and would average others.
-    for folder in list_checkpoints(checkpoints)[:-1]:
-        if (folder / RUN_STATE).is_file() and read_state(folder).get("saved_for_interrupt"):
+    folders = list_checkpoints(checkpoints)
+    of_interrupts = [folder for folder in folders if is_of_interrupt(folder)]
+    for folder in of_interrupts:
+        if folder != folders[-1]:
             shutil.rmtree(folder, ignore_errors=True)
     if keep_newest is None:
         return
-    folders = list_checkpoints(checkpoints)
+    folders = [folder for folder in folders if folder not in of_interrupts]
     kept = set(keep_steps)
     for folder in folders[: max(len(folders) - keep_newest, 0)]:
         if step_of(folder) not in kept:

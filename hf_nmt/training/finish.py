@@ -112,7 +112,8 @@ def _whole_steps(trainer: TranslationTrainer) -> tuple[int | None, list[int]]:
     best = trainer.state.best_global_step if trainer.validation is not None else None
     found: list[Any] = [best, []]
     if trainer.args.process_index == 0:
-        folders = checkpoints.newest_whole(trainer.run.checkpoints, trainer.settings.num_average_checkpoints)
+        count = trainer.settings.num_average_checkpoints
+        folders = checkpoints.newest_whole(trainer.run.checkpoints, count, planned=True)
         found[1] = [runs.step_of(folder) for folder in folders]
         if best is not None and best not in found[1]:
             if not checkpoints.is_whole(runs.checkpoint_folder(trainer.run.checkpoints, best)):

@@ -155,6 +155,7 @@ class WatchedTrainer(InterruptibleTrainer):
                 runs.step_of(folder)
                 for folder in reversed(runs.list_checkpoints(self.run.checkpoints))
                 if checkpoints.is_whole(folder)
+                and not checkpoints.is_of_interrupt(folder)
                 and self.watch.is_good(runs.step_of(folder), _watched(folder), decision.check)
             )
             step = self.watch.choose([*islice(good, 2)])

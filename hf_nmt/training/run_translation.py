@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from transformers import Seq2SeqTrainingArguments
 
 from hf_nmt.config_keys import nearest, shown
 from hf_nmt.errors import ConfigError
@@ -290,9 +291,8 @@ def known_arguments() -> dict[str, str | Converted | NoCounterpart]:
 
 
 def _names_of_the_trainer() -> list[str]:
-    own = {"num_processes", "early_stopping_patience", "num_average_checkpoints", "validation_num_beams"}
-    own |= {"num_sample_translations", "matmul_precision", "sam_rho", "sam_adaptive"}
-    return [name for name in TrainingSettings.model_fields if name not in own]
+    names = {field.name for field in dataclasses.fields(Seq2SeqTrainingArguments)}
+    return [name for name in TrainingSettings.model_fields if name in names]
 
 
 def read_arguments(path: Path | str) -> dict[str, Any]:

@@ -87,6 +87,17 @@ def test_old_ones_are_removed_but_for_those_to_keep(tmp_path, newest, keep, left
     assert steps(tmp_path) == left
 
 
+def test_what_an_interrupt_left_takes_no_place_and_is_in_no_average(tmp_path):
+    for step in (2, 4, 5, 6, 7):
+        content = f'{{"saved_for_interrupt": {"true" if step in (5, 7) else "false"}}}'
+        with checkpoints.writing(tmp_path / f"step-{step}") as partial:
+            (partial / checkpoints.RUN_STATE).write_text(content)
+    assert [folder.name for folder in checkpoints.newest_whole(tmp_path, 2, planned=True)] == ["step-4", "step-6"]
+    assert checkpoints.latest_whole(tmp_path).name == "step-7"
+    checkpoints.thin_out(tmp_path, keep_newest=2, keep_steps=[])
+    assert steps(tmp_path) == [4, 6, 7]
+
+
 def save(folder, weights):
     folder.mkdir()
     save_file(weights, folder / "model.safetensors")

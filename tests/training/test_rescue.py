@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import os
+import signal
 
 import numpy
 import pytest
@@ -269,6 +270,23 @@ def test_interrupted_and_continued_equals_never_interrupted(tmp_path, stop):
     histories = [runs.read_decisions(one.run.folder) for one in (whole, again)]
     assert histories[0] == histories[1] and len(histories[0]) == 2
     assert logged(again) == logged(whole)
+
+
+def test_a_roll_back_passes_over_the_checkpoint_of_an_interrupt(tmp_path, monkeypatch):
+    """Where a run that was never interrupted has none."""
+    faults = {"poisoned": {13}, "watch": watching(not_finite={"action": "roll_back"}), **WARM}
+    whole = training(tmp_path / "whole", **faults)
+    monkeypatch.setattr(Stop, "on_step_end", lambda self, args, state, *given, **more: (
+        os.kill(os.getpid(), signal.SIGINT) if state.global_step == self.step else None
+    ))  # fmt: skip
+    with pytest.raises(KeyboardInterrupt):
+        training(tmp_path / "parts", stop=12, save_total_limit=2, num_average_checkpoints=0, **faults)
+    (folder,) = (tmp_path / "parts").iterdir()
+    # It takes nobody's place.
+    assert [runs.step_of(one) for one in runs.list_checkpoints(folder / "checkpoints")] == [5, 10, 12]
+    again = training(tmp_path, run=runs.load(folder, writer=True), **faults)
+    assert [entry["watch"]["to_step"] for entry in runs.read_decisions(folder)] == [10]
+    assert torch.equal(weights(again), weights(whole)) and again.watch.state_dict() == whole.watch.state_dict()
 
 
 def test_updates_are_judged_late_where_nothing_needs_it_sooner_and_before_a_checkpoint(tmp_path):

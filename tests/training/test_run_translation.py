@@ -166,6 +166,7 @@ def test_arguments_of_the_trainer_keep_their_names():
 
 def test_every_argument_of_both_generations_is_known():
     known = known_arguments()
+    assert not {"sam_rho", "num_validation_sentences"} & {*known}  # ours, which the script never had
     fields = {field.name for field in dataclasses.fields(Seq2SeqTrainingArguments)}
     assert len(fields) > 100
     assert fields <= known.keys()

@@ -19,6 +19,7 @@ from accelerate.commands import launch
 from accelerate.commands.config.config_args import ClusterConfig, load_config_from_file
 from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env, prepare_simple_launcher_cmd_env
 from corpora import write_corpus
+from run_folders import only_run
 from safetensors.torch import load_file
 from transformers import AutoModelForSeq2SeqLM
 
@@ -141,11 +142,6 @@ def processes_of(session: int) -> list[int]:
             except OSError:
                 continue
             found += [int(entry.name)] if int(its) == session and state != "Z" else []
-    return found
-
-
-def only_run(folder: Path) -> Path:
-    (found,) = (folder / "runs").iterdir()
     return found
 
 

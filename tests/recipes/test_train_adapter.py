@@ -11,6 +11,7 @@ import families
 import pytest
 import torch
 from recipe_processes import run_distributed, run_recipe
+from run_folders import equal, last_weights, run_named
 from safetensors.torch import load_file
 
 from hf_nmt import runs
@@ -123,25 +124,17 @@ def test_what_is_refused_before_a_text_is_read(what, train, tmp_path, monkeypatc
         train("marian", *(argument.replace("ADAPTER", str(tmp_path / "adapter")) for argument in more))
 
 
-def held(run: Path) -> dict[str, torch.Tensor]:
-    return load_file(runs.list_checkpoints(run / "checkpoints")[-1] / adapters.ADAPTER_WEIGHTS)
-
-
-def same(left, right) -> bool:
-    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
-
-
 @pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_weights(tmp_path):
     argv = families.arguments("marian", tmp_path, *ADAPTER, "model.adapter.dropout=0.1")
     assert run_recipe([*argv, "name=whole"], tmp_path / "whole") == 0, (tmp_path / "whole.err").read_text()
     assert run_recipe([*argv, "name=killed"], tmp_path / "first", signal_at=5) == -signal.SIGKILL
-    whole, killed = (next((tmp_path / "runs").glob(f"{name}-*")) for name in ("whole", "killed"))
+    whole, killed = (run_named(tmp_path, name) for name in ("whole", "killed"))
     changed = shutil.copytree(killed, tmp_path / "runs" / "changed")
     assert run_recipe([f"resume={killed}"], tmp_path / "second") == 0, (tmp_path / "second.err").read_text()
     assert "continuing at step 3" in (tmp_path / "second.err").read_text()
-    assert same(held(whole), held(killed))
-    assert same(*(load_file(run / "best" / "model.safetensors") for run in (whole, killed)))
+    assert equal(*(last_weights(run, adapters.ADAPTER_WEIGHTS) for run in (whole, killed)))
+    assert equal(*(load_file(run / "best" / "model.safetensors") for run in (whole, killed)))
     families.make("marian", tmp_path / "model", encoder_layerdrop=0.1)
     assert run_recipe([f"resume={changed}"], tmp_path / "third") == 2
     assert "resume: the hash of model.pretrained was " in (tmp_path / "third.err").read_text()
@@ -154,7 +147,7 @@ def test_two_processes_train_as_one_that_accumulates(tmp_path):
     assert run_recipe(one, tmp_path / "one") == 0, (tmp_path / "one.err").read_text()
     two = [*argv, "name=two", "training.num_processes=2"]
     assert run_distributed(two, tmp_path / "two", 2) == [0, 0], (tmp_path / "two-0.err").read_text()
-    found = [next((tmp_path / "runs").glob(f"{name}-*")) for name in ("one", "two")]
+    found = [run_named(tmp_path, name) for name in ("one", "two")]
     for name in ("loss", "grad_norm", "eval_loss"):
         values = [runs.series(runs.read_metrics(run), name)[1] for run in found]
         assert values[1] == pytest.approx(values[0], rel=1e-5) and values[0]

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 import torch
+from run_folders import equal
 from safetensors.torch import load_file, save_file
 from toy_training import GroupSampler, make_marian, make_model, make_pairs, make_run, make_tokenizer, make_trainer
 from transformers import AutoModelForSeq2SeqLM
@@ -64,10 +65,6 @@ def copied(weights):
     return {name: tensor.detach().clone() for name, tensor in weights.items()}
 
 
-def same(left, right) -> bool:
-    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
-
-
 def losses(trainer) -> list[float]:
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
@@ -81,17 +78,17 @@ def test_only_the_adapter_is_trained_and_kept(base, tmp_path):
         for name, tensor in trainer.model.state_dict().items()
         if ".lora_" not in name
     }
-    assert same(found, expected)
+    assert equal(found, expected)
     newest = runs.list_checkpoints(trainer.run.checkpoints)[-1]
     assert not (newest / "model.safetensors").exists() and not (newest / "config.json").exists()
     held = load_file(newest / "adapter_model.safetensors")
-    assert same(held, adapters.adapter_weights(trainer.model))
+    assert equal(held, adapters.adapter_weights(trainer.model))
     assert all(".lora_A." in name or ".lora_B." in name for name in held)
     # The optimizer keeps two moments of each trained weight, and of no other.
     moments = torch.load(newest / "optimizer.pt")["state"].values()
     assert sum(state["exp_avg"].numel() for state in moments) == sum(tensor.numel() for tensor in held.values())
     loaded, _ = load_model(newest, merge=False)
-    assert same(copied(adapters.adapter_weights(loaded)), held)
+    assert equal(copied(adapters.adapter_weights(loaded)), held)
 
 
 def test_a_resumed_run_equals_one_never_stopped(base, tmp_path):
@@ -100,7 +97,7 @@ def test_a_resumed_run_equals_one_never_stopped(base, tmp_path):
     first = trained(base, tmp_path / "first", adapter=adapter)
     step = runs.checkpoint_folder(first.run.checkpoints, 10)
     resumed = trained(base, tmp_path / "second", adapter=adapter, resume=step)
-    assert same(copied(adapters.adapter_weights(resumed.model)), copied(adapters.adapter_weights(whole.model)))
+    assert equal(copied(adapters.adapter_weights(resumed.model)), copied(adapters.adapter_weights(whole.model)))
     assert losses(resumed) == losses(whole)
 
 
@@ -148,7 +145,7 @@ def test_averages_of_adapters(nmt_base, tmp_path):
     found = adapters.adapter_weights(trainer.model)
     for name, tensor in found.items():
         torch.testing.assert_close(tensor, (parts[0][name] + parts[1][name]) / 2, atol=1e-7, rtol=1e-6)
-    assert not same(copied(found), parts[0])
+    assert not equal(copied(found), parts[0])
 
 
 def test_a_run_ends_with_a_whole_model_and_the_adapter_alone(base, tmp_path, caplog):
@@ -165,7 +162,7 @@ def test_a_run_ends_with_a_whole_model_and_the_adapter_alone(base, tmp_path, cap
     for loaded in (best, alone):
         torch.testing.assert_close(loaded(**inputs).logits, expected, atol=1e-5, rtol=0)
         assert loaded.generation_config.num_beams == 2
-    assert same(best.state_dict(), alone.state_dict())
+    assert equal(best.state_dict(), alone.state_dict())
     names = {path.name for path in trainer.run.adapter.iterdir()}
     assert {"adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "generation_config.json"} <= names
     assert "model.safetensors" not in names and "config.json" not in names
@@ -239,7 +236,7 @@ def test_training_over_quantized_weights_ends_in_full_ones(tmp_path, kind, near,
     merge_adapter(trainer, make_tokenizer(), DECODING, Candidate("last", [20]), lambda: adapted(base))
     save_model(trainer.model, make_tokenizer(), run.best, DECODING)
     best, alone = (load_model(folder)[0] for folder in (run.best, run.adapter))
-    assert same(best.state_dict(), alone.state_dict())
+    assert equal(best.state_dict(), alone.state_dict())
     by_hand = adapted(base).eval()
     adapters.load_adapter_weights(by_hand, trained_weights)
     torch.testing.assert_close(best(**inputs).logits, by_hand(**inputs).logits, atol=1e-5, rtol=0)

@@ -12,6 +12,7 @@ import pytest
 import torch
 from corpora import write_corpus
 from recipe_processes import run_recipe, start_recipe
+from run_folders import equal, run_named
 from safetensors.torch import load_file
 
 from hf_nmt import runs
@@ -29,8 +30,7 @@ def tensors(checkpoint: Path) -> dict[str, torch.Tensor]:
 
 
 def same(one: Path, other: Path) -> bool:
-    ours, theirs = tensors(one), tensors(other)
-    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+    return equal(tensors(one), tensors(other))
 
 
 def kill_after(argv: list[str], output: Path, seconds: float) -> bool:
@@ -62,7 +62,7 @@ def test_ten_kills_lose_no_more_than_was_not_saved_and_change_nothing(tmp_path):
     argv += ["training.eval_steps=20", "training.early_stopping_patience=null", "model.dropout=0.1"]
     argv += ["training.save_total_limit=null", "tokenizer.dropout=0.1"]
     assert run_recipe([*argv, "name=whole"], tmp_path / "whole") == 0, (tmp_path / "whole.err").read_text()
-    (whole,) = (tmp_path / "runs").glob("whole-*")
+    whole = run_named(tmp_path, "whole")
 
     kills, inside, seen = 0, 0, set()
     run = None
@@ -73,7 +73,7 @@ def test_ten_kills_lose_no_more_than_was_not_saved_and_change_nothing(tmp_path):
             [*argv, "name=killed"] if run is None else [f"resume={run}"], tmp_path / f"part-{kills}", wait
         ), f"{told}: it was done before; raise MAX_STEPS"
         kills += 1
-        (run,) = (tmp_path / "runs").glob("killed-*")
+        run = run_named(tmp_path, "killed")
         inside += bool([*(run / "checkpoints").glob(".step-*.partial")])
         found = runs.list_checkpoints(run / "checkpoints")
         for checkpoint in found:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import signal
-from pathlib import Path
 
 import pytest
-import torch
 import translation_tasks
 from recipe_processes import run_distributed, run_recipe
+from run_folders import equal, measured, run_named
 from safetensors.torch import load_file
 
 from hf_nmt import runs
@@ -21,29 +20,15 @@ def given(tmp_path):
     return [*data, "data.sampling_temperature=5", "--config", "tiny", f"output_dir={tmp_path / 'runs'}"]
 
 
-def the_run(folder: Path, name: str) -> Path:
-    (found,) = (folder / "runs").glob(f"{name}-*")
-    return found
-
-
-def measured(run: Path) -> list[tuple]:
-    """All that was logged, but for what depends on the clock."""
-    return [
-        (entry["step"], entry["epoch"], entry["tokens"], entry["name"], entry["value"])
-        for entry in runs.read_metrics(run)
-        if entry["name"] not in ("tokens_per_second", "eval_seconds")
-    ]
-
-
 def test_a_killed_and_resumed_run_of_several_pairs_equals_one_never_killed(tmp_path, given):
     argv = [*given, "tokenizer.dropout=0.1", "model.dropout=0.2", "training.max_steps=6"]
     assert run_recipe([*argv, "name=whole"], tmp_path / "whole") == 0, (tmp_path / "whole.err").read_text()
     assert run_recipe([*argv, "name=killed"], tmp_path / "first", signal_at=5) == -signal.SIGKILL
-    whole, run = the_run(tmp_path, "whole"), the_run(tmp_path, "killed")
+    whole, run = run_named(tmp_path, "whole"), run_named(tmp_path, "killed")
     assert run_recipe([f"resume={run}"], tmp_path / "second") == 0, (tmp_path / "second.err").read_text()
     assert "continuing at step 3" in (tmp_path / "second.err").read_text()
     expected, found = (load_file(folder / "best" / "model.safetensors") for folder in (whole, run))
-    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert equal(expected, found)
     assert measured(run) == measured(whole)
     assert {"eval_bleu", "eval_bleu_xx-aa", "eval_bleu_xx-bb", "eval_bleu_xx-cc"} <= {row[3] for row in measured(run)}
 
@@ -62,7 +47,7 @@ def test_several_pairs_are_trained_alike_whole_accumulated_and_divided_among_pro
         output = tmp_path / name
         statuses = run_distributed(told, output, 2) if count == 2 else [run_recipe(told, output)]
         assert statuses == [0] * count, (tmp_path / (f"{name}-0.err" if count == 2 else f"{name}.err")).read_text()
-        entries = runs.read_metrics(the_run(tmp_path, name))
+        entries = runs.read_metrics(run_named(tmp_path, name))
         kept = {entry["name"] for entry in entries} - {"tokens_per_second", "eval_seconds"}
         found[name] = {series: runs.series(entries, series)[1] for series in kept}
         found[name]["tokens"] = [entry["tokens"] for entry in entries if entry["name"] == "loss"]

@@ -6,9 +6,9 @@ import signal
 from pathlib import Path
 
 import pytest
-import torch
 from corpora import write_corpus
 from recipe_processes import run_distributed, run_recipe
+from run_folders import equal, last_weights, measured, only_run, run_named
 from safetensors.torch import load_file
 
 from hf_nmt import runs
@@ -21,47 +21,26 @@ def corpus(tmp_path):
     return [*data, "data.validation.max_rows=8", "--config", "tiny", f"output_dir={tmp_path / 'runs'}"]
 
 
-def only_run(folder: Path) -> Path:
-    (found,) = (folder / "runs").iterdir()
-    return found
-
-
-def last_weights(run: Path) -> dict[str, torch.Tensor]:
-    return load_file(runs.list_checkpoints(run / "checkpoints")[-1] / "model.safetensors")
-
-
-def measured(run: Path) -> list[tuple]:
-    """All that was logged, but for what depends on the clock."""
-    return [
-        (entry["step"], entry["epoch"], entry["tokens"], entry["name"], entry["value"])
-        for entry in runs.read_metrics(run)
-        if entry["name"] not in ("tokens_per_second", "eval_seconds")
-    ]
-
-
 def test_killed_twice_and_resumed_equals_never_killed(tmp_path, corpus):
     argv = [*corpus, "tokenizer.dropout=0.1", "model.dropout=0.2", "training.gradient_accumulation_steps=2"]
     assert run_recipe([*argv, "name=whole"], tmp_path / "whole") == 0, Path(tmp_path / "whole.err").read_text()
-    (whole,) = (tmp_path / "runs").glob("whole-*")
     killed = run_recipe([*argv, "name=killed"], tmp_path / "first", signal_at=5)
     assert killed == -signal.SIGKILL
-    (run,) = (tmp_path / "runs").glob("killed-*")
+    whole, run = run_named(tmp_path, "whole"), run_named(tmp_path, "killed")
     assert [path.name for path in runs.list_checkpoints(run / "checkpoints")] == ["step-3"]
     assert run_recipe([f"resume={run}"], tmp_path / "second", signal_at=8) == -signal.SIGKILL
     assert json.loads((run / "run.json").read_text())["status"] == "running"
     assert run_recipe([f"resume={run}"], tmp_path / "third") == 0
     assert "continuing at step 6" in (tmp_path / "third.err").read_text()
 
-    expected, found = last_weights(whole), last_weights(run)
-    assert expected.keys() == found.keys()
-    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert equal(last_weights(whole), last_weights(run))
     assert measured(run) == measured(whole)
     histories = [runs.read_validations(folder) for folder in (whole, run)]
     assert [entry["step"] for entry in histories[0]] == [6, 12]
     assert [entry["samples"] for entry in histories[0]] == [entry["samples"] for entry in histories[1]]
     assert (tmp_path / "third.out").read_text() == f"{run / 'best'}\n"
     best = [load_file(folder / "best" / "model.safetensors") for folder in (whole, run)]
-    assert all(torch.equal(best[0][name], best[1][name]) for name in best[0])
+    assert equal(*best)
 
 
 def test_a_run_that_began_in_bf16_goes_on_in_bf16(tmp_path, corpus):
@@ -69,14 +48,13 @@ def test_a_run_that_began_in_bf16_goes_on_in_bf16(tmp_path, corpus):
     for name, more in {"whole": [], "fp32": ["training.bf16=false"]}.items():
         assert run_recipe([*argv, *more, f"name={name}"], tmp_path / name) == 0, (tmp_path / f"{name}.err").read_text()
     assert run_recipe([*argv, "name=killed"], tmp_path / "first", signal_at=5) == -signal.SIGKILL
-    whole, killed, fp32 = (next((tmp_path / "runs").glob(f"{name}-*")) for name in ("whole", "killed", "fp32"))
+    whole, killed, fp32 = (run_named(tmp_path, name) for name in ("whole", "killed", "fp32"))
     # The environment asks for nothing, as where the run is continued without the launcher.
     assert run_recipe([f"resume={killed}"], tmp_path / "second") == 0
     assert "goes on as before: " in (told := (tmp_path / "second.err").read_text())
     assert ", mixed_precision bf16, batch_tokens 256" in told
     expected, found, other = (last_weights(run) for run in (whole, killed, fp32))
-    assert all(torch.equal(expected[name], found[name]) for name in expected)
-    assert not all(torch.equal(expected[name], other[name]) for name in expected)
+    assert equal(expected, found) and not equal(expected, other)
 
 
 def test_a_broken_checkpoint_is_passed_over(tmp_path, corpus):
@@ -154,7 +132,7 @@ def test_two_processes_killed_and_resumed_equal_two_never_killed(tmp_path, corpu
     ).read_text()
     killed = run_distributed([*argv, "name=killed"], tmp_path / "first", 2, signal_at=5)
     assert killed == [-signal.SIGKILL, -signal.SIGKILL]
-    whole, run = (next((tmp_path / "runs").glob(f"{name}-*")) for name in ("whole", "killed"))
+    whole, run = (run_named(tmp_path, name) for name in ("whole", "killed"))
     assert [path.name for path in runs.list_checkpoints(run / "checkpoints")] == ["step-3"]
     # One process is refused, and told how two are launched.
     assert run_recipe([f"resume={run}"], tmp_path / "alone") == 2
@@ -166,7 +144,7 @@ def test_two_processes_killed_and_resumed_equal_two_never_killed(tmp_path, corpu
     ).read_text()
     assert "continuing at step 3" in (tmp_path / "second-0.err").read_text()
     expected, found = last_weights(whole), last_weights(run)
-    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert equal(expected, found)
     assert measured(run) == measured(whole)
 
 
@@ -176,7 +154,7 @@ def test_two_processes_train_as_one_that_accumulates(tmp_path, corpus):
     assert run_distributed([*argv, "name=two", "training.num_processes=2"], tmp_path / "two", 2) == [0, 0], (
         tmp_path / "two-0.err"
     ).read_text()
-    (one,), (two,) = ((tmp_path / "runs").glob(f"{name}-*") for name in ("one", "two"))
+    one, two = (run_named(tmp_path, name) for name in ("one", "two"))
     for name in ("loss", "grad_norm", "eval_loss"):
         values = [runs.series(runs.read_metrics(run), name)[1] for run in (one, two)]
         assert values[1] == pytest.approx(values[0], rel=1e-5) and values[0]

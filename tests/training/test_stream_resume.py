@@ -7,10 +7,9 @@ import signal
 from pathlib import Path
 
 import pytest
-import torch
 from corpora import write_corpus
 from recipe_processes import run_distributed, run_recipe
-from safetensors.torch import load_file
+from run_folders import equal, last_weights, measured, run_named
 
 from hf_nmt import runs
 from hf_nmt.training import checkpoints
@@ -23,27 +22,6 @@ STREAM = ["data.train.streaming=true", "batching.streaming_window=17", "batching
 def corpus(tmp_path):
     data = write_corpus(tmp_path)
     return [*data, *STREAM, "data.validation.max_rows=8", "--config", "tiny", f"output_dir={tmp_path / 'runs'}"]
-
-
-def run_named(folder: Path, name: str) -> Path:
-    (found,) = (folder / "runs").glob(f"{name}-*")
-    return found
-
-
-def last_weights(run: Path) -> dict[str, torch.Tensor]:
-    return load_file(runs.list_checkpoints(run / "checkpoints")[-1] / "model.safetensors")
-
-
-def equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
-
-
-def measured(run: Path) -> list[tuple]:
-    return [
-        (entry["step"], entry["epoch"], entry["tokens"], entry["name"], entry["value"])
-        for entry in runs.read_metrics(run)
-        if entry["name"] not in ("tokens_per_second", "eval_seconds")
-    ]
 
 
 def state_of(run: Path, step: int) -> dict:

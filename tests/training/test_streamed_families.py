@@ -16,6 +16,7 @@ import pytest
 import torch
 from hub_server import HubServer
 from recipe_processes import RECIPE, run_recipe
+from run_folders import equal, last_weights, run_named
 from safetensors.torch import load_file
 
 from hf_nmt import runs
@@ -49,15 +50,6 @@ def arguments(name: str, folder: Path, *more: str) -> list[str]:
     return families.arguments(name, folder, *corpus, *STREAM, *more)
 
 
-def the_run(folder: Path, name: str) -> Path:
-    (found,) = (folder / "runs").glob(f"{name}-*")
-    return found
-
-
-def last_weights(run: Path, name: str) -> dict[str, torch.Tensor]:
-    return load_file(runs.list_checkpoints(run / "checkpoints")[-1] / name)
-
-
 def slow(*values: object):
     return pytest.param(*values, marks=pytest.mark.slow)
 
@@ -70,13 +62,12 @@ def test_a_saved_model_killed_twice_and_resumed_equals_one_never_killed(tmp_path
     argv = arguments(name, tmp_path, *(("model.adapter.rank=4",) if adapter else ()))
     assert run_recipe([*argv, "name=whole"], tmp_path / "whole") == 0, (tmp_path / "whole.err").read_text()
     assert run_recipe([*argv, "name=killed"], tmp_path / "first", signal_at=4) == -signal.SIGKILL
-    whole, run = the_run(tmp_path, "whole"), the_run(tmp_path, "killed")
+    whole, run = run_named(tmp_path, "whole"), run_named(tmp_path, "killed")
     assert run_recipe([f"resume={run}"], tmp_path / "second", signal_at=11) == -signal.SIGKILL
     assert run_recipe([f"resume={run}"], tmp_path / "third") == 0, (tmp_path / "third.err").read_text()
     assert "continuing at step 9" in (tmp_path / "third.err").read_text()
     file = "adapter_model.safetensors" if adapter else "model.safetensors"
-    expected, found = last_weights(whole, file), last_weights(run, file)
-    assert all(torch.equal(expected[key], found[key]) for key in expected) and expected.keys() == found.keys()
+    assert equal(last_weights(whole, file), last_weights(run, file))
     best, base = (load_file(folder / "model.safetensors") for folder in (run / "best", tmp_path / "model"))
     assert any(not torch.equal(best[key], base[key]) for key in base)
     streams = [json.loads((folder / "summary.json").read_text())["stream"] for folder in (whole, run)]
@@ -142,7 +133,7 @@ def test_a_dataset_of_the_hub_is_read_over_the_network_killed_and_resumed(tmp_pa
             time.sleep(0.05)
         killed.kill()
         assert killed.wait() == -signal.SIGKILL
-        run = the_run(tmp_path, "killed")
+        run = run_named(tmp_path, "killed")
         step = runs.step_of(checkpoints.latest_whole(run / "checkpoints"))
         # Without the network nothing is lost, and it is told.
         server.fails_at["/"] = 503
@@ -152,5 +143,4 @@ def test_a_dataset_of_the_hub_is_read_over_the_network_killed_and_resumed(tmp_pa
         server.fails_at.clear()
         assert start("resumed", f"resume={run}").wait(300) == 0, (tmp_path / "resumed").read_text()
     assert 10 <= step < 150 and f"continuing at step {step}" in (tmp_path / "resumed").read_text()
-    expected, found = (last_weights(one, "model.safetensors") for one in (the_run(tmp_path, "whole"), run))
-    assert all(torch.equal(expected[key], found[key]) for key in expected)
+    assert equal(last_weights(run_named(tmp_path, "whole")), last_weights(run))

@@ -6,13 +6,11 @@ import json
 import re
 import signal
 from collections import Counter
-from pathlib import Path
 
 import pytest
-import torch
 import translation_tasks
 from recipe_processes import run_distributed, run_recipe
-from safetensors.torch import load_file
+from run_folders import equal, last_weights, measured, run_named
 
 from hf_nmt import runs
 from hf_nmt.batching import drawn_rows
@@ -31,34 +29,13 @@ def given(tmp_path):
     return [*data, f"output_dir={tmp_path / 'runs'}"]
 
 
-def the_run(folder: Path, name: str) -> Path:
-    (found,) = (folder / "runs").glob(f"{name}-*")
-    return found
-
-
-def last_weights(run: Path) -> dict[str, torch.Tensor]:
-    return load_file(runs.list_checkpoints(run / "checkpoints")[-1] / "model.safetensors")
-
-
-def equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
-
-
-def measured(run: Path) -> list[tuple]:
-    return [
-        (entry["step"], entry["epoch"], entry["tokens"], entry["name"], entry["value"])
-        for entry in runs.read_metrics(run)
-        if entry["name"] not in ("tokens_per_second", "eval_seconds")
-    ]
-
-
 @pytest.mark.parametrize("temperature", [5, pytest.param(1, marks=pytest.mark.slow)])
 def test_killed_twice_and_resumed_equals_never_killed(tmp_path, given, temperature):
     argv = [*given, f"data.sampling_temperature={temperature}", "tokenizer.dropout=0.1", "model.dropout=0.2"]
     argv += ["training.max_steps=27", "training.eval_steps=27", "training.save_total_limit=20"]
     assert run_recipe([*argv, "name=whole"], tmp_path / "whole") == 0, (tmp_path / "whole.err").read_text()
     assert run_recipe([*argv, "name=killed"], tmp_path / "first", signal_at=5) == -signal.SIGKILL
-    whole, run = the_run(tmp_path, "whole"), the_run(tmp_path, "killed")
+    whole, run = run_named(tmp_path, "whole"), run_named(tmp_path, "killed")
     # In the second epoch of the three that there are.
     assert run_recipe([f"resume={run}"], tmp_path / "second", signal_at=22) == -signal.SIGKILL
     assert run_recipe([f"resume={run}"], tmp_path / "third") == 0, (tmp_path / "third.err").read_text()
@@ -80,7 +57,7 @@ def test_two_processes_killed_and_resumed_equal_two_never_killed_and_one_that_ac
     assert run_distributed([*two, "name=whole"], tmp_path / "whole", 2) == [0, 0], (
         tmp_path / "whole-0.err"
     ).read_text()
-    one, whole = the_run(tmp_path, "one"), the_run(tmp_path, "whole")
+    one, whole = run_named(tmp_path, "one"), run_named(tmp_path, "whole")
     for name in ("loss", "grad_norm"):
         values = [runs.series(runs.read_metrics(run), name)[1] for run in (one, whole)]
         assert values[1] == pytest.approx(values[0], rel=1e-5) and len(values[0]) == 18
@@ -89,7 +66,7 @@ def test_two_processes_killed_and_resumed_equal_two_never_killed_and_one_that_ac
     ]
     assert states[0] == states[1] and states[0]["epoch"] >= 1
     assert run_distributed([*two, "name=killed"], tmp_path / "first", 2, signal_at=16) == [-signal.SIGKILL] * 2
-    run = the_run(tmp_path, "killed")
+    run = run_named(tmp_path, "killed")
     assert run_distributed([f"resume={run}"], tmp_path / "second", 2) == [0, 0], (
         tmp_path / "second-0.err"
     ).read_text()

@@ -8,6 +8,7 @@ import families
 import pytest
 import torch
 from recipe_processes import run_distributed, run_recipe
+from run_folders import equal, run_named
 from safetensors.torch import load_file
 from settings_walk.keys import recipe_module
 from torch import nn
@@ -187,7 +188,7 @@ def test_a_stopped_run_goes_on_with_its_rows(train_family, tmp_path, monkeypatch
     assert recipe_module("train").main([f"resume={stopped}"]) == 0
     for name in ("adapter/adapter_model.safetensors", "best/model.safetensors"):
         expected, found = load_file(whole / name), load_file(stopped / name)
-        assert expected.keys() == found.keys() and all(torch.equal(expected[key], found[key]) for key in expected)
+        assert equal(expected, found)
     assert any("token_adapter" in key for key in load_file(stopped / "adapter/adapter_model.safetensors"))
 
 
@@ -199,10 +200,7 @@ def test_two_processes_train_the_rows_that_one_trains(tmp_path):
     assert run_recipe(one, tmp_path / "one") == 0, (tmp_path / "one.err").read_text()
     two = [*argv, "name=two", "training.num_processes=2"]
     assert run_distributed(two, tmp_path / "two", 2) == [0, 0], (tmp_path / "two-0.err").read_text()
-    found = [
-        load_file(next((tmp_path / "runs").glob(f"{name}-*")) / "adapter" / adapters.ADAPTER_WEIGHTS)
-        for name in ("one", "two")
-    ]
+    found = [load_file(run_named(tmp_path, name) / "adapter" / adapters.ADAPTER_WEIGHTS) for name in ("one", "two")]
     (rows,) = [key for key in found[0] if "token_adapter" in key]
     torch.testing.assert_close(found[0][rows], found[1][rows], atol=1e-5, rtol=1e-4)
 

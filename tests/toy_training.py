@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import numpy
+import pytest
 import torch
 from datasets import Dataset
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch.utils.data import Sampler
-from transformers import MarianConfig, MarianMTModel, PreTrainedTokenizerFast
+from transformers import MarianConfig, MarianMTModel, PreTrainedTokenizerFast, TrainerCallback
 
 from hf_nmt import runs
 from hf_nmt.models.configuration_nmt import NmtConfig
@@ -139,3 +140,27 @@ def make_trainer(
         schedule=ScheduleSettings(**({"warmup_steps": 4} if schedule is None else schedule)),
         watch=watch,
     )
+
+
+class StopAfter(TrainerCallback):
+    """Interrupts the process after an update."""
+
+    def __init__(self, step: int):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            raise KeyboardInterrupt
+
+
+def train_until(step: int, run: runs.Run, **settings) -> None:
+    """A training of `make_trainer` that is interrupted after this update."""
+    with pytest.raises(KeyboardInterrupt), run:
+        trainer = make_trainer(run, **settings)
+        trainer.add_callback(StopAfter(step))
+        trainer.train()
+
+
+def weights(model: torch.nn.Module) -> torch.Tensor:
+    """All of them in a row."""
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])

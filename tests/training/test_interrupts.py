@@ -6,7 +6,7 @@ import threading
 
 import pytest
 import torch
-from toy_training import GroupSampler, make_model, make_pairs, make_run, make_trainer
+from toy_training import GroupSampler, make_model, make_pairs, make_run, make_trainer, weights
 from transformers import TrainerCallback
 
 from hf_nmt import runs
@@ -43,10 +43,6 @@ def training(run, interrupt=None, **settings):
     return trainer
 
 
-def weights(trainer):
-    return torch.cat([parameter.detach().flatten() for parameter in trainer.model.parameters()])
-
-
 def steps(folder):
     return [runs.step_of(path) for path in runs.list_checkpoints(folder / "checkpoints")]
 
@@ -71,7 +67,7 @@ def test_the_running_update_is_finished_and_saved_and_the_run_goes_on_as_if_neve
     assert runs.load(run.folder).record["status"] == "interrupted"
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     again = training(runs.resume(run.folder, "train"), **saving)
-    assert torch.equal(weights(again), weights(whole)) and again.state.global_step == 20
+    assert torch.equal(weights(again.model), weights(whole.model)) and again.state.global_step == 20
     assert steps(run.folder) == steps(whole.run.folder)  # that of the interrupt has gone, and is in no average
     losses = [runs.series(runs.read_metrics(one.folder), "loss") for one in (run, whole.run)]
     assert losses[0] == losses[1]

@@ -9,7 +9,7 @@ import torch
 from process_groups import run_in_processes
 from sharded_training import toy_trainer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from toy_training import make_marian, make_model, make_run, make_trainer
+from toy_training import make_marian, make_model, make_run, make_trainer, train_until
 from transformers import TrainerCallback
 
 from hf_nmt import runs
@@ -40,12 +40,6 @@ class Each(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs):
         self.seen.append(self.function())
-
-
-class Stop(TrainerCallback):
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step == 11:
-            raise KeyboardInterrupt
 
 
 class Watching:
@@ -139,10 +133,7 @@ def test_it_goes_on_after_a_resume_bit_by_bit(tmp_path):
         expected = make_trainer(whole, **settings)
         expected.train()
     run = make_run(tmp_path / "parts")
-    with pytest.raises(KeyboardInterrupt), run:
-        trainer = make_trainer(run, **settings)
-        trainer.add_callback(Stop())
-        trainer.train()
+    train_until(11, run, **settings)
     with runs.resume(run.folder, "train") as again:
         trainer = make_trainer(again, model=make_model(seed=9), **settings)
         trainer.train(checkpoints.latest_whole(again.checkpoints))

@@ -8,8 +8,8 @@ import torch
 from process_groups import run_in_processes
 from sharded_training import toy_trainer
 from torch.nn import functional as F  # noqa: N812
-from toy_training import collate, make_marian, make_model, make_pairs, make_run, make_trainer
-from transformers import T5Config, T5ForConditionalGeneration, TrainerCallback
+from toy_training import collate, make_marian, make_model, make_pairs, make_run, make_trainer, train_until
+from transformers import T5Config, T5ForConditionalGeneration
 
 from hf_nmt import runs
 from hf_nmt.errors import ConfigError
@@ -167,22 +167,13 @@ OBJECTIVE = ObjectiveSettings(
 )
 
 
-class Stop(TrainerCallback):
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step == 8:
-            raise KeyboardInterrupt
-
-
 def test_a_resumed_run_with_scheduled_sampling_goes_on_bit_by_bit(tmp_path):
     settings = {"objective": OBJECTIVE, "max_steps": 12, "save_steps": 5, "logging_steps": 2}
     settings["gradient_accumulation_steps"] = 2
     with make_run(tmp_path / "whole") as whole:
         make_trainer(whole, model=make_model(dropout=0.2), **settings).train()
     run = make_run(tmp_path / "parts")
-    with pytest.raises(KeyboardInterrupt), run:
-        trainer = make_trainer(run, model=make_model(dropout=0.2), **settings)
-        trainer.add_callback(Stop())
-        trainer.train()
+    train_until(8, run, model=make_model(dropout=0.2), **settings)
     with runs.resume(run.folder, "train") as again:
         again.forget_after(5)
         trainer = make_trainer(again, model=make_model(dropout=0.2), **settings)

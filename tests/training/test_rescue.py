@@ -13,8 +13,7 @@ import pytest
 import torch
 from process_groups import run_in_processes
 from sharded_training import LAUNCHED
-from toy_training import GroupSampler, make_model, make_pairs, make_run, make_trainer
-from transformers import TrainerCallback
+from toy_training import GroupSampler, StopAfter, make_model, make_pairs, make_run, make_trainer, weights
 
 from hf_nmt import runs
 from hf_nmt.errors import NmtError
@@ -72,23 +71,10 @@ def training(folder, *, poisoned=(), factor=math.nan, without=(), stop=None, run
 
     trainer.compute_loss = poison
     if stop is not None:
-        trainer.add_callback(Stop(stop))
+        trainer.add_callback(StopAfter(stop))
     with run:
         trainer.train(checkpoint)
     return trainer
-
-
-class Stop(TrainerCallback):
-    def __init__(self, step):
-        self.step = step
-
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step == self.step:
-            raise KeyboardInterrupt
-
-
-def weights(trainer):
-    return torch.cat([parameter.detach().flatten() for parameter in trainer.model.parameters()])
 
 
 def decisions(trainer):
@@ -118,7 +104,7 @@ def test_a_skipped_update_is_as_if_its_batch_were_not_there(tmp_path, factor, ch
         tmp_path, poisoned={13}, factor=factor, watch=watching(**{check: {"action": "skip"}}), **options
     )
     never = training(tmp_path / "never", without={13}, **options)
-    assert torch.equal(weights(skipped), weights(never)) and same_state(skipped, never)
+    assert torch.equal(weights(skipped.model), weights(never.model)) and same_state(skipped, never)
     assert (13, check, "skip") in decisions(skipped) and skipped.state.global_step == STEPS
     # The loss that is logged is that of the updates that were made.
     losses, expected = logged(skipped), logged(never)
@@ -138,7 +124,7 @@ def test_a_roll_back_goes_on_from_the_checkpoint_past_the_batches_since(tmp_path
     watch = watching(not_finite={"action": "roll_back"})
     back = training(tmp_path, poisoned={13}, watch=watch, **WARM)
     never = training(tmp_path / "never", without={11, 12, 13}, **WARM)
-    assert torch.equal(weights(back), weights(never)) and same_state(back, never)
+    assert torch.equal(weights(back.model), weights(never.model)) and same_state(back, never)
     assert back.lr_scheduler.state_dict() == never.lr_scheduler.state_dict()
     (entry,) = runs.read_decisions(back.run.folder)
     assert entry["watch"]["to_step"] == 10 and entry["watch"]["count"] == 1
@@ -169,7 +155,7 @@ def test_a_roll_back_with_patience_leaves_out_the_checkpoint_of_the_bad_time(tmp
         (17, "loss_spike", "roll_back"),
     ]
     never = training(tmp_path / "never", without=set(range(11, 18)))
-    assert torch.equal(weights(back), weights(never))
+    assert torch.equal(weights(back.model), weights(never.model))
     kept = [runs.step_of(folder) for folder in runs.list_checkpoints(back.run.checkpoints)]
     assert kept == [5, 10, 20]  # that of 15 could have become part of an average
 
@@ -180,7 +166,7 @@ def test_without_a_checkpoint_the_update_is_skipped_instead(tmp_path):
     assert decisions(trainer) == [(3, "not_finite", "skip")]
     (entry,) = runs.read_decisions(trainer.run.folder)
     assert "There is no good checkpoint to go back to. The update is skipped" in entry["watch"]["told"]
-    assert weights(trainer).isfinite().all()
+    assert weights(trainer.model).isfinite().all()
 
 
 def test_going_back_again_and_again_ends(tmp_path):
@@ -211,7 +197,7 @@ def test_a_lowered_learning_rate_stays_below_its_schedule(tmp_path):
     first, other = (
         torch.cat([tensor.flatten() for tensor in _saved(trainer, 10).values()]) for trainer in (lowered, plain)
     )
-    assert torch.equal(first, other) and not torch.equal(weights(lowered), weights(plain))
+    assert torch.equal(first, other) and not torch.equal(weights(lowered.model), weights(plain.model))
     # With SGD an update is the gradient times the rate.
     steps = {}
     for name, settings in (("lowered", watch), ("plain", None)):
@@ -233,7 +219,7 @@ def _saved(trainer, step):
 def test_lowering_at_a_loss_that_is_no_number_throws_the_update_away_too(tmp_path):
     watch = watching(not_finite={"action": "lower_learning_rate"})
     trainer = training(tmp_path, poisoned={13}, watch=watch)
-    assert weights(trainer).isfinite().all() and trainer.watch.factor == 0.5
+    assert weights(trainer.model).isfinite().all() and trainer.watch.factor == 0.5
 
 
 def test_a_stop_tells_why_and_leaves_the_good_checkpoints(tmp_path):
@@ -265,7 +251,7 @@ def test_interrupted_and_continued_equals_never_interrupted(tmp_path, stop):
         training(tmp_path / "parts", stop=stop, **faults)
     (folder,) = (tmp_path / "parts").iterdir()
     again = training(tmp_path, run=runs.load(folder, writer=True), **faults)
-    assert torch.equal(weights(again), weights(whole)) and same_state(again, whole)
+    assert torch.equal(weights(again.model), weights(whole.model)) and same_state(again, whole)
     assert again.watch.state_dict() == whole.watch.state_dict() and again.watch.state_dict()["taken"]
     histories = [runs.read_decisions(one.run.folder) for one in (whole, again)]
     assert histories[0] == histories[1] and len(histories[0]) == 2
@@ -308,7 +294,9 @@ def test_all_batches_of_an_update_are_thrown_away_together_and_bf16_as_well(tmp_
     watch = watching(not_finite={"action": "skip"})
     skipped = training(tmp_path, poisoned={7}, watch=watch, **options | {"max_steps": 10})
     never = training(tmp_path / "never", without={13, 14}, **options | {"max_steps": 9})
-    assert torch.equal(weights(skipped), weights(never)) and decisions(skipped) == [(7, "not_finite", "skip")]
+    assert torch.equal(weights(skipped.model), weights(never.model)) and decisions(skipped) == [
+        (7, "not_finite", "skip")
+    ]
 
 
 class Collapsing:
@@ -331,7 +319,7 @@ def test_a_collapse_goes_back_behind_the_last_good_validation(tmp_path):
     back = training(tmp_path, validation=Collapsing([20, 30, 5, 30]), watch=watch, **options)
     never = training(tmp_path / "never", without=set(range(13, 19)), **WARM)
     assert decisions(back) == [(18, "score_collapse", "roll_back")]
-    assert torch.equal(weights(back), weights(never))
+    assert torch.equal(weights(back.model), weights(never.model))
     assert [entry["metrics"]["bleu"] for entry in runs.read_validations(back.run.folder)] == [20, 30, 5, 30]
     assert back.state.best_global_step == 12
     kept = [runs.step_of(folder) for folder in runs.list_checkpoints(back.run.checkpoints)]
@@ -369,7 +357,7 @@ def test_a_rate_lowered_at_a_validation_is_that_of_the_schedule_in_the_checkpoin
     again = training(tmp_path, run=runs.load(folder, writer=True), validation=Collapsing(scores[2:]), **options)
     assert decisions(again) == decisions(whole) == [(10, "score_collapse", "lower_learning_rate")]
     assert logged(again, "learning_rate") == logged(whole, "learning_rate")
-    assert torch.equal(weights(again), weights(whole)) and same_state(again, whole)
+    assert torch.equal(weights(again.model), weights(whole.model)) and same_state(again, whole)
 
 
 def distributed(folder, action, kind=None):
@@ -389,7 +377,7 @@ def distributed(folder, action, kind=None):
         compute_loss(*given, **more) * (math.nan if trainer.state.global_step + 1 in poisoned else 1)
     )
     trainer.train()
-    return weights(trainer).numpy(), trainer.watch.state_dict(), decisions(trainer)
+    return weights(trainer.model).numpy(), trainer.watch.state_dict(), decisions(trainer)
 
 
 @pytest.mark.parametrize("action", ["skip", "roll_back"])

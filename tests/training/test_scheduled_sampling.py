@@ -10,8 +10,16 @@ import torch
 from process_groups import run_in_processes
 from sharded_training import toy_trainer
 from test_family_batches import encoded
-from toy_training import collate, make_marian, make_model, make_pairs, make_run, make_tokenizer, make_trainer
-from transformers import TrainerCallback
+from toy_training import (
+    collate,
+    make_marian,
+    make_model,
+    make_pairs,
+    make_run,
+    make_tokenizer,
+    make_trainer,
+    train_until,
+)
 
 from hf_nmt import runs
 from hf_nmt.batching import TranslationCollator
@@ -203,12 +211,6 @@ def test_tokens_are_drawn_from_the_distribution_of_the_model():
     assert not torch.equal(sampled, likeliest)
 
 
-class Stop(TrainerCallback):
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step == 8:
-            raise KeyboardInterrupt
-
-
 OBJECTIVE = ObjectiveSettings(scheduled_sampling=ScheduledSamplingSettings(probability=0.6, ramp_steps=6))
 
 
@@ -220,10 +222,7 @@ def test_a_resumed_run_replaces_the_same_tokens(tmp_path):
         expected = make_trainer(whole, model=make_model(dropout=0.2), **settings)
         expected.train()
     run = make_run(tmp_path / "parts")
-    with pytest.raises(KeyboardInterrupt), run:
-        trainer = make_trainer(run, model=make_model(dropout=0.2), **settings)
-        trainer.add_callback(Stop())
-        trainer.train()
+    train_until(8, run, model=make_model(dropout=0.2), **settings)
     with runs.resume(run.folder, "train") as again:
         again.forget_after(5)
         trainer = make_trainer(again, model=make_model(dropout=0.2), **settings)

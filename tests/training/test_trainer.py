@@ -4,7 +4,17 @@ import json
 
 import pytest
 import torch
-from toy_training import GroupSampler, make_marian, make_model, make_pairs, make_run, make_trainer
+from toy_training import (
+    GroupSampler,
+    StopAfter,
+    make_marian,
+    make_model,
+    make_pairs,
+    make_run,
+    make_trainer,
+    train_until,
+    weights,
+)
 from transformers import TrainerCallback
 
 from hf_nmt import runs
@@ -45,10 +55,6 @@ def trained(tmp_path, scores, **settings):
 
 def kept(trainer):
     return [runs.step_of(folder) for folder in runs.list_checkpoints(trainer.run.checkpoints)]
-
-
-def weights(model):
-    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
 
 
 def test_training_ends_after_validations_without_a_new_best(tmp_path, caplog):
@@ -137,15 +143,6 @@ def test_without_checkpoints_the_last_weights_are_kept(tmp_path, caplog):
     assert "fewer than two whole checkpoints" in caplog.text
 
 
-class Stop(TrainerCallback):
-    def __init__(self, step):
-        self.step = step
-
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step == self.step:
-            raise KeyboardInterrupt
-
-
 def test_resumed_in_the_middle_of_an_epoch_and_of_a_log_interval(tmp_path):
     settings = {"max_steps": 20, "save_steps": 7, "logging_steps": 3, "gradient_accumulation_steps": 2}
     with make_run(tmp_path / "whole") as whole:
@@ -160,7 +157,7 @@ def test_resumed_in_the_middle_of_an_epoch_and_of_a_log_interval(tmp_path):
                 run.forget_after(None if checkpoint is None else runs.step_of(checkpoint))
                 trainer = make_trainer(run, sampler=GroupSampler(64, 4), **settings)
                 if stop is not None:
-                    trainer.add_callback(Stop(stop))
+                    trainer.add_callback(StopAfter(stop))
                 trainer.train(checkpoint)
         except KeyboardInterrupt:
             pass
@@ -176,10 +173,7 @@ def test_resumed_in_the_middle_of_an_epoch_and_of_a_log_interval(tmp_path):
 def test_patience_counts_on_after_a_resume(tmp_path):
     settings = {"eval_strategy": "steps", "eval_steps": 2, "save_steps": 2, "early_stopping_patience": 3}
     run = make_run(tmp_path)
-    with pytest.raises(KeyboardInterrupt), run:
-        trainer = make_trainer(run, validation=Scripted([10, 30, 20]), **settings)
-        trainer.add_callback(Stop(7))
-        trainer.train()
+    train_until(7, run, validation=Scripted([10, 30, 20]), **settings)
     with runs.resume(run.folder, "train") as again:
         trainer = make_trainer(again, validation=Scripted([25, 26, 99]), **settings)
         trainer.train(checkpoints.latest_whole(again.checkpoints))
@@ -195,10 +189,7 @@ def test_other_families_and_whole_epochs_resume_as_well(tmp_path, make, strategy
         expected = make_trainer(whole, model=make(dropout=0.2), **settings)
         expected.train()
     run = make_run(tmp_path / "parts")
-    with pytest.raises(KeyboardInterrupt), run:
-        trainer = make_trainer(run, model=make(dropout=0.2), **settings)
-        trainer.add_callback(Stop(11))
-        trainer.train()
+    train_until(11, run, model=make(dropout=0.2), **settings)
     with runs.resume(run.folder, "train") as again:
         arguments = TrainingSettings().arguments(seed=1, run_name="x", validate=False)
         checkpoint = latest_checkpoint(again, arguments)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch.distributed.tensor import DTensor
 from toy_training import VOCABULARY, make_marian, make_model, make_pairs, make_run, make_trainer
@@ -15,6 +16,8 @@ from transformers import M2M100Config, M2M100ForConditionalGeneration, T5Config,
 from hf_nmt import runs
 from hf_nmt.batching.sampler import TokenBatchSampler
 from hf_nmt.batching.settings import BatchingSettings
+from hf_nmt.errors import ConfigError
+from hf_nmt.training.settings import TrainingSettings
 
 SILENT = {"dropout": 0.0, "attention_dropout": 0.0, "activation_dropout": 0.0}
 WIDTHS = {
@@ -137,3 +140,10 @@ def worst_difference(first: dict[str, list[float]], second: dict[str, list[float
     """The largest relative difference of a loss or a gradient norm."""
     assert {*first} == {*second} == {"loss", "grad_norm"}
     return max(abs(a / b - 1) for name in first for a, b in zip(first[name], second[name], strict=True))
+
+
+def refusal(**settings: Any) -> str:
+    """Why training with these settings is refused, under the launcher that the environment tells of."""
+    with pytest.raises(ConfigError) as error:
+        TrainingSettings(use_cpu=True, **settings).arguments(seed=1, run_name="toy", validate=False)
+    return str(error.value)

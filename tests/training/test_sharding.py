@@ -10,12 +10,11 @@ import pytest
 import torch
 from process_groups import run_in_processes
 from safetensors.torch import load_file
-from sharded_training import MODELS, same, train, worst_difference
+from sharded_training import MODELS, refusal, same, train, worst_difference
 
 from hf_nmt import runs
 from hf_nmt.errors import ConfigError
 from hf_nmt.training import checkpoints, sharding
-from hf_nmt.training.settings import TrainingSettings
 
 
 def worst_difference_to_whole(folder: Path, family: str, steps: int, accumulation: int = 1, **settings: Any) -> float:
@@ -96,12 +95,6 @@ def launched(monkeypatch, world_size: int = 2, **variables: str) -> None:
     monkeypatch.setenv("WORLD_SIZE", str(world_size))
     for name, value in variables.items():
         monkeypatch.setenv(f"FSDP_{name}", value)
-
-
-def refusal(**settings: Any) -> str:
-    with pytest.raises(ConfigError) as error:
-        TrainingSettings(use_cpu=True, **settings).arguments(seed=1, run_name="toy", validate=False)
-    return str(error.value)
 
 
 @pytest.mark.parametrize(

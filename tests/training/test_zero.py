@@ -11,12 +11,11 @@ import pytest
 import torch
 from process_groups import run_in_processes
 from safetensors.torch import load_file
-from sharded_training import LAUNCHED, MODELS, same, train, worst_difference
+from sharded_training import LAUNCHED, MODELS, refusal, same, train, worst_difference
 
 from hf_nmt import runs
 from hf_nmt.errors import ConfigError, NmtError
 from hf_nmt.training import checkpoints, sharding
-from hf_nmt.training.settings import TrainingSettings
 
 needs_deepspeed = pytest.mark.skipif(find_spec("deepspeed") is None, reason="DeepSpeed is not installed")
 
@@ -144,12 +143,6 @@ def launched(monkeypatch, world_size: int = 2, **variables: str) -> None:
     monkeypatch.setenv("WORLD_SIZE", str(world_size))
     for name, value in (LAUNCHED["zero2"] | variables).items():
         monkeypatch.setenv(name, value)
-
-
-def refusal(**settings: Any) -> str:
-    with pytest.raises(ConfigError) as error:
-        TrainingSettings(use_cpu=True, **settings).arguments(seed=1, run_name="toy", validate=False)
-    return str(error.value)
 
 
 @pytest.mark.parametrize(

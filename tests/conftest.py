@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 import signal
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import families
 import pytest
 import torch
+from hub_server import HubServer
 from settings_walk.keys import recipe_module
 from small_models import sentences, small_config, word_tokenizer
 
@@ -59,6 +61,13 @@ def copy_folder(_trained, tmp_path_factory) -> Path:
     _trained[300].save_pretrained(folder)
     NmtTokenizer(tokenizer_object=word_tokenizer()).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def server() -> Iterator[HubServer]:
+    """A Hub on this machine."""
+    with HubServer() as server:
+        yield server
 
 
 @pytest.fixture

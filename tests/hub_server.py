@@ -87,6 +87,9 @@ class HubServer:
     def files(self, repo_id: str, revision: str = "main") -> dict[str, bytes]:
         return {name: data for name, data in self.repos[repo_id].at(revision)[2].items() if name != ".gitattributes"}
 
+    def card(self, repo_id: str = "me/nmt") -> str:
+        return self.files(repo_id)["README.md"].decode()
+
     def messages(self, repo_id: str) -> list[str]:
         return [message for _, message, _ in self.repos[repo_id].commits]
 

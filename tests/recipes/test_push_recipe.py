@@ -10,16 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
-from hub_server import TOKEN, HubServer
+from hub_server import TOKEN
 from run_records import write_run
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def server():
-    with HubServer() as server:
-        yield server
 
 
 @pytest.fixture

@@ -33,10 +33,6 @@ def best(made, tmp_path):
     return folder
 
 
-def card_of(hub, name="me/nmt") -> str:
-    return hub.files(name)["README.md"].decode()
-
-
 def test_all_of_the_folder_it_was_loaded_from_goes_along(hub, best):
     model = NmtForConditionalGeneration.from_pretrained(best)
     commit = model.push_to_hub("nmt", private=True, commit_message="From memory")
@@ -45,7 +41,7 @@ def test_all_of_the_folder_it_was_loaded_from_goes_along(hub, best):
     files = hub.files("me/nmt")
     assert {path.name for path in best.iterdir()} <= {*files}
     weights = "model.safetensors"
-    assert files[weights] == (best / weights).read_bytes() and is_ours(card_of(hub))
+    assert files[weights] == (best / weights).read_bytes() and is_ours(hub.card())
     assert files["tokenizer.json"] == (best / "tokenizer.json").read_bytes()
 
 
@@ -54,13 +50,13 @@ def test_weights_that_changed_take_no_scores_along(hub, best, caplog):
     with torch.no_grad():
         model.lm_head.weight[5] += 1
     model.push_to_hub("me/nmt")
-    text = card_of(hub)
+    text = hub.card()
     assert "> The weights were changed after this card was written" in text and "pushed with a note" in caplog.text
     assert ModelCard(text).data.eval_results is None and ModelCard(text).data.language == ["de", "en"]
     pulled = NmtForConditionalGeneration.from_pretrained("me/nmt")
     assert torch.equal(pulled.lm_head.weight, model.lm_head.weight)
     pulled.push_to_hub("me/copy")  # tokenizer and card of the repository
-    assert card_of(hub, "me/copy") == text
+    assert hub.card("me/copy") == text
 
 
 def test_a_model_from_memory_needs_a_tokenizer(hub, best):
@@ -72,13 +68,13 @@ def test_a_model_from_memory_needs_a_tokenizer(hub, best):
     ):
         model.save_pretrained(best, push_to_hub=True)
     model.push_to_hub("me/nmt", tokenizer=tokenizer)
-    text = card_of(hub)
+    text = hub.card()
     assert "Nothing is recorded here of its training" in text and ModelCard(text).data.pipeline_tag == "translation"
     hub.repos["me/nmt"].at("main")[2]["README.md"] = b"# Theirs\n"
     model.push_to_hub("me/nmt", tokenizer=tokenizer)
-    assert card_of(hub) == "# Theirs\n"  # no stock card in its place
+    assert hub.card() == "# Theirs\n"  # no stock card in its place
     model.push_to_hub("me/nmt", tokenizer=tokenizer, card="# Mine\n")
-    assert card_of(hub) == "# Mine\n"
+    assert hub.card() == "# Mine\n"
 
 
 def test_what_hinders_is_told_as_for_folders(hub, best, monkeypatch):
@@ -132,7 +128,7 @@ def test_remote_code_pushes_itself(hub, elsewhere, made, best, tmp_path):
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) == translations(made)
     for name in ("me/again", "me/third"):
-        assert {*hub.files(name)} == {*hub.files("me/nmt")} and card_of(hub, name) == card_of(hub)
+        assert {*hub.files(name)} == {*hub.files("me/nmt")} and hub.card(name) == hub.card()
         assert all(hub.files(name)[file] == content for file, content in hub.files("me/nmt").items() if "_nmt" in file)
     assert {*hub.files("me/marian-again")} == {*hub.files("me/marian")}
     assert translations("me/marian-again") == translations("me/marian")

@@ -272,14 +272,10 @@ def run(made, tmp_path):
     return write_run(tmp_path / "runs" / "de-en-20260101-000000", made)
 
 
-def card_of(hub, name="me/nmt") -> str:
-    return hub.files(name)["README.md"].decode()
-
-
 def test_a_run_is_pushed_with_a_card_of_its_facts(hub, run, tmp_path):
     scores = write_scores(tmp_path / "scores", run / "best")
     hf_nmt.push_to_hub(run, "nmt", license="mit", num_samples=1, scores=[scores])
-    text = card_of(hub)
+    text = hub.card()
     assert is_ours(text) and 'pipeline("translation", model="me/nmt", trust_remote_code=True)' in text
     assert "license: mit" in text and "Ein Hund" in text and "38.50" in text and "/secret" not in text
     assert not (run / "best" / "README.md").exists()
@@ -288,20 +284,20 @@ def test_a_run_is_pushed_with_a_card_of_its_facts(hub, run, tmp_path):
 def test_what_a_person_wrote_stays(hub, run, caplog):
     (run / "best" / "README.md").write_text("# Mine\n")
     hf_nmt.push_to_hub(run, "me/nmt")
-    assert card_of(hub) == "# Mine\n"
+    assert hub.card() == "# Mine\n"
     assert refusal(run, "me/nmt", license="mit").startswith("license: the card was written or changed by a person.")
     hf_nmt.push_to_hub(run, "me/nmt", card="write", license="mit")
-    assert is_ours(card_of(hub))
+    assert is_ours(hub.card())
     (run / "best" / "README.md").unlink()
-    theirs = card_of(hub).replace("not tested", "well tested")
+    theirs = hub.card().replace("not tested", "well tested")
     hub.repos["me/nmt"].at("main")[2]["README.md"] = theirs.encode()
     hf_nmt.push_to_hub(run, "me/nmt", commit_message="again")
-    assert card_of(hub) == theirs and "changed by a person and stays; card=write replaces it" in caplog.text
+    assert hub.card() == theirs and "changed by a person and stays; card=write replaces it" in caplog.text
     hf_nmt.push_to_hub(run, "me/nmt", card="keep")
-    assert card_of(hub) == theirs
+    assert hub.card() == theirs
     hub.put("me/begun", {"README.md": b"---\nlicense: mit\n---\n"})  # as the Hub's page makes it: no text to keep
     hf_nmt.push_to_hub(run, "me/begun")
-    assert is_ours(card_of(hub, "me/begun"))
+    assert is_ours(hub.card("me/begun"))
 
 
 def test_what_a_card_cannot_take(hub, run, folder):
@@ -331,6 +327,6 @@ def test_an_adapter_names_a_model_that_others_have(hub, run):
     files = hub.files("me/lora")
     assert {*files} == {"adapter_config.json", "adapter_model.safetensors", "README.md"}
     assert json.loads(files["adapter_config.json"])["base_model_name_or_path"] == "me/base"
-    data = ModelCard(card_of(hub, "me/lora")).data
+    data = ModelCard(hub.card("me/lora")).data
     assert (data.library_name, data.base_model) == ("peft", "me/base")
-    assert 'PeftModel.from_pretrained(model, "me/lora")' in card_of(hub, "me/lora")
+    assert 'PeftModel.from_pretrained(model, "me/lora")' in hub.card("me/lora")

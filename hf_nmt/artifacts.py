@@ -362,3 +362,12 @@ def file_lock(path: Path | str, timeout_seconds: float = 0.0) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def is_held(path: Path | str) -> bool:
+    """Whether a process holds `path`; see `file_lock`."""
+    try:
+        with file_lock(path):
+            return False
+    except NmtError:
+        return True

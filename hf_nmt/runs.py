@@ -32,7 +32,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from hf_nmt import config
-from hf_nmt.artifacts import append_jsonl, file_lock, is_complete, write_json, write_text
+from hf_nmt.artifacts import append_jsonl, file_lock, is_complete, is_held, write_json, write_text
 from hf_nmt.errors import ConfigError, NmtError
 
 SCHEMA_VERSION = 1
@@ -48,7 +48,7 @@ _LAUNCH_FILES = {
     "zero2": ("deepspeed_zero2.yaml",),
     "zero3": ("deepspeed_zero3.yaml",),
 }
-
+_HELD = "run"  # in the run folder, by the process that writes it
 _CHECKPOINT = re.compile(r"step-(\d+)")
 
 logger = logging.getLogger(__name__)
@@ -116,7 +116,7 @@ class Run:
     def __enter__(self) -> Self:
         if self.writer:
             with ExitStack() as stack:
-                stack.enter_context(_lock(self.folder))
+                stack.enter_context(file_lock(self.folder / _HELD))
                 self._log = stack.enter_context(_log_to_file(self.folder / "log.txt"))
                 if self.record["status"] != "running":
                     self.record = {key: value for key, value in self.record.items() if key not in ("ended", "error")}
@@ -424,17 +424,9 @@ def _new_folder(output_dir: Path, name: str) -> Path:
     raise NmtError(f"output_dir: {output_dir} holds a hundred runs that began in this second.")
 
 
-def _lock(folder: Path) -> Any:
-    return file_lock(folder / "run")
-
-
 def is_locked(folder: Path) -> bool:
     """Whether a process is writing the run."""
-    try:
-        with _lock(folder):
-            return False
-    except NmtError:
-        return True
+    return is_held(folder / _HELD)
 
 
 @contextmanager

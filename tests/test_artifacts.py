@@ -25,6 +25,7 @@ from hf_nmt.artifacts import (
     hash_file,
     hash_folder,
     is_complete,
+    is_held,
     mark_complete,
     may_be_hub_id,
     remove_leftovers,
@@ -327,9 +328,11 @@ def test_a_lock_keeps_others_out_and_goes_with_the_process(tmp_path):
         assert str(caught.value) == (
             f"{path} is in use by another process. Wait until it ends, or choose another folder."
         )
+        assert is_held(path)
         holder.kill()
     with file_lock(path, timeout_seconds=5):
         pass
+    assert not is_held(path)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from hf_nmt.artifacts import file_lock, write_json
+from hf_nmt.artifacts import file_lock, is_held, write_json
 from hf_nmt.config import differences, fingerprint
 from hf_nmt.errors import ConfigError, NmtError, need
 from hf_nmt.tuning.settings import TuningSettings
@@ -158,7 +158,7 @@ class Study:
         """A new trial, whose lock goes to `held`; None where the budget is spent. One process at a time asks."""
         with file_lock(self.folder / "study", timeout_seconds=-1):
             for trial in self.trials:
-                if trial.state.name == "RUNNING" and not _is_held(self._lock_of(trial)):
+                if trial.state.name == "RUNNING" and not is_held(self._lock_of(trial)):
                     logger.warning("trial %d: its process has gone; its values are tried again.", trial.number)
                     self._give_back(trial)
             spent, budget = self.spent(), self.settings.budget.model_dump()
@@ -230,11 +230,3 @@ class Study:
 
 def _name_of(trial: Any) -> str:
     return f"trial-{trial.number:04d}"
-
-
-def _is_held(path: Path) -> bool:
-    try:
-        with file_lock(path):
-            return False
-    except NmtError:
-        return True

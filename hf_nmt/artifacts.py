@@ -274,6 +274,20 @@ def atomic_folder(path: Path | str, *, replace: bool = False) -> Iterator[Path]:
             shutil.rmtree(partial, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def quiet_files() -> Iterator[None]:
+    """Without the bars that Transformers shows for every model it saves or loads."""
+    from transformers.utils import logging  # takes seconds, and most who write files have no model
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
 def hash_file(path: Path | str) -> str:
     """SHA-256 of a file, in hex."""
     with open(path, "rb") as file:

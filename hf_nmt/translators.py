@@ -173,7 +173,7 @@ class SavedModel:
 
         from hf_nmt.models.marian_positions_nmt import keep_positions
 
-        with _told(self.path), _no_progress_bars():
+        with _told(self.path), artifacts.quiet_files():
             model, report = AutoModelForSeq2SeqLM.from_pretrained(
                 self.path,
                 output_loading_info=True,
@@ -286,7 +286,7 @@ def load_model(path: str | Path, *, base: str | Path | None = None, merge: bool 
         model = saved.model(config=config, dtype=torch.float32)
     except NmtError as error:
         raise _no_base(folder, named, error) from error
-    with _told(folder), _no_progress_bars():
+    with _told(folder), artifacts.quiet_files():
         adapters.apply_adapter(model, folder)
         if Path(folder, "generation_config.json").is_file():
             model.generation_config = type(model.generation_config).from_pretrained(folder)
@@ -339,16 +339,3 @@ def _kind(folder: str) -> str:
         kind: Any = json.loads(Path(folder, "config.json").read_text(encoding="utf-8")).get("model_type")
         return f" as a translation model (model_type {kind!r})"
     return ""
-
-
-@contextlib.contextmanager
-def _no_progress_bars() -> Iterator[None]:
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()

@@ -12,11 +12,10 @@ from pydantic import Field, field_validator
 from torch import nn
 from transformers import AutoModelForSeq2SeqLM, BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
 
-from hf_nmt.artifacts import atomic_folder
+from hf_nmt.artifacts import atomic_folder, quiet_files
 from hf_nmt.config import Settings
 from hf_nmt.errors import ConfigError, NmtError, need
 from hf_nmt.generation.adapters import load_adapter_weights, merge_adapter, put_on, read_weights, row_holders
-from hf_nmt.training.checkpoints import quiet_files
 from hf_nmt.training.layerdrop import use_all_layers
 from hf_nmt.training.saved import check_saved, probe_logits
 from hf_nmt.translators import load_model

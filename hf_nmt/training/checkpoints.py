@@ -18,9 +18,8 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from transformers.utils import logging as transformers_logging
 
-from hf_nmt.artifacts import atomic_folder, mark_complete, verify
+from hf_nmt.artifacts import atomic_folder, mark_complete, quiet_files, verify
 from hf_nmt.errors import NmtError
 from hf_nmt.generation.adapters import ADAPTER_WEIGHTS, is_adapter
 from hf_nmt.runs import list_checkpoints, step_of
@@ -42,18 +41,6 @@ def writing(folder: Path) -> Iterator[Path]:
     with quiet_files(), atomic_folder(folder, replace=True) as partial:
         yield partial
         mark_complete(partial)
-
-
-@contextmanager
-def quiet_files() -> Iterator[None]:
-    """Without the bars that Transformers shows for every model it saves or loads."""
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            transformers_logging.enable_progress_bar()
 
 
 def latest_whole(checkpoints: Path) -> Path | None:

@@ -15,7 +15,7 @@ from accelerate.utils import broadcast_object_list
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_nmt import runs
-from hf_nmt.artifacts import atomic_folder, hash_model, write_json, write_text
+from hf_nmt.artifacts import atomic_folder, hash_model, quiet_files, write_json, write_text
 from hf_nmt.config import fingerprint
 from hf_nmt.generation import adapters
 from hf_nmt.generation.decoding import DecodingSettings
@@ -199,7 +199,7 @@ def save_model(
     Raises:
         NmtError: it could not be written, or what was loaded differs from what was saved.
     """
-    with checkpoints.quiet_files(), atomic_folder(folder, replace=True) as partial:
+    with quiet_files(), atomic_folder(folder, replace=True) as partial:
         _set_generation(model, tokenizer, decoding)
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)

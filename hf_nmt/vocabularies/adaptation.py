@@ -11,10 +11,9 @@ from typing import Any
 import torch
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from hf_nmt.artifacts import atomic_folder, write_json
+from hf_nmt.artifacts import atomic_folder, quiet_files, write_json
 from hf_nmt.errors import DataError, NmtError
 from hf_nmt.models.sources_nmt import source_limit
-from hf_nmt.training.checkpoints import quiet_files
 from hf_nmt.training.token_rows import NEW_TOKENS
 from hf_nmt.vocabularies.language_codes import plan_codes
 from hf_nmt.vocabularies.model_rows import Origins, check_ids, move_rows, new_ids

@@ -9,8 +9,9 @@ from pathlib import Path
 import datasets
 import pyarrow as pa
 
+from hf_nmt import language
 from hf_nmt.artifacts import atomic_folder, file_lock, is_complete, mark_complete
-from hf_nmt.config import fingerprint
+from hf_nmt.config import Settings, fingerprint
 from hf_nmt.data.sources import CorpusSettings, cache_folder, keys_told, load_pairs
 from hf_nmt.errors import DataError
 from hf_nmt.protocols import LANGUAGE_COLUMNS, languages_named
@@ -26,6 +27,33 @@ def languages_of_pair(
     """The languages of a pair that a user has named: as given, else by a name like `de-en`, else None."""
     told = languages_named(name)
     return source_language or told[0], target_language or told[1]
+
+
+def given_beside_pairs(settings: Settings, *keys: str) -> list[str]:
+    """A finding for each of the keys that is given although `pairs` is."""
+    return [
+        f"{name}: given together with data.pairs, where each pair has its own. Leave one of them out."
+        for name in keys
+        if getattr(settings, name) is not None
+    ]
+
+
+def unnamed_languages(name: str, languages: tuple[str | None, str | None]) -> list[str]:
+    """A finding for each language of an entry of `pairs` that nothing tells."""
+    return [
+        f"pairs.{name}.{side}: not given, and the name {name!r} does not tell it as one like de-en would. Write the "
+        "code of the language."
+        for side, code in zip(LANGUAGE_COLUMNS, languages, strict=True)
+        if code is None
+    ]
+
+
+def problems_of_codes(settings: Settings, pairs: Mapping[str, tuple[str | None, str | None]]) -> list[str]:
+    """A finding for each code of a language, of the settings or of their pairs, that is none."""
+    given = {name: getattr(settings, name) for name in LANGUAGE_COLUMNS}
+    for name, languages in pairs.items():
+        given |= {f"pairs.{name}.{side}": code for side, code in zip(LANGUAGE_COLUMNS, languages, strict=True)}
+    return [f"{name}: {told}" for name, code in given.items() if code and (told := language.problem_of(code))]
 
 
 def join_pairs(corpora: Mapping[str, tuple[str | None, str | None, CorpusSettings]], split: str) -> datasets.Dataset:

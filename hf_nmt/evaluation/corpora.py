@@ -12,7 +12,13 @@ from pydantic import Field
 from hf_nmt import language
 from hf_nmt.config import Settings
 from hf_nmt.data.manifest import Manifest, describe
-from hf_nmt.data.mixtures import join_pairs, languages_of_pair
+from hf_nmt.data.mixtures import (
+    given_beside_pairs,
+    join_pairs,
+    languages_of_pair,
+    problems_of_codes,
+    unnamed_languages,
+)
 from hf_nmt.data.sources import CorpusSettings, keys_told, load_pairs
 from hf_nmt.errors import ConfigError, DataError
 from hf_nmt.metrics import LanguagePair, ScoredData
@@ -54,23 +60,11 @@ class EvaluationData(Settings):
 
     @pydantic.model_validator(mode="after")
     def _pairs_alone(self) -> EvaluationData:
-        alone = [name for name in (*LANGUAGE_COLUMNS, "test") if self.pairs and getattr(self, name) is not None]
-        findings = [
-            f"{name}: given together with data.pairs, where each pair has its own. Leave one of them out."
-            for name in alone
-        ]
-        for name in self.pairs:
-            findings += [
-                f"pairs.{name}.{side}: not given, and the name {name!r} does not tell it as one like de-en would. "
-                "Write the code of the language."
-                for side, code in zip(LANGUAGE_COLUMNS, self.languages_of(name), strict=True)
-                if code is None
-            ]
-        given = {name: getattr(self, name) for name in LANGUAGE_COLUMNS}
-        for name in self.pairs:
-            sides = zip(LANGUAGE_COLUMNS, self.languages_of(name), strict=True)
-            given |= {f"pairs.{name}.{side}": code for side, code in sides}
-        findings += [f"{name}: {told}" for name, code in given.items() if code and (told := language.problem_of(code))]
+        findings = given_beside_pairs(self, *LANGUAGE_COLUMNS, "test") if self.pairs else []
+        languages = {name: self.languages_of(name) for name in self.pairs}
+        for name, told in languages.items():
+            findings += unnamed_languages(name, told)
+        findings += problems_of_codes(self, languages)
         if findings:
             raise ConfigError(findings)
         return self

@@ -16,7 +16,13 @@ from hf_nmt import language
 from hf_nmt.batching import language_pairs
 from hf_nmt.config import Settings
 from hf_nmt.data.manifest import Manifest, describe
-from hf_nmt.data.mixtures import join_pairs, languages_of_pair
+from hf_nmt.data.mixtures import (
+    given_beside_pairs,
+    join_pairs,
+    languages_of_pair,
+    problems_of_codes,
+    unnamed_languages,
+)
 from hf_nmt.data.sources import BUILT_IN, CorpusSettings, count_copies, format_of, keys_told, load_pairs
 from hf_nmt.data.streams import Stream, stream_pairs
 from hf_nmt.data.text_lines import existing_file
@@ -95,21 +101,9 @@ class TrainingData(Settings):
 
     @pydantic.model_validator(mode="after")
     def _pairs_alone(self) -> TrainingData:
-        alone = [
-            name for name in (*_EXAMPLES, "train", "validation") if self.pairs and getattr(self, name) is not None
-        ]
-        findings = [
-            f"{name}: given together with data.pairs, where each pair has its own. Leave one of them out."
-            for name in alone
-        ]
+        findings = given_beside_pairs(self, *_EXAMPLES, "train", "validation") if self.pairs else []
         for name, pair in self.pairs.items():
-            sides = self._named(name)
-            for side, code in zip(_EXAMPLES, sides, strict=True):
-                if code is None:
-                    findings.append(
-                        f"pairs.{name}.{side}: not given, and the name {name!r} does not tell it as one like de-en "
-                        "would. Write the code of the language."
-                    )
+            findings += unnamed_languages(name, self._named(name))
             if pair.train is None and pair.validation is None:
                 findings.append(f"pairs.{name}: it has no texts; give data.pairs.{name}.train.")
         findings += self._streamed_in_part()
@@ -168,11 +162,7 @@ class TrainingData(Settings):
 
     @pydantic.model_validator(mode="after")
     def _codes_of_languages(self) -> TrainingData:
-        given = {name: getattr(self, name) for name in _EXAMPLES}
-        for pair in self.pairs:
-            given |= {f"pairs.{pair}.{side}": code for side, code in zip(_EXAMPLES, self._named(pair), strict=True)}
-        findings = [f"{name}: {told}" for name, code in given.items() if code and (told := language.problem_of(code))]
-        if findings:
+        if findings := problems_of_codes(self, {name: self._named(name) for name in self.pairs}):
             raise ConfigError(findings)
         return self
 

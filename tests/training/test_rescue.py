@@ -262,7 +262,7 @@ def test_a_roll_back_passes_over_the_checkpoint_of_an_interrupt(tmp_path, monkey
     """Where a run that was never interrupted has none."""
     faults = {"poisoned": {13}, "watch": watching(not_finite={"action": "roll_back"}), **WARM}
     whole = training(tmp_path / "whole", **faults)
-    monkeypatch.setattr(Stop, "on_step_end", lambda self, args, state, *given, **more: (
+    monkeypatch.setattr(StopAfter, "on_step_end", lambda self, args, state, *given, **more: (
         os.kill(os.getpid(), signal.SIGINT) if state.global_step == self.step else None
     ))  # fmt: skip
     with pytest.raises(KeyboardInterrupt):
@@ -272,7 +272,10 @@ def test_a_roll_back_passes_over_the_checkpoint_of_an_interrupt(tmp_path, monkey
     assert [runs.step_of(one) for one in runs.list_checkpoints(folder / "checkpoints")] == [5, 10, 12]
     again = training(tmp_path, run=runs.load(folder, writer=True), **faults)
     assert [entry["watch"]["to_step"] for entry in runs.read_decisions(folder)] == [10]
-    assert torch.equal(weights(again), weights(whole)) and again.watch.state_dict() == whole.watch.state_dict()
+    assert (
+        torch.equal(weights(again.model), weights(whole.model))
+        and again.watch.state_dict() == whole.watch.state_dict()
+    )
 
 
 def test_updates_are_judged_late_where_nothing_needs_it_sooner_and_before_a_checkpoint(tmp_path):

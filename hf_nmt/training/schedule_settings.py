@@ -224,7 +224,9 @@ class ScheduleSettings(Settings):
             is_streamed: whether the length of an epoch is unknown.
         """
         found = []
-        if "min_learning_rate" in USED[self.name] and self.value("min_learning_rate") >= learning_rate > 0:
+        has_floor = "min_learning_rate" in USED[self.name]
+        # A scaled peak is known with the size of the updates, and looked at then.
+        if self.scale is None and has_floor and self.value("min_learning_rate") >= learning_rate > 0:
             found.append(
                 f"schedule.min_learning_rate: {self.value('min_learning_rate'):g} is not below "
                 f"training.learning_rate={learning_rate:g}; lower it."

@@ -317,3 +317,16 @@ def test_an_end_above_the_scaled_peak_is_refused():
     settings = {"scale": "linear", "reference_tokens_per_update": 8, "min_learning_rate": PEAK, "name": "cosine"}
     with pytest.raises(ConfigError, match="schedule.min_learning_rate: 0.003 is not below the peak of 0.003, as"):
         course(**settings).rates()
+
+
+def test_the_least_rate_is_compared_with_the_scaled_peak():
+    facts = {"learning_rate": 5e-5, "validates": True, "early_stopping": None, "is_streamed": False}
+    plain = {"name": "cosine", "warmup_steps": 10, "min_learning_rate": 1e-4}
+    (finding,) = ScheduleSettings(**plain).findings(**facts)
+    assert finding.startswith("schedule.min_learning_rate: 0.0001 is not below training.learning_rate=5e-05")
+    scaled = ScheduleSettings(**plain, scale="linear", reference_tokens_per_update=1000)
+    assert not scaled.findings(**facts)
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    Course(scaled, scaled.peak(5e-5, 8000), 100).make(optimizer)
+    with pytest.raises(ConfigError, match="is not below the peak of 5e-05, as schedule.scale=linear makes it"):
+        Course(scaled, scaled.peak(5e-5, 1000), 100).make(optimizer)

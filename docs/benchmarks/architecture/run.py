@@ -7,6 +7,7 @@
     python docs/benchmarks/architecture/run.py deep_encoder  --data FOLDER
     python docs/benchmarks/architecture/run.py ssru          --data FOLDER
     python docs/benchmarks/architecture/run.py decoding      --data FOLDER   a minute: all models of --work, in turn
+    python docs/benchmarks/architecture/run.py unfinished    --data FOLDER   keeps what broken-off runs of --work tell
     python docs/benchmarks/architecture/run.py page                          results.json -> README.md and the figure
 
 FOLDER of Multi30k holds train and val as `<name>.<language>.gz` (github.com/multi30k/dataset). English to German. All
@@ -62,12 +63,13 @@ TITLES = {
 }
 
 
-def finished_run(work: Path, name: str) -> Path | None:
-    """The newest finished run of a model."""
+def newest_run(work: Path, name: str, *, finished: bool = True) -> Path | None:
+    """The newest finished run of a model, or the newest that is not finished."""
     found = sorted((work / "runs").glob(f"{name}-2*"))
     records = ((run, run / "run.json") for run in found)
-    done = [run for run, record in records if json.loads(record.read_text(encoding="utf-8"))["status"] == "finished"]
-    return done[-1] if done else None
+    states = [(run, json.loads(record.read_text(encoding="utf-8"))["status"]) for run, record in records]
+    fitting = [run for run, status in states if (status == "finished") is finished]
+    return fitting[-1] if fitting else None
 
 
 def measure(name: str, data: Path, work: Path, runs: dict[str, str]) -> None:
@@ -79,17 +81,31 @@ def measure(name: str, data: Path, work: Path, runs: dict[str, str]) -> None:
     ]
     config = f"--config={HERE / 'model.yaml'}"
     run = train(runs.get(name), config, f"name={name}", f"output_dir={work / 'runs'}", *SHAPES[name], *texts)
-    balanced = Path(runs["balanced"]) if "balanced" in runs else finished_run(work, "balanced")
+    balanced = Path(runs["balanced"]) if "balanced" in runs else newest_run(work, "balanced")
     if balanced is not None and name != "balanced":
         recipe("report_run", str(run), f"baseline={balanced}")
-    recipe("compare_runs", str(run), f"output={work / 'comparison'}", "overwrite=true")
-    compared = json.loads((work / "comparison" / "comparison.json").read_text(encoding="utf-8"))["runs"][0]
-    compared["curves"] = {key: curve for key, curve in compared["curves"].items() if key in CURVES}
+    compared = compared_alone(run, work)
     report = json.loads((run / "training_report.json").read_text(encoding="utf-8"))
     facts = {key: value for key, value in run_facts(run).items() if key != "curves"}
     against = (report["baseline"] or {}).get("significance", {})
-    found = {"compared": compared | {"folder": run.name}, "against_balanced": against, "choices": report["choices"]}
+    found = {"compared": compared, "against_balanced": against, "choices": report["choices"]}
     keep_result(RESULTS, name, facts | found)
+
+
+def compared_alone(run: Path, work: Path) -> dict[str, Any]:
+    """What `recipes/compare_runs.py` tells of a run, finished or not."""
+    recipe("compare_runs", str(run), f"output={work / 'comparison'}", "overwrite=true")
+    (compared,) = json.loads((work / "comparison" / "comparison.json").read_text(encoding="utf-8"))["runs"]
+    compared["curves"] = {key: curve for key, curve in compared["curves"].items() if key in CURVES}
+    return compared | {"folder": run.name}
+
+
+def unfinished(data: Path, work: Path, runs: dict[str, str]) -> None:
+    """Keep what runs tell that are not finished, of models that have no other."""
+    for name in SHAPES:
+        run = newest_run(work, name, finished=False)
+        if run is not None and newest_run(work, name) is None:
+            keep_result(RESULTS, name, {"compared": compared_alone(run, work)})
 
 
 def decoding(data: Path, work: Path, runs: dict[str, str]) -> None:
@@ -100,7 +116,7 @@ def decoding(data: Path, work: Path, runs: dict[str, str]) -> None:
     from hf_nmt.translators import load_translator
 
     torch.set_num_threads(1)
-    folders = {name: Path(runs[name]) if name in runs else finished_run(work, name) for name in SHAPES}
+    folders = {name: Path(runs[name]) if name in runs else newest_run(work, name) for name in SHAPES}
     translators = {
         name: load_translator(run / "best", with_scores=False) for name, run in folders.items() if run is not None
     }
@@ -118,7 +134,7 @@ def decoding(data: Path, work: Path, runs: dict[str, str]) -> None:
     keep_result(RESULTS, "decoding", {"cpu_seconds": seconds, "sentences": len(sources), "dtype": "float32"})
 
 
-PARTS = {name: functools.partial(measure, name) for name in SHAPES} | {"decoding": decoding}
+PARTS = {name: functools.partial(measure, name) for name in SHAPES} | {"unfinished": unfinished, "decoding": decoding}
 
 
 def score_of(result: dict[str, Any], name: str) -> float:
@@ -134,6 +150,17 @@ def against_balanced(result: dict[str, Any]) -> str:
     )
 
 
+def at_its_quickest(result: dict[str, Any]) -> float:
+    """Processor seconds of all updates at the speed of the quickest quarter of the logs: other programs on the machine
+    take caches away, and so cost processor time too."""
+    curve = result["compared"]["curves"]["loss"]
+    spent = zip(
+        [0, *curve["tokens"]], curve["tokens"], [0.0, *curve["cpu_seconds"]], curve["cpu_seconds"], strict=False
+    )
+    rates = sorted((after - before) / (tokens - had) for had, tokens, before, after in spent)
+    return rates[len(rates) // 4] * result["compared"]["tokens"]
+
+
 def row(name: str, result: dict[str, Any], seconds: list[float]) -> str:
     run = result["compared"]
     cells = (
@@ -141,6 +168,7 @@ def row(name: str, result: dict[str, Any], seconds: list[float]) -> str:
         f"{run['parameters']:,}",
         f"{run['parameters_without_embeddings']:,}",
         f"{run['cpu_seconds']:,.0f}",
+        f"{at_its_quickest(result):,.0f}",
         f"{run['last']['loss']['value']:.3f}",
         f"{score_of(result, 'bleu'):.2f}",
         against_balanced(result),
@@ -150,42 +178,81 @@ def row(name: str, result: dict[str, Any], seconds: list[float]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def on_the_way(started: dict[str, Any]) -> list[str]:
+    """BLEU of each validation; at one update all models have had the same batches and learning rates."""
+    curves = {name: result["compared"]["curves"]["eval_bleu"] for name, result in started.items()}
+    steps = sorted({step for curve in curves.values() for step in curve["step"]})
+    lines = [
+        "Validation BLEU on the way; in a column all models have had the same batches at the same learning rates:",
+        "",
+        f"| model | {' | '.join(f'update {step:,}' for step in steps)} |",
+        f"|---|{'---|' * len(steps)}",
+    ]
+    for name, curve in curves.items():
+        values = dict(zip(curve["step"], curve["value"], strict=True))
+        cells = (f"{values[step]:.2f}" if step in values else "-" for step in steps)
+        lines.append(f"| {TITLES[name]} | {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
 def page() -> None:
     results = json.loads(RESULTS.read_text(encoding="utf-8"))
-    systems = {name: results[name] for name in SHAPES if name in results}
+    started = {
+        name: results[name]
+        for name in SHAPES
+        if "eval_bleu" in results.get(name, {}).get("compared", {}).get("curves", {})
+    }
+    systems = {name: result for name, result in started.items() if result["compared"]["status"] == "finished"}
     runs = [result["compared"] for result in systems.values()]
     any_result = next(iter(systems.values()))
     settings = any_result["settings"]
     seconds = results.get("decoding", {}).get("cpu_seconds", {})
-    plot(systems)
-    sizes, tokens = [run["parameters"] for run in runs], sorted({run["tokens"] for run in runs})
-    spread = 100 * (max(sizes) / min(sizes) - 1)
-    missing = [TITLES[name] for name in SHAPES if name not in systems]
+    plot(started)
+    tokens = sorted({run["tokens"] for run in runs})
+    missing = [TITLES[name] for name in SHAPES if name not in started]
+    broken_off = [
+        f"{TITLES[name]} (at update {started[name]['compared']['updates']:,})"
+        for name in started
+        if name not in systems
+    ]
     text = [
         "# Shapes of a small model",
         "",
         "Made by `run.py` from `results.json`, which holds settings, versions, curves and every score record. The "
         "commands stand in its head.",
         "",
+        *(
+            [
+                f"Not finished, and in the last table alone: {'; '.join(broken_off)}. How a training begins does not "
+                "tell how it ends.",
+                "",
+            ]
+            if broken_off
+            else []
+        ),
+        *([f"Not trained: {'; '.join(missing)}.", ""] if missing else []),
         "English to German, captions of Multi30k, one vocabulary of "
-        f"{settings['tokenizer']['vocab_size']:,} subwords for both sides, tied. Every model saw the same batches: "
-        f"{runs[0]['updates']:,} updates, {runs[0]['epochs']:.1f} passes, {' or '.join(f'{n:,}' for n in tokens)} "
+        f"{settings['tokenizer']['vocab_size']:,} subwords for both sides, tied. Every finished model saw the "
+        f"same batches: {runs[0]['updates']:,} updates, {runs[0]['epochs']:.1f} passes, "
+        f"{' or '.join(f'{n:,}' for n in tokens)} "
         "tokens of both sides; learning rate, warm-up (cosine), dropout and seed are the same, and none was tuned for "
-        f"any of them. The numbers of weights are within {spread:.1f}% of each other, embeddings counted: a narrower "
-        "model spends less on these and more on layers, as the third column tells. Equal tokens are not equal time, "
-        "which is the fourth.",
+        f"any of them. All {len(SHAPES)} shapes are within 1% of each other in weights, embeddings counted: a "
+        "narrower model spends less on these and more on layers, as the third column tells. Equal tokens are "
+        "not equal time, which the next two tell.",
         "",
         f"**One seed each, and far from converged** after {runs[0]['epochs']:.1f} passes. How far apart two seeds of "
         "one model lie was not measured; it may be as much as rows lie apart. The p-value is of a paired test over "
         "the sentences, and tells nothing of the seed. All figures are on validation text "
         "(1,014 sentences, greedy), which also chose the checkpoint; no test set was looked at.",
         "",
-        "| model | parameters | without embeddings | CPU-seconds of updates | validation loss at the end | BLEU "
-        "| against the first row | chrF | CPU-seconds to translate |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| model | parameters | without embeddings | CPU-seconds of updates | at its quickest | loss at the end "
+        "| BLEU | against the first row | chrF | CPU-seconds to translate |",
+        "|---|---|---|---|---|---|---|---|---|---|",
         *(row(name, result, seconds.get(name, [])) for name, result in systems.items()),
         "",
-        *([f"Not measured: {'; '.join(missing)}.", ""] if missing else []),
+        "At its quickest: at the speed of the quickest quarter of the logs, since other programs on a machine cost a "
+        "training processor time too.",
+        "",
     ]
     if seconds:
         text += [
@@ -193,14 +260,15 @@ def page() -> None:
             f"{results['decoding']['dtype']}; the median of {ROUNDS} rounds in which the models took turns.",
             "",
         ]
+    text += on_the_way(started)
     machines = sorted({result["environment"]["processor"] for result in systems.values()})
     told = ", ".join(f"{name} {number}" for name, number in any_result["environment"]["versions"].items())
     text += [
         "![Validation BLEU against updates and processor seconds](results.png)",
         "",
-        "The learning rate falls to zero at the last update, so points before the end are lower than what a training "
-        "of that length would reach: the right panel shows what the same updates cost, and not what each model would "
-        "reach in equal time.",
+        "The learning rate falls to zero at the last update, so that points before the end are not what a training of "
+        "that length would reach: the right panel shows what the same updates cost, and not what each model would "
+        "reach in equal time. Processor seconds hang on what else ran on the machine, which was not the same for all.",
         "",
         "Every curve and every setting that differs, as a page: "
         "`python recipes/compare_runs.py predictions/architecture/runs`.",

@@ -49,8 +49,8 @@ DEFAULTS_OF: dict[str, dict[str, Any]] = {
 QUANTITIES = ("warmup", "T_0", "step_size", "decay", "timescale")
 _SCALING = ("scale", "reference_tokens_per_update")
 _OF_THE_PEAK = ("name", *_SCALING)
-_FLOOR = "write min_learning_rate"
-_EVERY = "write step_size_steps, step_size_epochs or step_size_share, and gamma"
+_FLOOR = "write schedule.min_learning_rate"
+_EVERY = "write schedule.step_size_steps, step_size_epochs or step_size_share, and gamma"
 
 
 class ScheduleSettings(Settings):
@@ -58,20 +58,20 @@ class ScheduleSettings(Settings):
     quantity, in steps (updates), epochs or a share of all updates, at most one is given."""
 
     renamed_keys: ClassVar[dict[str, str]] = {
-        "warmup_ratio": "write warmup_share.",
-        "warmup_updates": "write warmup_steps.",
+        "warmup_ratio": "write schedule.warmup_share.",
+        "warmup_updates": "write schedule.warmup_steps.",
         "eta_min": f"{_FLOOR}.",
         "lr_end": f"{_FLOOR}.",
         "min_lr": f"{_FLOOR}.",
-        "factor": "write gamma.",
-        "patience": "write patience_validations.",
-        "cooldown": "write cooldown_validations.",
+        "factor": "write schedule.gamma.",
+        "patience": "write schedule.patience_validations.",
+        "cooldown": "write schedule.cooldown_validations.",
         "decay_factor": f"{_EVERY}.",
-        "num_cycles": "write T_0_steps, T_0_epochs or T_0_share, the length of the first cycle, and T_mult.",
-        "num_decay_steps": "write decay_steps.",
-        "T_0": "write T_0_epochs, T_0_steps or T_0_share.",
+        "num_cycles": "write schedule.T_0_steps, T_0_epochs or T_0_share, the length of the first cycle, and T_mult.",
+        "num_decay_steps": "write schedule.decay_steps.",
+        "T_0": "write schedule.T_0_epochs, T_0_steps or T_0_share.",
         "step_size": f"{_EVERY}.",
-        "pct_start": "write warmup_share.",
+        "pct_start": "write schedule.warmup_share.",
         "max_lr": "write training.learning_rate.",
     }
     no_section: ClassVar[str] = "Write schedule.name."

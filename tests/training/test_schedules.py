@@ -236,8 +236,9 @@ def test_a_run_resumed_in_the_middle_has_the_rates_of_one_never_stopped(tmp_path
         (["name=cosine", "T_0_epochs=3"], "T_0_epochs: does nothing .* belongs to cosine_with_restarts"),
         (["gamma=0.1"], "gamma: .* inverse_sqrt; .* belongs to step, exponential, reduce_on_plateau"),
         (["name=invsqrt"], "name: given 'invsqrt', allowed: constant | linear .* Did you mean inverse_sqrt"),
-        (["eta_min=0"], "eta_min: write min_learning_rate"),
-        (["num_cycles=2"], "num_cycles: write T_0_steps, T_0_epochs or T_0_share"),
+        (["patience=3"], "patience: write schedule.patience_validations"),
+        (["eta_min=0"], "eta_min: write schedule.min_learning_rate"),
+        (["num_cycles=2"], "num_cycles: write schedule.T_0_steps, T_0_epochs or T_0_share"),
         (["warmup_share=5"], "warmup_share: given '?5'?, allowed: number"),
     ],
 )

@@ -32,7 +32,7 @@ def _trained() -> dict[int, NmtForConditionalGeneration]:
     optimizer = torch.optim.Adam(model.parameters())
     texts, num_steps, kept = sentences(300 * 32, seed=1), 300, {}
     for step in range(num_steps):
-        if step == 150:
+        if step == 120:
             kept[step] = copy.deepcopy(model).eval()
         optimizer.param_groups[0]["lr"] = 2e-2 * min(1, (step + 1) / 30) * (1 - step / num_steps)
         batch = tokenizer(texts[step * 32 : step * 32 + 32], padding=True, return_tensors="pt")
@@ -52,7 +52,7 @@ def copy_system(_trained):
 @pytest.fixture
 def unsure_system(_trained):
     """The same half-way: its translations are wrong, of many lengths, and close to each other in score."""
-    return copy.deepcopy(_trained[150]), NmtTokenizer(tokenizer_object=word_tokenizer())
+    return copy.deepcopy(_trained[120]), NmtTokenizer(tokenizer_object=word_tokenizer())
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ def watch_cases(run: str, validated: tuple[str, ...]) -> dict[str, Case]:
     """
     watched = f"{run}/validation_history.json"
     collapse = (*validated, "training.learning_rate=0.05", "watch.grace_updates=0")
-    falls = (*collapse, "watch.score_collapse.lost_share=0.001")
+    falls = (*collapse, "training.learning_rate=1.0", "watch.score_collapse.lost_share=0.001")
     repeats = (*collapse, "watch.repetition.excess_share=0.001", "decoding.max_length_extra=20")
     shorter = (*collapse, "watch.length_ratio.lowest=0.95")
     return {

@@ -71,7 +71,8 @@ def test_the_bar_tells_speed_and_time_left_and_log_lines_stay_whole(tmp_path, mo
         r"step (\d+)/20  epoch [\d.]+  loss [\d.]+  learning rate \S+  gradient norm [\d.]+  [\d,]+ tokens/s  \S+ left"
     )
     assert [re.fullmatch(form, line)[1] for line in steps] == ["5", "10", "15", "20"]
-    others = [line for line in lines_shown(written) if not line.startswith("step ")]
+    course, *others = [line for line in lines_shown(written) if not line.startswith("step ")]
+    assert course == "learning rate 0.0005: inverse_sqrt, warm-up 4 updates"
     assert others[-1] == "the end"
     assert others[:-1] and all(BAR.fullmatch(line) for line in others[:-1]), others
     assert "20/20" in others[-2] and "tokens/s" in others[-2]

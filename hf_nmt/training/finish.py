@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import broadcast_object_list
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_nmt import runs
@@ -24,6 +23,7 @@ from hf_nmt.models.sources_nmt import source_limit
 from hf_nmt.protocols import LANGUAGE_COLUMNS
 from hf_nmt.run_records import VALIDATION_SEGMENTS
 from hf_nmt.training import checkpoints, moving_average
+from hf_nmt.training.processes import from_first
 from hf_nmt.training.saved import check_checkpoint, check_saved
 from hf_nmt.training.trainer import TranslationTrainer
 from hf_nmt.training.validation import ValidationResult, search_text
@@ -110,18 +110,16 @@ def _whole_steps(trainer: TranslationTrainer) -> tuple[int | None, list[int]]:
     """The step of the best checkpoint and those of the last ones, as far as they are whole: what the first process
     finds, for the others must validate the same."""
     best = trainer.state.best_global_step if trainer.validation is not None else None
-    found: list[Any] = [best, []]
+    steps: list[int] = []
     if trainer.args.process_index == 0:
         count = trainer.settings.num_average_checkpoints
         folders = checkpoints.newest_whole(trainer.run.checkpoints, count, planned=True)
-        found[1] = [runs.step_of(folder) for folder in folders]
-        if best is not None and best not in found[1]:
+        steps = [runs.step_of(folder) for folder in folders]
+        if best is not None and best not in steps:
             if not checkpoints.is_whole(runs.checkpoint_folder(trainer.run.checkpoints, best)):
                 logger.warning("The best checkpoint, of step %d, cannot be used: the last weights stand in.", best)
-                found[0] = None
-    if trainer.args.world_size > 1:
-        broadcast_object_list(found)
-    return found[0], found[1]
+                best = None
+    return from_first((best, steps), trainer.args.world_size)
 
 
 def _described(candidate: Candidate) -> str:

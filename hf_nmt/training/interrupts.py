@@ -12,13 +12,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from accelerate.utils import broadcast_object_list
 from transformers.trainer_utils import SaveStrategy
 
 from hf_nmt import runs
 from hf_nmt.artifacts import is_complete
 from hf_nmt.runs import Run
 from hf_nmt.training.optimization import OptimizationTrainer
+from hf_nmt.training.processes import from_first
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # A launcher that was interrupted itself passes it on to the processes, which heard it from the terminal already.
@@ -128,7 +128,7 @@ class InterruptibleTrainer(OptimizationTrainer):
         if comes_again or self.control.should_training_stop or not self._is_interrupted():
             return
         folder = runs.checkpoint_folder(self.run.checkpoints, self.state.global_step)
-        if not self._from_first(is_complete(folder)):
+        if not from_first(is_complete(folder), self.args.world_size):
             self.saves_for_interrupt = True
             self._save_checkpoint(model, trial)
             self.saves_for_interrupt = False
@@ -140,9 +140,3 @@ class InterruptibleTrainer(OptimizationTrainer):
             asked = torch.tensor([self._interrupts.asked or 0], device=self.args.device)
             self._interrupts.asked = int(self.accelerator.gather(asked).max()) or None
         return self._interrupts.asked is not None
-
-    def _from_first(self, value: bool) -> bool:
-        values = [value]
-        if self.args.world_size > 1:
-            broadcast_object_list(values)
-        return values[0]

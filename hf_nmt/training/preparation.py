@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Seq2SeqTrainingArguments
 
@@ -42,6 +41,7 @@ from hf_nmt.tokenizer_training import load_tokenizer, train_tokenizer
 from hf_nmt.training import checkpoints, kernels, sharding
 from hf_nmt.training.memory_budget import fit_memory
 from hf_nmt.training.model_building import ModelSettings
+from hf_nmt.training.processes import from_first
 from hf_nmt.training.recipe import TrainingRecipe
 from hf_nmt.training.streams import ROWS_LOOKED_AT, RowLanguages
 from hf_nmt.training.texts import Texts
@@ -68,7 +68,7 @@ def open_run(
         ConfigError: the texts are not those that the run to be continued was trained on.
     """
     if arguments.process_index > 0:
-        return _run_of_first(_from_first(arguments, None))
+        return _run_of_first(from_first(None, arguments.world_size))
     manifest = settings.data.describe(texts)
     data = {split: content.content_hash for split, content in manifest.splits.items()}
     device = describe_device(arguments)
@@ -90,7 +90,7 @@ def open_run(
         plain = settings.model_dump(mode="json")
         run = runs.start(recipe, plain, settings.output_dir, settings.run_name, data=data, seeds=seeds, device=device)
         manifest.write(run.folder / MANIFEST)
-    _from_first(arguments, run.folder)
+    from_first(run.folder, arguments.world_size)
     return run
 
 
@@ -103,15 +103,6 @@ def _run_of_first(folder: Path) -> Run:
             "them share."
         )
     return runs.load(folder)
-
-
-def _from_first(arguments: Seq2SeqTrainingArguments, value: Any) -> Any:
-    """The value that the first process has."""
-    if arguments.world_size == 1:
-        return value
-    values = [value]
-    broadcast_object_list(values)
-    return values[0]
 
 
 def data_seed(arguments: Seq2SeqTrainingArguments) -> int:
@@ -355,7 +346,7 @@ def choose(run: Run, settings: TrainingRecipe, arguments: Seq2SeqTrainingArgumen
         measured = None
         if arguments.process_index == 0:
             measured = kernels.measure(model.config, dtype, folder=cache_folder(None))
-        choice = _from_first(arguments, measured)
+        choice = from_first(measured, arguments.world_size)
         run.update(measurements={**run.record.get("measurements", {}), **choice.figures})
         now |= {name: getattr(choice, name) for name, is_automatic in automatic.items() if is_automatic}
     same = {name: value for name, value in recorded.items() if name in now}
@@ -435,4 +426,4 @@ def latest_checkpoint(run: Run, arguments: Seq2SeqTrainingArguments) -> Path | N
             logger.warning("The run has no whole checkpoint; it begins anew in the same folder.")
         else:
             logger.info("continuing at step %d", step)
-    return _from_first(arguments, folder)
+    return from_first(folder, arguments.world_size)

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import broadcast_object_list
 from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback
 from transformers.trainer_callback import TrainerState
@@ -32,6 +31,7 @@ from hf_nmt.runs import Run
 from hf_nmt.training import checkpoints
 from hf_nmt.training.interrupts import InterruptibleTrainer
 from hf_nmt.training.moving_average import MovingAverage
+from hf_nmt.training.processes import from_first
 from hf_nmt.training.watch import ADVICE, Decision, Watch
 from hf_nmt.training.watch_settings import OF_UPDATES
 
@@ -159,10 +159,7 @@ class WatchedTrainer(InterruptibleTrainer):
                 and self.watch.is_good(runs.step_of(folder), _watched(folder), decision.check)
             )
             step = self.watch.choose([*islice(good, 2)])
-        if self.args.world_size > 1:
-            found = [step]
-            broadcast_object_list(found)
-            step = found[0]
+        step = from_first(step, self.args.world_size)
         if step is not None:
             return dataclasses.replace(decision, to_step=step)
         instead = "skip" if decision.check in OF_UPDATES else "stop"

@@ -8,10 +8,9 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
-from accelerate.utils import broadcast_object_list, reduce
+from accelerate.utils import reduce
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -20,6 +19,7 @@ from hf_nmt.generation.translator import TorchTranslator
 from hf_nmt.metrics import LanguagePair, MetricSettings, Score, score_pairs, with_off_target
 from hf_nmt.models.sources_nmt import languages_kept
 from hf_nmt.protocols import LANGUAGE_COLUMNS
+from hf_nmt.training.processes import from_first
 from hf_nmt.training.watch import look_at
 
 logger = logging.getLogger(__name__)
@@ -170,12 +170,10 @@ class Validation:
 
     def _scores(self, translations: list[str], rank: int, world_size: int) -> list[Score]:
         """Computed by the first process: all must agree on the best checkpoint and on when to stop."""
-        scores: list[Any] = [None]
+        scores = None
         if rank == 0:
-            scores = [score_pairs(translations, self.references, self.rows_of_pair, self.metrics).scores]
-        if world_size > 1:
-            broadcast_object_list(scores)
-        return scores[0]
+            scores = score_pairs(translations, self.references, self.rows_of_pair, self.metrics).scores
+        return from_first(scores, world_size)
 
 
 def search_text(settings: DecodingSettings, num_beams: int | None = None) -> str:

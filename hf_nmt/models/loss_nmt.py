@@ -12,8 +12,32 @@ from torch import nn
 CHUNK_ROWS = 512
 
 
-class _ChunkedCrossEntropy(torch.autograd.Function):
-    """Sum of the loss, with the gradients already computed in the forward pass, chunk by chunk."""
+class ChunkedLoss(torch.autograd.Function):
+    """A loss of `hidden @ weight.T` whose gradients are already computed in the forward pass, chunk by chunk.
+
+    `forward` takes hidden, weight and options, the last of them whether gradients are needed. It saves the gradients
+    of the first two for `backward`, keeps their types in `ctx.dtypes`, and returns the loss first.
+    """
+
+    @staticmethod
+    def backward(ctx, loss_gradient, *_):
+        gradients = zip(ctx.saved_tensors, ctx.dtypes, strict=True)
+        of_inputs = [(gradient * loss_gradient).to(dtype) for gradient, dtype in gradients]
+        return *of_inputs, *(None for _ in ctx.needs_input_grad[2:])
+
+    @classmethod
+    def of(cls, hidden: torch.Tensor, weight: torch.Tensor, *options):
+        """What `forward` returns, under autocast in the type of its products."""
+        device_type = hidden.device.type
+        if torch.is_autocast_enabled(device_type):
+            hidden = hidden.to(torch.get_autocast_dtype(device_type))
+        with torch.autocast(device_type, enabled=False):
+            needs_gradient = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
+            return cls.apply(hidden, weight, *options, needs_gradient)
+
+
+class _ChunkedCrossEntropy(ChunkedLoss):
+    """Sum of the label-smoothed cross-entropy."""
 
     @staticmethod
     def forward(ctx, hidden, weight, labels, masked_id, smoothing, needs_gradient):
@@ -53,19 +77,6 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         ctx.save_for_backward(hidden_gradient, weight_gradient)
         return loss
 
-    @staticmethod
-    def backward(ctx, loss_gradient):
-        hidden_gradient, weight_gradient = ctx.saved_tensors
-        hidden_dtype, weight_dtype = ctx.dtypes
-        return (
-            (hidden_gradient * loss_gradient).to(hidden_dtype),
-            (weight_gradient * loss_gradient).to(weight_dtype),
-            None,
-            None,
-            None,
-            None,
-        )
-
 
 def smoothed_cross_entropy(
     hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, *, masked_id: int, smoothing: float = 0.0
@@ -85,12 +96,7 @@ def smoothed_cross_entropy(
     Returns:
         A float32 scalar, in nats.
     """
-    device_type = hidden.device.type
-    if torch.is_autocast_enabled(device_type):
-        hidden = hidden.to(torch.get_autocast_dtype(device_type))
-    with torch.autocast(device_type, enabled=False):
-        needs_gradient = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
-        return _ChunkedCrossEntropy.apply(hidden, weight, labels, masked_id, smoothing, needs_gradient)
+    return _ChunkedCrossEntropy.of(hidden, weight, labels, masked_id, smoothing)
 
 
 def smoothed_cross_entropy_from_logits(logits: torch.Tensor, labels: torch.Tensor, smoothing: float = 0.0):

@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import nn
 
 from hf_nmt.config import Settings
-from hf_nmt.models.loss_nmt import CHUNK_ROWS
+from hf_nmt.models.loss_nmt import CHUNK_ROWS, ChunkedLoss
 from hf_nmt.models.modeling_nmt import NmtForConditionalGeneration
 
 DIVERGENCE = "r_drop_divergence"  # in metrics.jsonl
@@ -97,8 +97,8 @@ class RDrop:
         return {DIVERGENCE: float(divergence / tokens)}
 
 
-class _ChunkedPairs(torch.autograd.Function):
-    """Sum of the loss, with the gradients already computed in the forward pass, chunk by chunk.
+class _ChunkedPairs(ChunkedLoss):
+    """Sum of the loss; and of the divergence, without a gradient.
 
     Of the logits z of a copy with the distribution p, the other one being q, and l = log p - log q:
     d KL(p|q) / dz = p (l - KL(p|q)), d KL(q|p) / dz = p - q.
@@ -152,16 +152,6 @@ class _ChunkedPairs(torch.autograd.Function):
         ctx.mark_non_differentiable(divergence)
         return loss, divergence
 
-    @staticmethod
-    def backward(ctx, loss_gradient, _):
-        hidden_gradient, weight_gradient = ctx.saved_tensors
-        hidden_dtype, weight_dtype = ctx.dtypes
-        gradients = (
-            (hidden_gradient * loss_gradient).to(hidden_dtype),
-            (weight_gradient * loss_gradient).to(weight_dtype),
-        )
-        return *gradients, None, None, None, None, None
-
 
 def paired_cross_entropy(
     hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, *, alpha: float, masked_id: int, smoothing: float
@@ -179,12 +169,7 @@ def paired_cross_entropy(
     Returns:
         Summed over the N tokens: mean cross-entropy + alpha * divergence; and the divergence, without a gradient.
     """
-    device_type = hidden.device.type
-    if torch.is_autocast_enabled(device_type):
-        hidden = hidden.to(torch.get_autocast_dtype(device_type))
-    with torch.autocast(device_type, enabled=False):
-        needs_gradient = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
-        return _ChunkedPairs.apply(hidden, weight, labels, alpha, masked_id, smoothing, needs_gradient)
+    return _ChunkedPairs.of(hidden, weight, labels, alpha, masked_id, smoothing)
 
 
 def paired_cross_entropy_from_logits(

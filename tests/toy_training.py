@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy
 import pytest
 import torch
@@ -13,6 +15,7 @@ from transformers import MarianConfig, MarianMTModel, PreTrainedTokenizerFast, T
 from hf_nmt import runs
 from hf_nmt.models.configuration_nmt import NmtConfig
 from hf_nmt.models.modeling_nmt import NmtForConditionalGeneration
+from hf_nmt.training import checkpoints
 from hf_nmt.training.objectives import ObjectiveSettings
 from hf_nmt.training.schedule_settings import ScheduleSettings
 from hf_nmt.training.settings import TrainingSettings
@@ -159,6 +162,20 @@ def train_until(step: int, run: runs.Run, **settings) -> None:
         trainer = make_trainer(run, **settings)
         trainer.add_callback(StopAfter(step))
         trainer.train()
+
+
+def resumed_and_whole(folder: Path, **settings) -> tuple[TranslationTrainer, TranslationTrainer]:
+    """Of a training interrupted after update 8 and resumed from the checkpoint of update 5; of one that was not."""
+    with make_run(folder / "whole") as run:
+        whole = make_trainer(run, model=make_model(dropout=0.2), **settings)
+        whole.train()
+    run = make_run(folder / "parts")
+    train_until(8, run, model=make_model(dropout=0.2), **settings)
+    with runs.resume(run.folder, "train") as again:
+        again.forget_after(5)
+        trainer = make_trainer(again, model=make_model(dropout=0.2), **settings)
+        trainer.train(checkpoints.latest_whole(again.checkpoints))
+    return trainer, whole
 
 
 def weights(model: torch.nn.Module) -> torch.Tensor:

@@ -8,13 +8,13 @@ import torch
 from process_groups import run_in_processes
 from sharded_training import toy_trainer
 from torch.nn import functional as F  # noqa: N812
-from toy_training import collate, make_marian, make_model, make_pairs, make_run, make_trainer, train_until
+from toy_training import collate, make_marian, make_model, make_pairs, make_run, make_trainer, resumed_and_whole
 from transformers import T5Config, T5ForConditionalGeneration
 
 from hf_nmt import runs
 from hf_nmt.errors import ConfigError
 from hf_nmt.models.loss_nmt import smoothed_cross_entropy
-from hf_nmt.training import checkpoints, r_drop
+from hf_nmt.training import r_drop
 from hf_nmt.training.cross_entropy import CrossEntropy
 from hf_nmt.training.model_building import ModelSettings
 from hf_nmt.training.objectives import ObjectiveSettings
@@ -170,20 +170,13 @@ OBJECTIVE = ObjectiveSettings(
 def test_a_resumed_run_with_scheduled_sampling_goes_on_bit_by_bit(tmp_path):
     settings = {"objective": OBJECTIVE, "max_steps": 12, "save_steps": 5, "logging_steps": 2}
     settings["gradient_accumulation_steps"] = 2
-    with make_run(tmp_path / "whole") as whole:
-        make_trainer(whole, model=make_model(dropout=0.2), **settings).train()
-    run = make_run(tmp_path / "parts")
-    train_until(8, run, model=make_model(dropout=0.2), **settings)
-    with runs.resume(run.folder, "train") as again:
-        again.forget_after(5)
-        trainer = make_trainer(again, model=make_model(dropout=0.2), **settings)
-        trainer.train(checkpoints.latest_whole(again.checkpoints))
+    resumed, whole = resumed_and_whole(tmp_path, **settings)
     found, wanted = (
         [runs.series(runs.read_metrics(folder), name) for name in ("loss", "r_drop_divergence", "grad_norm")]
-        for folder in (run.folder, whole.folder)
+        for folder in (resumed.run.folder, whole.run.folder)
     )
     assert found == wanted and len(wanted[1][1]) == 6 and min(wanted[1][1]) > 0
-    assert runs.series(runs.read_metrics(run.folder), "scheduled_sampling_probability")[1] == [0.5] * 6
+    assert runs.series(runs.read_metrics(resumed.run.folder), "scheduled_sampling_probability")[1] == [0.5] * 6
 
 
 def divergences(folder: Path, kind: str | None = None) -> tuple[list[float], list[float]]:

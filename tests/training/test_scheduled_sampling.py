@@ -15,15 +15,12 @@ from toy_training import (
     make_marian,
     make_model,
     make_pairs,
-    make_run,
     make_tokenizer,
-    make_trainer,
-    train_until,
+    resumed_and_whole,
 )
 
 from hf_nmt import runs
 from hf_nmt.batching import TranslationCollator
-from hf_nmt.training import checkpoints
 from hf_nmt.training.cross_entropy import CrossEntropy
 from hf_nmt.training.objectives import ObjectiveSettings
 from hf_nmt.training.scheduled_sampling import ScheduledSampling, ScheduledSamplingSettings, predicted_ids, special_ids
@@ -218,22 +215,14 @@ def test_a_resumed_run_replaces_the_same_tokens(tmp_path):
     settings = {
         "objective": OBJECTIVE, "max_steps": 12, "save_steps": 5, "logging_steps": 1, "gradient_accumulation_steps": 2
     }  # fmt: skip
-    with make_run(tmp_path / "whole") as whole:
-        expected = make_trainer(whole, model=make_model(dropout=0.2), **settings)
-        expected.train()
-    run = make_run(tmp_path / "parts")
-    train_until(8, run, model=make_model(dropout=0.2), **settings)
-    with runs.resume(run.folder, "train") as again:
-        again.forget_after(5)
-        trainer = make_trainer(again, model=make_model(dropout=0.2), **settings)
-        trainer.train(checkpoints.latest_whole(again.checkpoints))
+    resumed, whole = resumed_and_whole(tmp_path, **settings)
     found, wanted = (
         [runs.series(runs.read_metrics(folder), name) for name in ("loss", "scheduled_sampling_probability")]
-        for folder in (run.folder, whole.folder)
+        for folder in (resumed.run.folder, whole.run.folder)
     )
     assert found == wanted and len(wanted[0][1]) == 12
     assert wanted[1][1] == pytest.approx([0.6 * min(step / 6, 1) for step in range(12)])
-    weights = [[*one.model.parameters()] for one in (trainer, expected)]
+    weights = [[*one.model.parameters()] for one in (resumed, whole)]
     assert all(torch.equal(one, other) for one, other in zip(*weights, strict=True))
 
 

@@ -14,7 +14,7 @@ import math
 import statistics
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from hf_nmt.training.watch_settings import ACTIONS, OF_UPDATES, OF_VALIDATIONS, WatchSettings
 
@@ -61,6 +61,19 @@ class Decision:
         return self.check in OF_UPDATES and (self.action in ("skip", "roll_back") or self.check == "not_finite")
 
 
+class Finding(NamedTuple):
+    """What was measured, what is allowed, and a sentence about both; no numbers where it is no finite one."""
+
+    value: float | None
+    limit: float | None
+    told: str
+
+
+def _from(value: float, limit: float, told: str) -> Finding | None:
+    """A finding where the limit is reached."""
+    return Finding(value, limit, told) if value >= limit else None
+
+
 class Watch:
     """Remembers what was normal and how often something was done, and judges by it.
 
@@ -88,7 +101,7 @@ class Watch:
             loss: of all its tokens.
             norm: of its gradients before clipping; None where it says nothing.
         """
-        found = {name: finding for name in OF_UPDATES if (finding := self._update_finding(name, step, loss, norm))}
+        found = self._of_update(step, loss, norm)
         decisions = self._decide(step, OF_UPDATES, found)
         if not (decisions and decisions[0].discards_update) and "not_finite" not in found:
             self._losses.append(loss)
@@ -103,100 +116,95 @@ class Watch:
             step: updates so far.
             values: some of bleu, chrf, repetition, length_ratio.
         """
-        found: dict[str, tuple[float | None, float | None, str]] = {}
+        found: dict[str, Finding | None] = {}
         if step > self.settings.grace_updates:
-            checks = (self._collapse(values), self._repeats(values), self._lengths(values))
-            found = {name: one for name, one in zip(OF_VALIDATIONS, checks, strict=True) if one is not None}
+            found = {
+                "score_collapse": self._collapse(values),
+                "repetition": self._repeats(values),
+                "length_ratio": self._lengths(values),
+            }
         for name in _SCORES:
             if name in values:
                 self._best[name] = max(values[name], self._best.get(name, values[name]))
-        if not found:
+        if not any(found.values()):
             self._last_good_validation = step
         return self._decide(step, OF_VALIDATIONS, found)
 
-    def _update_finding(self, name: str, step: int, loss: float, norm: float | None) -> Any:
-        if name == "not_finite":
-            for what, value in (("loss", loss), ("gradient norm", norm)):
-                if value is not None and not math.isfinite(value):
-                    return None, None, f"The training {what} is {value} at step {step}."
+    def _of_update(self, step: int, loss: float, norm: float | None) -> dict[str, Finding | None]:
+        found: dict[str, Finding | None] = {}
+        measured = {"loss": loss, "gradient norm": norm}
+        broken = [name for name, value in measured.items() if value is not None and not math.isfinite(value)]
+        if broken:
+            told = f"The training {broken[0]} is {measured[broken[0]]} at step {step}."
+            found["not_finite"] = Finding(None, None, told)
+        if step > self.settings.grace_updates and "loss" not in broken:
+            found["loss_spike"] = self._spike(step, loss)
+            if norm is not None and not broken:
+                found["gradient_norm"] = self._growth(step, norm)
+        return found
+
+    def _spike(self, step: int, loss: float) -> Finding | None:
+        if (median := self._usual(self._losses)) is None:
             return None
-        value, window = (loss, self._losses) if name == "loss_spike" else (norm, self._norms)
-        settings = self.settings
-        if value is None or not math.isfinite(loss) or not math.isfinite(value):
-            return None
-        if step <= settings.grace_updates or len(window) < settings.window_updates:
-            return None
-        median = statistics.median(window)
-        if name == "gradient_norm":
-            allowed = settings.gradient_norm.times_median
-            if median <= 0 or value < allowed * median:
-                return None
-            times = value / median
-            return (
-                times,
-                allowed,
-                (
-                    f"The gradient norm of step {step}, {value:.4g}, is {times:.1f} times the median of the last "
-                    f"{len(window)} updates, {median:.4g}."
-                ),
-            )
-        deviation = _MAD_SCALE * statistics.median(abs(one - median) for one in window)
-        distance = (value - median) / max(deviation, _LEAST_DEVIATION * abs(median), 1e-12)
-        allowed = settings.loss_spike.deviations
-        if distance < allowed:
-            return None
-        return (
+        deviation = _MAD_SCALE * statistics.median(abs(one - median) for one in self._losses)
+        distance = (loss - median) / max(deviation, _LEAST_DEVIATION * abs(median), 1e-12)
+        return _from(
             distance,
-            allowed,
-            (
-                f"The loss of step {step}, {value:.4g}, lies {distance:.1f} deviations above the median of the last "
-                f"{len(window)} updates, {median:.4g}."
-            ),
+            self.settings.loss_spike.deviations,
+            f"The loss of step {step}, {loss:.4g}, lies {distance:.1f} deviations above the median of the last "
+            f"{len(self._losses)} updates, {median:.4g}.",
         )
 
-    def _collapse(self, values: Mapping[str, float]) -> tuple[float, float, str] | None:
-        allowed = self.settings.score_collapse.lost_share
+    def _growth(self, step: int, norm: float) -> Finding | None:
+        if not (median := self._usual(self._norms)):
+            return None
+        times = norm / median
+        return _from(
+            times,
+            self.settings.gradient_norm.times_median,
+            f"The gradient norm of step {step}, {norm:.4g}, is {times:.1f} times the median of the last "
+            f"{len(self._norms)} updates, {median:.4g}.",
+        )
+
+    def _usual(self, window: Sequence[float]) -> float | None:
+        return statistics.median(window) if len(window) >= self.settings.window_updates else None
+
+    def _collapse(self, values: Mapping[str, float]) -> Finding | None:
         lost = {
-            name: (1 - values[name] / self._best[name], name)
+            name: 1 - values[name] / self._best[name]
             for name in _SCORES
             if name in values and self._best.get(name, 0.0) >= _LEAST_BEST_SCORE
         }
-        share, name = max(lost.values(), default=(0.0, ""))
-        if share < allowed:
+        if not lost:
             return None
-        return (
-            share,
-            allowed,
-            (
-                f"The validation {name}, {values[name]:.2f}, has lost {share:.0%} of the best so far, "
-                f"{self._best[name]:.2f}."
-            ),
+        name = max(lost, key=lambda name: lost[name])
+        return _from(
+            lost[name],
+            self.settings.score_collapse.lost_share,
+            f"The validation {name}, {values[name]:.2f}, has lost {lost[name]:.0%} of the best so far, "
+            f"{self._best[name]:.2f}.",
         )
 
-    def _repeats(self, values: Mapping[str, float]) -> tuple[float, float, str] | None:
-        allowed = self.settings.repetition.excess_share
-        if (excess := values.get("repetition", 0.0)) < allowed:
-            return None
-        return (
+    def _repeats(self, values: Mapping[str, float]) -> Finding | None:
+        excess = values.get("repetition", 0.0)
+        return _from(
             excess,
-            allowed,
-            (
-                f"The validation translations repeat themselves: the share of sequences of {_REPEATED} words that "
-                f"came before is {excess:.0%} above that of the references."
-            ),
+            self.settings.repetition.excess_share,
+            f"The validation translations repeat themselves: the share of sequences of {_REPEATED} words that came "
+            f"before is {excess:.0%} above that of the references.",
         )
 
-    def _lengths(self, values: Mapping[str, float]) -> tuple[float, float, str] | None:
+    def _lengths(self, values: Mapping[str, float]) -> Finding | None:
         ratio, settings = values.get("length_ratio", 1.0), self.settings.length_ratio
         if settings.lowest <= ratio <= settings.highest:
             return None
         limit = settings.lowest if ratio < settings.lowest else settings.highest
-        return ratio, limit, f"The validation translations are {ratio:.2f} times as long as the references."
+        return Finding(ratio, limit, f"The validation translations are {ratio:.2f} times as long as the references.")
 
-    def _decide(self, step: int, checks: Sequence[str], found: Mapping[str, Any]) -> list[Decision]:
+    def _decide(self, step: int, checks: Sequence[str], found: Mapping[str, Finding | None]) -> list[Decision]:
         decisions = []
         for name in checks:
-            if name not in found:
+            if (finding := found.get(name)) is None:
                 self._in_a_row[name] = 0
                 continue
             self._in_a_row[name] += 1
@@ -209,8 +217,7 @@ class Watch:
                 continue
             if in_time and not tells_again:
                 continue
-            value, limit, told = found[name]
-            decisions.append(Decision(step, name, "warn" if in_time else settings.action, value, limit, told))
+            decisions.append(Decision(step, name, "warn" if in_time else settings.action, *finding))
         decisions.sort(key=lambda decision: -ACTIONS.index(decision.action))
         # One thing is done at a time.
         return decisions[:1] + [dataclasses.replace(one, action="warn") for one in decisions[1:]]

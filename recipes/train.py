@@ -27,7 +27,6 @@ from hf_nmt.config import from_command_line, interrupts_told, launch
 with interrupts_told():  # torch and Transformers take seconds to import
     import pydantic
     from pydantic import Field
-    from transformers import set_seed
 
     from hf_nmt import runs
     from hf_nmt.cards import write_card
@@ -35,8 +34,8 @@ with interrupts_told():  # torch and Transformers take seconds to import
     from hf_nmt.evaluation.training_report import PAGE, write_training_report
     from hf_nmt.reporting import plot_run
     from hf_nmt.training.finish import choose_model, merge_adapter, save_model, summary_lines, write_summary
-    from hf_nmt.training.model_building import ModelSettings, build_model, names_saved_model
-    from hf_nmt.training.preparation import latest_checkpoint, make_trainer, open_run, prepare_tokenizer
+    from hf_nmt.training.model_building import ModelSettings, names_saved_model
+    from hf_nmt.training.preparation import latest_checkpoint, open_run, prepare_training
     from hf_nmt.training.pretrained import open_pretrained
     from hf_nmt.training.recipe import TrainingRecipe
     from hf_nmt.training.run_translation import command_line
@@ -110,16 +109,7 @@ def train(settings: TrainRecipe, plan: Callable[..., None] | None = None) -> int
             pretrained = open_pretrained(settings, run, checkpoint)
         elif pretrained is not None:
             pretrained.note(run)
-        tokenizer = prepare_tokenizer(
-            run, settings, arguments, texts.train, None if pretrained is None else pretrained.tokenizer
-        )
-        set_seed(settings.seed)
-        languages = settings.data.only_languages(texts.train)
-        if pretrained is None:
-            model = build_model(settings.model, tokenizer, **languages)
-        else:
-            model = pretrained.load(settings.model, **languages)
-        trainer = make_trainer(run, settings, arguments, texts, tokenizer, model)
+        trainer = prepare_training(run, settings, arguments, texts, pretrained)
         if plan is not None:
             plan(trainer)
             return 0
@@ -128,10 +118,10 @@ def train(settings: TrainRecipe, plan: Callable[..., None] | None = None) -> int
         chosen, candidates = choose_model(trainer)
         if pretrained is not None and settings.model.adapter is not None:
             full = settings.model.model_copy(update={"quantization": None})
-            load = functools.partial(pretrained.load, full, **languages)
-            chosen = merge_adapter(trainer, tokenizer, settings.decoding, chosen, load)
+            load = functools.partial(pretrained.load, full, **settings.data.only_languages(texts.train))
+            chosen = merge_adapter(trainer, trainer.processing_class, settings.decoding, chosen, load)
         if trainer.is_world_process_zero():
-            save_model(trainer.model, tokenizer, run.best, settings.decoding)
+            save_model(trainer.model, trainer.processing_class, run.best, settings.decoding)
             summary = write_summary(trainer, chosen, candidates)
             plot_run(run.folder)
             write_card(run.best)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from pydantic import Field
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_nmt import config, runs
 from hf_nmt.config_keys import keys_of, pattern_of
@@ -35,8 +35,8 @@ from hf_nmt.profiling.measuring import (
 )
 from hf_nmt.protocols import LANGUAGE_COLUMNS
 from hf_nmt.run_records import leaves, read_records
-from hf_nmt.training.model_building import ModelSettings, build_model
-from hf_nmt.training.preparation import make_trainer, open_run, prepare_tokenizer
+from hf_nmt.training.model_building import ModelSettings
+from hf_nmt.training.preparation import open_run, prepare_training
 from hf_nmt.training.pretrained import open_pretrained
 from hf_nmt.training.recipe import TrainingRecipe
 from hf_nmt.training.schedule_settings import ScheduleSettings
@@ -156,16 +156,7 @@ def prepared_training(
         with open_run("profile", settings, arguments, texts, resumed=None) as opened:
             if pretrained is not None:
                 pretrained.note(opened)
-            tokenizer = prepare_tokenizer(
-                opened, settings, arguments, texts.train, None if pretrained is None else pretrained.tokenizer
-            )
-            set_seed(settings.seed)
-            languages = settings.data.only_languages(texts.train)
-            if pretrained is None:
-                model: PreTrainedModel = build_model(settings.model, tokenizer, **languages)
-            else:
-                model = pretrained.load(settings.model, **languages)
-            trainer = make_trainer(opened, settings, arguments, texts, tokenizer, model)
+            trainer = prepare_training(opened, settings, arguments, texts, pretrained)
             rows = texts.validation if texts.validation is not None else texts.train
             yield trainer, rows if isinstance(rows, Dataset) else rows.head(1000)
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, Seq2SeqTrainingArguments
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Seq2SeqTrainingArguments, set_seed
 
 from hf_nmt import runs
 from hf_nmt.artifacts import atomic_folder, remove_leftovers, write_json
@@ -40,7 +40,8 @@ from hf_nmt.tokenizer_checking import check_tokenizer, measure_tokenizer, warn_o
 from hf_nmt.tokenizer_training import load_tokenizer, train_tokenizer
 from hf_nmt.training import checkpoints, kernels, sharding
 from hf_nmt.training.memory_budget import fit_memory
-from hf_nmt.training.model_building import ModelSettings
+from hf_nmt.training.model_building import ModelSettings, build_model
+from hf_nmt.training.pretrained import Pretrained
 from hf_nmt.training.processes import from_first
 from hf_nmt.training.recipe import TrainingRecipe
 from hf_nmt.training.streams import ROWS_LOOKED_AT, RowLanguages
@@ -182,6 +183,26 @@ def _made_for(model: ModelSettings) -> tuple[dict[str, Any], str]:
         with contextlib.suppress(OSError, ValueError):
             return json.loads((place / TOKENIZER_REPORT).read_text(encoding="utf-8")), str(folder)
     return {}, str(folder)
+
+
+def prepare_training(
+    run: Run,
+    settings: TrainingRecipe,
+    arguments: Seq2SeqTrainingArguments,
+    texts: Texts,
+    pretrained: Pretrained | None = None,
+) -> TranslationTrainer:
+    """The trainer of a run: with its tokenizer, its weights, which are new ones or those of a saved model, and its
+    texts. The random state is that of the seed when the weights are made."""
+    saved = None if pretrained is None else pretrained.tokenizer
+    tokenizer = prepare_tokenizer(run, settings, arguments, texts.train, saved)
+    set_seed(settings.seed)
+    languages = settings.data.only_languages(texts.train)
+    if pretrained is None:
+        model: PreTrainedModel = build_model(settings.model, tokenizer, **languages)
+    else:
+        model = pretrained.load(settings.model, **languages)
+    return make_trainer(run, settings, arguments, texts, tokenizer, model)
 
 
 def make_trainer(

@@ -71,11 +71,26 @@ def watch(trainer: Any, meter: Meter) -> None:
     trainer.add_callback(Watch())
 
 
+def plain_arguments(work: Path, **options: Any) -> Any:
+    """Of a Seq2SeqTrainer that trains and does nothing besides."""
+    from transformers import Seq2SeqTrainingArguments
+
+    return Seq2SeqTrainingArguments(
+        output_dir=tempfile.mkdtemp(dir=work),
+        save_strategy="no",
+        report_to=[],
+        use_cpu=True,
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        **options,
+    )
+
+
 def seq2seq_trainer(work: Path, *, grouped: bool, tuned: bool, bf16: bool = False) -> Any:
     """The plain Seq2SeqTrainer with Transformers' own Marian model."""
     import torch
     from datasets import load_from_disk
-    from transformers import MarianConfig, MarianMTModel, Seq2SeqTrainer, Seq2SeqTrainingArguments
+    from transformers import MarianConfig, MarianMTModel, Seq2SeqTrainer
 
     if tuned:
         torch.set_float32_matmul_precision("medium")
@@ -98,20 +113,15 @@ def seq2seq_trainer(work: Path, *, grouped: bool, tuned: bool, bf16: bool = Fals
         attn_implementation="eager" if tuned else "sdpa",
     )
     sampling = {"train_sampling_strategy": "group_by_length", "length_column_name": "length"} if grouped else {}
-    arguments = Seq2SeqTrainingArguments(
-        output_dir=tempfile.mkdtemp(dir=work),
+    arguments = plain_arguments(
+        work,
         per_device_train_batch_size=SENTENCES,
         learning_rate=5e-4,
         warmup_steps=100,
         max_steps=100_000,
         label_smoothing_factor=SHAPE["smoothing"],
         adam_beta2=0.98,
-        save_strategy="no",
-        report_to=[],
-        use_cpu=True,
         bf16=bf16,
-        disable_tqdm=True,
-        remove_unused_columns=False,
         **sampling,
     )
     model = MarianMTModel(config)
@@ -139,11 +149,8 @@ def padded(rows: list[dict[str, list[int]]]) -> dict[str, Any]:
 
 def translation_trainer(work: Path, *settings: str) -> Any:
     """The trainer that recipes/train.py would train with."""
-    from transformers import set_seed
-
     from hf_nmt.config import from_command_line
-    from hf_nmt.training.model_building import build_model
-    from hf_nmt.training.preparation import make_trainer, open_run, prepare_tokenizer
+    from hf_nmt.training.preparation import open_run, prepare_training
 
     spec = importlib.util.spec_from_file_location("train", ROOT / "recipes" / "train.py")
     recipe = importlib.util.module_from_spec(spec)
@@ -177,10 +184,7 @@ def translation_trainer(work: Path, *settings: str) -> Any:
     arguments = chosen.arguments()
     texts = chosen.data.load()
     run = open_run("train", chosen, arguments, texts, resumed=None)
-    tokenizer = prepare_tokenizer(run, chosen, arguments, texts.train)
-    set_seed(chosen.seed)
-    model = build_model(chosen.model, tokenizer, **chosen.data.only_languages(texts.train))
-    return make_trainer(run, chosen, arguments, texts, tokenizer, model)
+    return prepare_training(run, chosen, arguments, texts)
 
 
 def marian(work: Path, meter: Meter) -> None:
@@ -256,7 +260,7 @@ def recorded(trainer: Any) -> tuple[list[float], list[dict[str, Any]]]:
 
 def losses(work: Path) -> dict[str, Any]:
     """Relative differences: the largest of the first updates in fp32, that of the mean of the last in bfloat16."""
-    from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments
+    from transformers import Seq2SeqTrainer
 
     ours = {}
     for precision in ("fp32", "bf16"):
@@ -269,8 +273,8 @@ def losses(work: Path) -> dict[str, Any]:
     model.set_attn_implementation("sdpa")
     plain = Seq2SeqTrainer(
         model=model,
-        args=Seq2SeqTrainingArguments(
-            output_dir=tempfile.mkdtemp(dir=work),
+        args=plain_arguments(
+            work,
             per_device_train_batch_size=1,
             train_sampling_strategy="sequential",
             max_steps=LOSSES,
@@ -282,11 +286,6 @@ def losses(work: Path) -> dict[str, Any]:
             adam_epsilon=arguments.adam_epsilon,
             weight_decay=arguments.weight_decay,
             max_grad_norm=arguments.max_grad_norm,
-            save_strategy="no",
-            report_to=[],
-            use_cpu=True,
-            disable_tqdm=True,
-            remove_unused_columns=False,
         ),
         train_dataset=batches,
         data_collator=lambda rows: rows[0],

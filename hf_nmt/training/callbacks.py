@@ -10,6 +10,7 @@ from typing import Self
 
 from tqdm.auto import tqdm
 from transformers import EarlyStoppingCallback, TrainerCallback
+from transformers.trainer_callback import TrainerState
 
 from hf_nmt.runs import Run
 
@@ -101,9 +102,17 @@ class EarlyStopping(EarlyStoppingCallback):
         # The parent asks for load_best_model_at_end here; the best model is chosen after training in any case.
         pass
 
-    def on_evaluate(self, args, state, control, metrics, **kwargs):
-        super().on_evaluate(args, state, control, metrics, **kwargs)
-        if control.should_training_stop and self.early_stopping_patience_counter >= self.early_stopping_patience:
+    def return_to(self, state: TrainerState) -> None:
+        """Count on from a checkpoint; the validations since do not count any more.
+
+        Args:
+            state: the Trainer's, in the checkpoint.
+        """
+        kept = state.stateful_callbacks.get(type(self).__name__, {"attributes": {}})["attributes"]
+        self.early_stopping_patience_counter = kept.get("early_stopping_patience_counter", 0)
+
+    def on_train_end(self, args, state, control, **kwargs):
+        if self.early_stopping_patience_counter >= self.early_stopping_patience:
             logger.info(
                 "Training ends: %d validations in a row brought no better %s.",
                 self.early_stopping_patience_counter,

@@ -29,6 +29,7 @@ from hf_nmt import runs
 from hf_nmt.errors import NmtError
 from hf_nmt.runs import Run
 from hf_nmt.training import checkpoints
+from hf_nmt.training.callbacks import EarlyStopping
 from hf_nmt.training.interrupts import InterruptibleTrainer
 from hf_nmt.training.moving_average import MovingAverage
 from hf_nmt.training.processes import from_first
@@ -80,8 +81,20 @@ class WatchedTrainer(InterruptibleTrainer):
         return self._norm
 
     def _get_learning_rate(self) -> float:
-        """What the next update is made with."""
-        return super()._get_learning_rate() * self.watch.factor
+        """What the update that is being made, or the next one, is made with."""
+        # While the factor is upon the rates of the optimizer, a schedule that reads them there would have it twice.
+        return (self._rates[0] if self._rates else super()._get_learning_rate()) * self.watch.factor
+
+    def _maybe_log_save_evaluate(self, *given: Any, **named: Any) -> None:
+        # The Trainer logs the mean loss of the updates that were made, and nothing where there is none.
+        if self.control.should_log and self._discarded and self._globalstep_last_logged == self.state.global_step:
+            if self.is_world_process_zero():
+                logger.warning(
+                    "step %d/%d  no loss: none of the updates since the last log was made",
+                    self.state.global_step, self.state.max_steps,
+                )  # fmt: skip
+            self.log({"learning_rate": self._get_learning_rate()})
+        super()._maybe_log_save_evaluate(*given, **named)
 
     def measure_update(self) -> None:
         """Note loss and gradient norm of an update that is about to be made, and judge it where that must be now."""
@@ -239,6 +252,11 @@ class WatchedTrainer(InterruptibleTrainer):
         then = TrainerState.load_from_json(str(folder / checkpoints.TRAINER_STATE))
         for name in ("best_metric", "best_global_step", "best_model_checkpoint"):
             setattr(self.state, name, getattr(then, name))
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, EarlyStopping):
+                callback.return_to(then)
+        # The validation that is given up may have been one too many for early stopping.
+        self.control.should_training_stop = self.state.global_step >= self.state.max_steps
         self.accelerator.wait_for_everyone()
         if self.args.should_save:  # they were found wanting, and must become neither the best model nor an average
             checkpoints.remove_after(self.run.checkpoints, step)

@@ -11,6 +11,7 @@ from hf_nmt.config import Settings
 from hf_nmt.errors import ConfigError
 
 UNITS = ("steps", "epochs", "share")
+LEAST_RISE = 2  # updates of the rise of one_cycle: at one end of it, and at the other
 # What counts in each schedule besides the warm-up; a quantity of UNITS by its name alone.
 USED: dict[str, tuple[str, ...]] = {
     "constant": (),
@@ -86,7 +87,8 @@ class ScheduleSettings(Settings):
         None,
         ge=0,
         description="Updates in which the rate rises from 0 to its peak; 0 starts at the peak. Where no warm-up is "
-        "given: 1000, without which a transformer from scratch diverges; a share of 0.3 with one_cycle.",
+        "given: 1000, without which a transformer from scratch diverges; a share of 0.3 with one_cycle, whose rise "
+        "it is, 2 updates at least.",
     )
     warmup_epochs: float | None = Field(None, ge=0, description="The same in epochs.")
     warmup_share: float | None = Field(None, ge=0, le=1, description="The same as a share of all updates.")
@@ -180,6 +182,12 @@ class ScheduleSettings(Settings):
                     f"{key}: does nothing with the schedule {self.name}; leave it out, or set it to null. It belongs "
                     f"to {having}."
                 )
+        unit, warmup = self.quantity("warmup") or ("steps", 0)
+        if self.name == "one_cycle" and (warmup == 0 or (unit == "steps" and warmup < LEAST_RISE)):
+            findings.append(
+                f"warmup_{unit}: given {warmup:g}, but one_cycle begins with a rise, of {LEAST_RISE} updates at "
+                "least; give more, or leave it out for a share of 0.3. cosine with warmup_steps=0 starts at the peak."
+            )
         if (self.scale is None) != (self.reference_tokens_per_update is None):
             first, missing = _SCALING if self.reference_tokens_per_update is None else _SCALING[::-1]
             findings.append(f"{missing}: not given, but {first} is; give both or neither.")

@@ -17,7 +17,7 @@ from torch.optim import Optimizer, lr_scheduler
 from transformers import TrainerCallback, optimization
 
 from hf_nmt.errors import ConfigError
-from hf_nmt.training.schedule_settings import QUANTITIES, USED, ScheduleSettings
+from hf_nmt.training.schedule_settings import LEAST_RISE, QUANTITIES, USED, ScheduleSettings
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +62,8 @@ class Course:
 
     @property
     def warmup(self) -> int:
-        return self.updates("warmup") or 0
+        """Updates; a share or a part of an epoch may come to less than the rise of one_cycle needs."""
+        return max(self.updates("warmup") or 0, LEAST_RISE if self.settings.name == "one_cycle" else 0)
 
     def make(self, optimizer: Optimizer) -> Any:
         """The schedule of an optimizer; `step()` after each update.
@@ -192,7 +193,7 @@ def _exponential(course: Course, optimizer: Optimizer) -> Any:
 def _one_cycle(course: Course, optimizer: Optimizer) -> Any:
     # Its two phases need two updates each; it refuses a step behind its end, which a training may take.
     total = max(course.num_updates, 4)
-    rise = min(max(course.warmup, 2), total - 2)
+    rise = min(course.warmup, total - 2)
     return lr_scheduler.OneCycleLR(
         optimizer,
         max_lr=course.learning_rate,

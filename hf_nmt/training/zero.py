@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import logging
+import math
 import os
 import warnings
 from collections.abc import Mapping
@@ -22,8 +23,7 @@ from accelerate.optimizer import AcceleratedOptimizer
 from torch import nn
 from transformers import PreTrainedModel
 
-from hf_nmt.errors import ConfigError, NmtError, need
-from hf_nmt.training.watch import ADVICE
+from hf_nmt.errors import ConfigError, need
 
 ASKED = "ACCELERATE_USE_DEEPSPEED"  # accelerate's launcher sets it, from deepspeed_zero2.yaml or --use_deepspeed
 STAGE = "ACCELERATE_DEEPSPEED_ZERO_STAGE"
@@ -140,18 +140,14 @@ class ZeroDivided:
             self._engine.backward(loss, scale_wrt_gas=False)
             if last:
                 self._engine.step()
-                if not self._engine.was_step_applied():
-                    raise NmtError(
-                        "The gradients are not finite any more, and DeepSpeed leaves out such an update. "
-                        f"{ADVICE}, and go on from the last checkpoint."
-                    )
 
         accelerator.backward = backward
         return self._engine
 
     def grad_norm(self) -> float:
-        """The gradient norm of the last update, before it was scaled down."""
-        return float(self._engine.get_global_grad_norm())
+        """The gradient norm of the last update, before it was scaled down; nan where DeepSpeed left the update out, as
+        it does where a gradient is no finite number, and told the norm of the one before."""
+        return float(self._engine.get_global_grad_norm()) if self._engine.was_step_applied() else math.nan
 
     @torch.no_grad()
     def gather(self, model: nn.Module) -> None:

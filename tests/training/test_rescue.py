@@ -50,9 +50,11 @@ def training(folder, *, poisoned=(), factor=math.nan, without=(), stop=None, run
         without: updates whose batches do not exist.
         stop: the process is interrupted after this update.
         run: to be continued.
+        in_update: called with the trainer in the forward pass of each update.
     """
     pairs = settings.pop("pairs", make_pairs(STEPS * 8))
     sampler = settings.pop("sampler", InOrder(without))
+    in_update = settings.pop("in_update", lambda trainer: None)
     settings = {"max_steps": STEPS - len(without), "save_steps": 5, "logging_steps": 1, "save_total_limit": None,
                 "learning_rate": 3e-3} | settings  # fmt: skip
     checkpoint = None
@@ -66,6 +68,7 @@ def training(folder, *, poisoned=(), factor=math.nan, without=(), stop=None, run
     compute_loss = trainer.compute_loss
 
     def poison(*given, **options):
+        in_update(trainer)
         loss = compute_loss(*given, **options)
         return loss * factor if trainer.state.global_step + 1 in poisoned else loss
 
@@ -343,6 +346,39 @@ def test_weights_that_were_gone_back_from_are_not_the_best(tmp_path):
     back = training(tmp_path, validation=WithLoss([20, 5, 20, 30]), **options)
     assert decisions(back) == [(10, "score_collapse", "roll_back")]
     assert (back.state.best_metric, back.state.best_global_step) == (2.0, 20)
+
+
+def test_what_early_stopping_counted_since_is_forgotten_with_a_roll_back(tmp_path, caplog):
+    """A patience of two: the second validation without a better one is gone back from, and the one after it counts as
+    the second."""
+    caplog.set_level("INFO")
+    options = {"eval_strategy": "steps", "eval_steps": 4, "save_steps": 4, "early_stopping_patience": 2}
+    watch = watching(score_collapse={"action": "roll_back"})
+    scores = [30, 29, 5, 28]
+    trainer = training(tmp_path, validation=Collapsing(scores), watch=watch, **options)
+    assert decisions(trainer) == [(12, "score_collapse", "roll_back")]
+    assert trainer.state.global_step == 16 and trainer.state.best_global_step == 4
+    assert caplog.text.count("2 validations in a row brought no better bleu") == 1
+
+
+def test_an_interval_of_skipped_updates_alone_is_told(tmp_path, caplog):
+    watch = watching(not_finite={"action": "skip"})
+    trainer = training(tmp_path, poisoned={6, 7, 8, 9, 10}, watch=watch, logging_steps=5, **WARM)
+    assert caplog.text.count("step 10/20  no loss: none of the updates since the last log was made") == 1
+    assert [*logged(trainer)] == [5, 15, 20] and [*logged(trainer, "learning_rate")] == [5, 10, 15, 20]
+
+
+@pytest.mark.parametrize("name", ["constant", "reduce_on_plateau"])
+def test_an_update_is_told_the_lowered_rate_once(tmp_path, name):
+    """LOMO updates in the backward pass with the rate that the Trainer tells; other optimizers have it."""
+    found = []
+    training(
+        tmp_path, poisoned={13}, factor=1e3, schedule={"name": name, "warmup_steps": 0},
+        watch=watching(loss_spike={"action": "lower_learning_rate"}, learning_rate_factor=0.25),
+        eval_strategy="steps", eval_steps=5, validation=Collapsing([20, 21, 22, 23]),
+        in_update=lambda one: found.append((one._get_learning_rate(), one.optimizer.param_groups[0]["lr"])),
+    )  # fmt: skip
+    assert numpy.allclose(found, [(3e-3, 3e-3)] * 13 + [(7.5e-4, 7.5e-4)] * 7)
 
 
 @pytest.mark.parametrize("name", ["constant", "step", "reduce_on_plateau"])

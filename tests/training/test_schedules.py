@@ -133,6 +133,12 @@ def test_one_cycle_is_that_of_torch_with_its_warmup_as_the_rise(settings, share)
     assert max(expected) == PEAK == expected[round(share * TOTAL) - 1]
 
 
+def test_the_least_rise_of_one_cycle_is_told():
+    found = course(name="one_cycle", warmup_share=0.001)
+    assert "warm-up 2 updates" in found.told()
+    assert found.rates()[:3] == pytest.approx([PEAK / 25, PEAK, PEAK], rel=1e-2) and max(found.rates()) == PEAK
+
+
 @pytest.mark.parametrize(
     ("settings", "length"),
     [({"warmup_epochs": 1.5}, 18), ({"warmup_share": 0.11}, 14), ({"warmup_steps": 9}, 9), ({}, 1000)],
@@ -147,7 +153,7 @@ def test_each_unit_of_the_warmup(settings, length):
 @pytest.mark.parametrize("total", [1, 2, 3, 7])
 def test_short_trainings_have_rates_too(name, total):
     found = course(
-        total, name=name, warmup_steps=1, **({"decay_steps": 1} if total > 1 and "decay" in USED[name] else {})
+        total, name=name, warmup_share=0.01, **({"decay_steps": 1} if total > 1 and "decay" in USED[name] else {})
     )
     if name == "warmup_stable_decay" and total == 1:
         with pytest.raises(ConfigError, match="a fall of 1 are longer than the training, which has 1"):
@@ -240,6 +246,9 @@ def test_a_run_resumed_in_the_middle_has_the_rates_of_one_never_stopped(tmp_path
         (["eta_min=0"], "eta_min: write schedule.min_learning_rate"),
         (["num_cycles=2"], "num_cycles: write schedule.T_0_steps, T_0_epochs or T_0_share"),
         (["warmup_share=5"], "warmup_share: given '?5'?, allowed: number"),
+        (["name=one_cycle", "warmup_steps=0"], "warmup_steps: given 0, but one_cycle begins with a rise, of 2 up"),
+        (["name=one_cycle", "warmup_steps=1"], "warmup_steps: given 1, but one_cycle .* cosine with warmup_steps=0"),
+        (["name=one_cycle", "warmup_share=0"], "warmup_share: given 0, but one_cycle .* for a share of 0.3"),
     ],
 )
 def test_what_does_nothing_or_contradicts_is_refused(overrides, message):

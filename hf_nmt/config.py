@@ -11,7 +11,9 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -27,6 +29,8 @@ from hf_nmt.errors import ConfigError
 from hf_nmt.launching import interrupts_told as interrupts_told
 from hf_nmt.launching import launch as launch
 
+logger = logging.getLogger(__name__)
+
 
 class Settings(pydantic.BaseModel):
     """Base of all settings. Every field is a `Field(default, description="meaning, unit, why this default")`.
@@ -34,18 +38,27 @@ class Settings(pydantic.BaseModel):
     A subclass may name keys of the past or of other toolkits in `renamed_keys` (old key -> what to write instead);
     whoever uses one is told so. `no_section` is the answer to a value in place of the section, such as model=FOLDER.
     `places` names keys that a run that goes on may have otherwise: those that tell where something lies and not what
-    it is, and what it is watched for.
+    it is, and what it is watched for. `chosen_whole` names keys of a recipe of which those that are typed take the
+    place of all that the settings file has under them.
     """
 
     model_config = pydantic.ConfigDict(ser_json_inf_nan="constants", extra="forbid", protected_namespaces=())
     renamed_keys: ClassVar[dict[str, str]] = {}
     no_section: ClassVar[str] = ""
     places: ClassVar[tuple[str, ...]] = ()
+    chosen_whole: ClassVar[tuple[str, ...]] = ()
 
     def check_files(self) -> list[str]:
         """What is wrong with the files that are named, told without reading them, one finding for each.
 
         `from_command_line` asks for it once the settings are valid, for `--dry-run` too.
+        """
+        return []
+
+    def doubts(self) -> list[str]:
+        """What is allowed and hardly meant, as far as it shows before anything is read.
+
+        `--dry-run` tells it; a run tells it when it comes to it.
         """
         return []
 
@@ -121,6 +134,9 @@ def _tree(check: Check, config_file: Path | str | None, overrides: Sequence[str]
             tree = _read_file(Path(config_file), check.findings)
         except ConfigError as error:
             check.findings += error.findings
+    for name in getattr(check.root, "chosen_whole", ()):
+        if any(re.match(rf"\s*{name}\s*[.=]", override) for override in overrides):
+            tree.pop(name, None)
     check.findings += [problem for override in overrides if (problem := _assign(tree, override))]
     return tree
 
@@ -320,6 +336,8 @@ def from_command_line(
     if isinstance(settings, Settings) and (findings := settings.check_files()):
         raise ConfigError(findings)
     if given.dry_run:
+        for doubt in settings.doubts() if isinstance(settings, Settings) else ():
+            logger.warning("%s", doubt)
         raise SystemExit(0)
     return settings
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import os
 import re
 import types
 from collections.abc import Iterator, Sequence
@@ -130,6 +131,22 @@ def pattern_of(path: str) -> re.Pattern[str]:
     return re.compile(re.escape(path).replace(r"\[\]", r"\[\d+\]").replace("<name>", "[^.]+"))
 
 
+# Words of which a message does not list all.
+_MANY = 16
+
+
+def _listed(words: Sequence[str]) -> str:
+    """The first three, as a choice."""
+    return " or ".join(words[:3])
+
+
+def _nearest_few(word: str, words: Sequence[str]) -> list[str]:
+    """Those that open as a word does, the longer the better, of like ones the shortest; then those spelt nearly so."""
+    alike = {one: len(os.path.commonprefix([one, word])) for one in words}
+    opening = sorted((one for one in words if alike[one] >= 3), key=lambda one: (-alike[one], len(one)))
+    return list(dict.fromkeys([*opening, *difflib.get_close_matches(word, words)]))
+
+
 def nearest(word: str, words: Sequence[str], cutoff: float = 0.6) -> str | None:
     return next(iter(difflib.get_close_matches(word, words, n=1, cutoff=cutoff)), None)
 
@@ -222,13 +239,15 @@ class Check:
         if elsewhere := [f"unknown key. {where}{name}: {old[name]}" for where, old in renamed.items() if name in old]:
             return elsewhere[0]
         if same := [key.path for key in keys if key.name == name]:
-            return f"unknown key here. It is written {' or '.join(same[:3])}."
+            return f"unknown key here. It is written {_listed(same)}."
         if near := nearest(name, list(model.model_fields)):
             return f"unknown key. Did you mean {prefix}{near}?"
+        if same := [key for key in model.model_fields if name in key.split("_") or key.startswith(name)]:
+            return f"unknown key. Did you mean {_listed([prefix + key for key in same])}?"
         if near := nearest(name, [key.name for key in keys], cutoff=0.75):
             return f"unknown key. Did you mean {next(key.path for key in keys if key.name == near)}?"
         if same := [key.path for key in keys if name in key.name.split("_")]:
-            return f"unknown key. Did you mean {' or '.join(same[:3])}?"
+            return f"unknown key. Did you mean {_listed(same)}?"
         return f"unknown key. Allowed {'in ' + path if path else 'here'}: {', '.join(sorted(model.model_fields))}."
 
     def refused(self, error: pydantic.ValidationError, tree: dict[str, Any]) -> None:
@@ -268,7 +287,8 @@ def with_origins(findings: Sequence[str], in_file: dict[str, Any], typed: Sequen
         # A word alone may be one of the sentence; in a section it is taken for the name of a neighbour.
         paths = [word if "." in word else f"{section}.{word}" for word in words if "." in word or section]
         origins = [f"{path}={held[path]}" for path in dict.fromkeys(paths) if path in held]
-        fits = origins and any(path in typed for path in paths)
+        # What is said of an unknown key names others that have nothing to do with it.
+        fits = origins and any(path in typed for path in paths) and ": unknown key" not in finding
         listed = f"{' and '.join(origins)} comes" if len(origins) < 4 else f"{len(origins)} of these keys come"
         told.append(f"{finding} ({listed} from {name}.)" if fits else finding)
     return told
@@ -324,10 +344,15 @@ def _refusal(path: str, problems: list[Any], field: FieldInfo | None) -> list[st
         example = f"{path}.{next(iter(models[0].model_fields), 'key')}"
         return [f"{path}: given {shown(given)}, but this is a section. Set its keys, such as {example}=VALUE."]
     allowed = type_text(field.annotation, field.metadata) if field else str(context.get("expected", ""))
+    words = re.split(r" \| | or ", allowed)
+    if field and len(words) > _MANY:
+        few = _nearest_few(str(given), words)
+        hint = f" Did you mean {_listed(few)}?" if few else ""
+        return [f"{opening}given {shown(given)}.{hint} Allowed are {len(words)} words; --help {path} lists them."]
     text = f"{opening}given {shown(given)}" + (f", allowed: {allowed}." if allowed else f": {problem['msg']}.")
     if allowed and len(problems) == 1 and not problem["type"].endswith(_SAID_BY_TYPE):
         text += f" {problem['msg']}."
-    if allowed and isinstance(given, str) and (near := nearest(given, re.split(r" \| | or ", allowed))):
+    if allowed and isinstance(given, str) and (near := nearest(given, words)):
         text += f" Did you mean {near}?"
     if problem["type"] in ("list_type", "tuple_type", "set_type"):
         text += " Write a list as [a, b]."

@@ -27,6 +27,11 @@ from hf_nmt.errors import ConfigError, NmtError, why_not_written
 _FIRST_WAITS, _OTHERS_WAIT = (0.0, 1.0), (4.0, 6.0)
 
 
+# Transformers' Trainer imports peft, and peft bitsandbytes, where they are installed, whether or not anything is to be
+# quantized; on a processor it then recommends a package that fetches kernels from the Hub.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+
+
 class _Terminated(KeyboardInterrupt):
     """SIGTERM, which ends a recipe as Ctrl-C does."""
 

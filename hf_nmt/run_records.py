@@ -17,6 +17,9 @@ from hf_nmt.errors import ConfigError
 # What the chosen model of a run made of the validation texts, one JSON object a segment.
 VALIDATION_SEGMENTS = "validation_segments.jsonl"
 
+# Metrics of validations of which less is better.
+FALLING = ("loss", "perplexity", "ter", "off_target", "repetition")
+
 _FILES = ("run", "manifest", "summary", "tokenizer_report", "validation_history")
 # Tables with a row for each subword or position, and the projection onto the vocabulary, in all families.
 _EMBEDDING = re.compile(r"(^|\.)(embed_tokens|shared|embed_positions|lm_head|final_logits_bias)(\.|$)")
@@ -152,3 +155,13 @@ def leaves(tree: Mapping[str, Any], path: str = "") -> dict[str, Any]:
         whole = f"{path}.{key}" if path else str(key)
         found |= leaves(value, whole) if isinstance(value, Mapping) and value else {whole: value}
     return found
+
+
+def is_falling(metric: str) -> bool:
+    """Whether less of a metric of validations is better."""
+    return is_one_of(metric, FALLING)
+
+
+def is_one_of(metric: str, names: Sequence[str]) -> bool:
+    """Whether it is one of these metrics, or one of them for a language pair, such as ter_de-en."""
+    return any(metric == name or metric.startswith(f"{name}_") for name in names)

@@ -8,10 +8,10 @@
         "search.model.norm_position={choices: [pre, post]}"
 
 Given nothing, it searches for rates that suit the built-in corpus (configs/tune/default.yaml). Any key of the recipe
-may have a range. The study ends with its budget. The same line again goes on with it after Ctrl-C, and after its end
-with a larger budget; in another terminal it works on the same study at the same time. A trial that fails is noted and
-does not end it. Leaves best.yaml, which the recipe takes with --config, trials.tsv and plots/ in the folder of the
-study, and prints the path of best.yaml.
+may have a range; those that are typed are all that is searched. The study ends with its budget. The same line again
+goes on with it after Ctrl-C, and after its end with a larger budget; in another terminal it works on the same study at
+the same time. A trial that fails is noted and does not end it. Leaves best.yaml, which the recipe takes with --config,
+trials.tsv and plots/ in the folder of the study, and prints the path of best.yaml.
 """
 
 from __future__ import annotations

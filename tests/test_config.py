@@ -208,6 +208,7 @@ def test_scalars_follow_the_core_schema_of_yaml_1_2(text, value):
         ("num_beams=1", "num_beams: unknown key here. It is written decoding.num_beams or rerank.num_beams."),
         ("zzz=1", "zzz: unknown key. Allowed here: data, decoding, name, rerank, seed, training."),
         ("rerank.zz=1", "rerank.zz: unknown key. Allowed in rerank: length_penalty, num_beams."),
+        ("rerank.length=1", "rerank.length: unknown key. Did you mean rerank.length_penalty?"),
         ("data.more.x.max_row=1", "data.more.x.max_row: unknown key. Did you mean data.more.x.max_rows?"),
         ("training.warmup_ratio=1", "training.warmup_ratio: is now warmup_steps, where below 1 means a share."),
         (

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
+import logging
 import os
 import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -39,6 +42,14 @@ def start(code: str, **variables: str) -> subprocess.Popen:
     )  # fmt: skip
     assert process.stdout is not None and process.stdout.readline() == "begun\n"
     return process
+
+
+def test_bitsandbytes_recommends_nothing_to_who_quantizes_nothing():
+    importlib.import_module("hf_nmt.launching")
+    if (package := find_spec("bitsandbytes")) is not None:
+        text = Path(package.origin).with_name("backends").joinpath("cpu", "ops.py").read_text(encoding="utf-8")
+        assert "logger = logging.getLogger(__name__)" in text  # it goes by the name that is silent here
+    assert not logging.getLogger("bitsandbytes.backends.cpu.ops").isEnabledFor(logging.WARNING)
 
 
 def test_the_first_process_of_a_machine_tells_an_error_at_once():

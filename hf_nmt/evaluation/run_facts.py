@@ -12,10 +12,8 @@ from hf_nmt.artifacts import hash_model
 from hf_nmt.config import fingerprint
 from hf_nmt.evaluation.folders import WrittenEvaluation
 from hf_nmt.metrics import Score
-from hf_nmt.run_records import Records, count_weights, model_folder
+from hf_nmt.run_records import Records, count_weights, is_falling, is_one_of, model_folder
 
-# Metrics of which less is better; a score of one language pair, such as ter_de-en, goes by its metric.
-FALLING = ("loss", "perplexity", "ter", "off_target", "repetition")
 # What tells how translations look and not how good they are; the best is what is nearest to 1.
 RATIOS = ("length_ratio",)
 
@@ -197,13 +195,9 @@ def _read_scores(facts: RunFacts) -> None:
 
 def is_better(metric: str, value: float, other: float) -> bool:
     """Whether a value of a metric is better than another."""
-
-    def is_one_of(names: tuple[str, ...]) -> bool:
-        return any(metric == name or metric.startswith(f"{name}_") for name in names)
-
-    if is_one_of(RATIOS):
+    if is_one_of(metric, RATIOS):
         return abs(value - 1) < abs(other - 1)
-    return value < other if is_one_of(FALLING) else value > other
+    return value < other if is_falling(metric) else value > other
 
 
 def _find_tests(facts: RunFacts, evaluations: Iterable[WrittenEvaluation]) -> None:

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,11 +31,15 @@ logger = logging.getLogger(__name__)
 class Interrupts:
     """Hears the first interrupt and keeps it for the end of the update.
 
+    Args:
+        checkpoints: folder of those of the run.
+
     Attributes:
         asked: the signal that was heard.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, checkpoints: Path) -> None:
+        self._checkpoints = checkpoints
         self.asked: int | None = None
         self._before: dict[int, Any] = {}
         self._heard = 0.0
@@ -58,8 +63,10 @@ class Interrupts:
                 self.asked, self._heard = number, time.monotonic()
                 if told:
                     logger.warning(
-                        "Stopping after this update, with a checkpoint. Once more stops at once, and goes back to the "
-                        "last checkpoint."
+                        "Stopping after this update, with a checkpoint. Once more stops at once, and %s.",
+                        "goes back to the last checkpoint"
+                        if runs.list_checkpoints(self._checkpoints)
+                        else "loses all that was trained, as there is no checkpoint yet",
                     )
             elif not several or time.monotonic() - self._heard > _ECHO_SECONDS:
                 self._put_back()
@@ -107,7 +114,7 @@ class InterruptibleTrainer(OptimizationTrainer):
     @contextmanager
     def interruptible(self) -> Iterator[None]:
         """Interrupts inside are kept for the end of an update, and for the end of the block."""
-        self._interrupts = Interrupts()
+        self._interrupts = Interrupts(self.run.checkpoints)
         if self.args.save_strategy == SaveStrategy.NO:
             yield
             return

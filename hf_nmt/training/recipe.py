@@ -27,6 +27,7 @@ from hf_nmt.training.model_building import FROM_SAVED_WEIGHTS
 from hf_nmt.training.objectives import ObjectiveSettings
 from hf_nmt.training.r_drop import NO_DROPOUT
 from hf_nmt.training.schedule_settings import ScheduleSettings
+from hf_nmt.training.schedules import Course
 from hf_nmt.training.settings import TrainingSettings
 from hf_nmt.training.sharding import applied_in_backward, is_asked_for
 from hf_nmt.training.texts import TrainingData
@@ -170,6 +171,12 @@ class TrainingRecipe(Settings):
         except ConfigError as error:
             findings += error.findings
         return findings
+
+    def doubts(self) -> list[str]:
+        if self.resume is not None or self.training.max_steps <= 0 or self.schedule.counts_epochs:
+            return []
+        warning = Course(self.schedule, self.training.learning_rate, self.training.max_steps).warning()
+        return [] if warning is None else [warning]
 
     def arguments(self) -> Seq2SeqTrainingArguments:
         """The Trainer's arguments on this machine; they and the files that are named are checked against it.

@@ -36,8 +36,6 @@ from hf_nmt.training.processes import from_first
 from hf_nmt.training.watch import ADVICE, Decision, Watch
 from hf_nmt.training.watch_settings import OF_UPDATES
 
-_NO_CHECKPOINT_SINCE = " No checkpoint was written since the loss was last finite."
-
 logger = logging.getLogger(__name__)
 
 
@@ -121,8 +119,7 @@ class WatchedTrainer(InterruptibleTrainer):
         for step, (loss, norm) in zip(steps, values.tolist(), strict=True):
             # Under fp16 such gradients are usual: the loss scaler leaves out the update, and lowers its scale.
             scaled = self.args.fp16 and not math.isfinite(norm)
-            for decision in self.watch.judge_update(step, loss, None if scaled else norm):
-                self._carry_out(decision)
+            self._carry_out_all(self.watch.judge_update(step, loss, None if scaled else norm))
 
     def judge_validation(self, metrics: dict[str, float]) -> None:
         """Judge a validation by its metrics `eval_...`.
@@ -131,8 +128,7 @@ class WatchedTrainer(InterruptibleTrainer):
             NmtError: the training has to stop.
         """
         values = {name.removeprefix("eval_"): value for name, value in metrics.items()}
-        for decision in self.watch.judge_validation(self.state.global_step, values):
-            self._carry_out(decision)
+        self._carry_out_all(self.watch.judge_validation(self.state.global_step, values))
         self._validated_discarded = self._going_back is not None
         self.go_back()
 
@@ -142,23 +138,32 @@ class WatchedTrainer(InterruptibleTrainer):
 
     # Doing
 
+    def _carry_out_all(self, decisions: list[Decision]) -> None:
+        """The strongest comes first, and is done last, as it may end the training before the others are told."""
+        for decision in reversed(decisions):
+            self._carry_out(decision)
+
     def _carry_out(self, decision: Decision) -> None:
         if decision.action == "roll_back":
             decision = self._with_checkpoint(decision)
         decision = self.watch.take(decision)
         self._tell(decision)
         if decision.action == "stop":
-            since = _NO_CHECKPOINT_SINCE if decision.check == "not_finite" else ""
-            raise NmtError(
-                f"{decision.told} {ADVICE}; with fp16, use bf16.{since} The run can also go on from its last "
-                f"checkpoint with another watch.{decision.check}.action or threshold, given beside resume."
-            )
+            raise NmtError(f"{decision.told} {ADVICE}; with fp16, use bf16. {self._way_on(decision.check)}")
         if decision.action == "lower_learning_rate" and decision.check in OF_UPDATES:
             self.lower_rates()  # of this update; between updates the rates are those of the schedule, and saved so
         if decision.action == "roll_back":
             self._going_back = decision
         if decision.discards_update:
             self._discard_update()
+
+    def _way_on(self, check: str) -> str:
+        """What becomes of a run that this check has stopped."""
+        setting = f"another watch.{check}.action or threshold"
+        if not runs.list_checkpoints(self.run.checkpoints):
+            return f"The run has no checkpoint yet to go on from; start a new one, with other settings or {setting}."
+        since = "No checkpoint was written since the loss was last finite. " if check == "not_finite" else ""
+        return f"{since}The run can also go on from its last checkpoint with {setting}, given beside resume."
 
     def _with_checkpoint(self, decision: Decision) -> Decision:
         """The decision to go back with the step of the newest good checkpoint, or another one where there is none."""

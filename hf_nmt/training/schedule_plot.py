@@ -35,9 +35,14 @@ def take_option(argv: Sequence[str]) -> tuple[list[str], Path | None]:
             rest.append(argument)
             continue
         if not equals:
-            value = waiting.pop(0) if waiting and "=" not in waiting[0] else ""
+            value = waiting.pop(0) if waiting and "=" not in waiting[0] and waiting[0][:2] != "--" else ""
+        if not value:
+            raise ConfigError(f"{OPTION}: a file for the picture must follow. Type {OPTION} schedule.png.")
         if Path(value).suffix.lower() != ".png":
-            raise ConfigError(f"{OPTION}: given {value!r}; the name of the picture must follow, as in schedule.png.")
+            raise ConfigError(
+                f"{OPTION}: given {value!r}, allowed: a file whose name ends in .png. Type {OPTION} "
+                f"{Path(value).with_suffix('.png')}."
+            )
         picture = Path(value)
     return rest, picture
 

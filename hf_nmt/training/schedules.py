@@ -113,16 +113,27 @@ class Course:
             logger.warning("%s", warning)
 
     def warning(self) -> str | None:
-        """Where the training ends before the rate has come up."""
-        if self.warmup < self.num_updates or self.settings.name == "one_cycle":
+        """Where the training ends before the rate has come up, or soon after."""
+        if 2 * self.warmup <= self.num_updates or self.settings.name == "one_cycle":
             return None
         unit, _ = self.settings.quantity("warmup") or ("steps", 0)
+        if self.warmup < self.num_updates:
+            return (
+                f"The learning rate warms up for {self.warmup} of the {self.num_updates} updates of the training "
+                f"(schedule.warmup_{unit}), so that little is made of its peak. A tenth is usual; "
+                f"{self._a_tenth(unit)}."
+            )
         end = self.learning_rate * max(self.num_updates - 1, 0) / self.warmup
         return (
             f"The learning rate warms up for {self.warmup} updates (schedule.warmup_{unit}), and the training has "
-            f"{self.num_updates}: it ends at {end:.3g} of the {self.learning_rate:.3g} that is set. Lower "
-            f"schedule.warmup_{unit}; schedule.warmup_share=0.1 in its place is a tenth of all updates."
+            f"{self.num_updates}: it ends at {end:.3g} of the {self.learning_rate:.3g} that is set. A tenth of all "
+            f"updates is usual; {self._a_tenth(unit)}."
         )
+
+    @staticmethod
+    def _a_tenth(unit: str) -> str:
+        """How to set the warm-up, which is given in this unit, to a tenth."""
+        return "write schedule.warmup_share=0.1" + ("" if unit == "share" else f" schedule.warmup_{unit}=null")
 
 
 def _after_warmup(course: Course, optimizer: Optimizer, **options: Any) -> Any:

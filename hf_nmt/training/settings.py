@@ -15,7 +15,7 @@ import os
 import types
 import typing
 from datetime import timedelta
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import pydantic
 import torch
@@ -193,6 +193,8 @@ def _trainer_fields() -> dict[str, Any]:
         kind = _field_type(annotations[field.name])
         if field.name == "optim":
             kind = Literal[(*typing.get_args(kind), *OWN_OPTIMIZERS)]
+        elif field.name == "max_steps":
+            kind = Annotated[kind, pydantic.BeforeValidator(lambda value: -1 if value is None else value)]
         fields[field.name] = (
             kind,
             Field(default=default, description=meaning, json_schema_extra={"in_short": in_short}),

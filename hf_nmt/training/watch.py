@@ -220,7 +220,7 @@ class Watch:
             decisions.append(Decision(step, name, "warn" if in_time else settings.action, *finding))
         decisions.sort(key=lambda decision: -ACTIONS.index(decision.action))
         # One thing is done at a time.
-        return decisions[:1] + [dataclasses.replace(one, action="warn") for one in decisions[1:]]
+        return decisions[:1] + [_outranked(one, decisions[0]) for one in decisions[1:]]
 
     # Doing
 
@@ -300,6 +300,14 @@ class Watch:
         if check in OF_UPDATES:
             return True
         return self._last_good_validation is not None and checkpoint <= self._last_good_validation
+
+
+def _outranked(decision: Decision, by: Decision) -> Decision:
+    """The decision with its finding alone."""
+    told = decision.told
+    if decision.action != "warn":
+        told = f"{told} What is done about it ({decision.action}) gives way to that of watch.{by.check} ({by.action})."
+    return dataclasses.replace(decision, action="warn", told=told)
 
 
 def look_at(translations: Sequence[str], references: Sequence[str]) -> dict[str, float]:

@@ -13,9 +13,8 @@ from pydantic import Field
 from hf_nmt.config import Settings
 from hf_nmt.config_keys import findings_of, shown
 from hf_nmt.errors import ConfigError, need
+from hf_nmt.run_records import is_falling
 
-# Metrics of a validation that are better the lower they are.
-FALLING = ("loss", "perplexity", "ter", "off_target")
 # Set for each trial by the study.
 _OWNED = ("name", "output_dir", "resume")
 
@@ -120,6 +119,8 @@ class TuningSettings(Settings):
     """What is searched for, where, and at what cost."""
 
     places: ClassVar[tuple[str, ...]] = ("study",)
+    # Who names a range has chosen what is searched for.
+    chosen_whole: ClassVar[tuple[str, ...]] = ("search",)
 
     study: Path = Field(
         Path("studies/study"),
@@ -136,7 +137,8 @@ class TuningSettings(Settings):
     search: dict[str, Any] = Field(
         {},
         description="Ranges by the key that they are for: search.training.learning_rate={low: 1e-4, high: 1e-2, log: "
-        "true}, {low: 1, high: 6} for whole numbers, {choices: [pre, post]}.",
+        "true}, {low: 1, high: 6} for whole numbers, {choices: [pre, post]}. Those that are typed are searched for "
+        "alone, without those of the settings file.",
     )
     metric: Literal["loss", "perplexity", "bleu", "chrf", "ter", "off_target"] = Field(
         "loss",
@@ -206,7 +208,7 @@ class TuningSettings(Settings):
 
     @property
     def falls(self) -> bool:
-        return self.metric in FALLING
+        return is_falling(self.metric)
 
 
 def _is_changed(settings: Settings, name: str) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import functools
+import logging
 import resource
 import signal
 import subprocess
@@ -18,6 +20,8 @@ from hf_nmt.runs import load, read_metrics, read_validations
 
 # Between two looks at what a run has written, and until a run that was told to stop is killed.
 _LOOK_SECONDS, _STOP_SECONDS = 0.5, 120.0
+
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +75,15 @@ def resolve(command: list[str]) -> dict[str, Any]:
         start = next((n for n, line in enumerate(lines) if line.endswith("settings cannot be used:")), None)
         told = [line.strip() for line in lines[start + 1 :]] if start is not None else [lines[-1].strip()]
         raise ConfigError([line.removeprefix("Error: ") for line in told])
+    for line in done.stderr.splitlines():
+        _pass_on(line)
     return _plain(parse_yaml(done.stdout, "--dry-run", []))
+
+
+@functools.cache
+def _pass_on(line: str) -> None:
+    """A doubt of the recipe, once."""
+    logger.warning("%s", line)
 
 
 def _plain(value: Any) -> Any:

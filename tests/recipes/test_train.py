@@ -267,6 +267,25 @@ def test_what_a_library_prints_is_no_result(finished, tmp_path, monkeypatch, cap
     assert out == f"{run / 'best'}\n" and "Setting accelerator" in err
 
 
+def test_a_dry_run_tells_of_a_long_warmup(finished, caplog, capsys):
+    for steps, told in ((4, []), (9, ["warms up for 9 of the 12"]), (12, ["warms up for 12 updates (schedule."])):
+        caplog.clear()
+        with pytest.raises(SystemExit):
+            main(*finished[1], f"schedule.warmup_steps={steps}", "--dry-run")
+        messages = [message for message in caplog.messages if "warms up" in message]
+        assert len(messages) == len(told) and all(words in messages[0] for words in told)
+    assert "warms up" not in capsys.readouterr().out
+
+
+def test_the_rest_of_a_section_in_the_file_is_no_hint_for_an_unknown_key(finished):
+    with pytest.raises(ConfigError) as error:
+        main(*finished[1], "schedule.foo=1")
+    (finding,) = error.value.findings
+    assert finding.startswith("schedule.foo: unknown key. Allowed in schedule: ") and "comes from" not in finding
+    with pytest.raises(ConfigError, match=r"^schedule.warm: unknown key. Did you mean schedule.warmup_steps or "):
+        main(*finished[1], "schedule.warm=1")
+
+
 def test_checkpoints_need_no_validations_where_there_are_none(finished, capsys):
     data = [argument for argument in finished[1] if "validation" not in argument]
     with pytest.raises(SystemExit):

@@ -78,7 +78,19 @@ def test_the_second_time_it_ends_at_once(tmp_path, caplog):
     with pytest.raises(KeyboardInterrupt):
         training(run, Interrupt(9, times=2))
     assert steps(run.folder) == [6]
-    assert caplog.text.count("Stopping after this update, with a checkpoint. Once more stops at once") == 1
+    told = (
+        "Stopping after this update, with a checkpoint. Once more stops at once, and goes back to the last checkpoint."
+    )
+    assert caplog.messages.count(told) == 1
+
+
+def test_before_the_first_checkpoint_none_is_promised(tmp_path, caplog):
+    run = make_run(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        training(run, Interrupt(4, times=2))
+    assert steps(run.folder) == []
+    (told,) = [message for message in caplog.messages if message.startswith("Stopping")]
+    assert told.endswith("Once more stops at once, and loses all that was trained, as there is no checkpoint yet.")
 
 
 def test_without_checkpoints_it_ends_at_once(tmp_path):
@@ -113,10 +125,10 @@ def test_an_interrupt_while_a_checkpoint_is_written_ends_with_that(tmp_path):
     assert steps(run.folder) == [6]
 
 
-def test_of_several_processes_the_echo_of_a_launcher_is_not_a_second_interrupt(monkeypatch):
+def test_of_several_processes_the_echo_of_a_launcher_is_not_a_second_interrupt(tmp_path, monkeypatch):
     clock = [100.0]
     monkeypatch.setattr("time.monotonic", lambda: clock[0])
-    interrupts = Interrupts()
+    interrupts = Interrupts(tmp_path)
     with pytest.raises(KeyboardInterrupt), interrupts.held(several=True, told=False):
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
@@ -126,10 +138,10 @@ def test_of_several_processes_the_echo_of_a_launcher_is_not_a_second_interrupt(m
         raise AssertionError("not reached")
 
 
-def test_signals_are_left_alone_where_they_are_ignored_and_in_other_threads():
+def test_signals_are_left_alone_where_they_are_ignored_and_in_other_threads(tmp_path):
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
-        with Interrupts().held(several=False, told=False):
+        with Interrupts(tmp_path).held(several=False, told=False):
             assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
             assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
     finally:
@@ -137,7 +149,7 @@ def test_signals_are_left_alone_where_they_are_ignored_and_in_other_threads():
     found = []
 
     def hold():
-        with Interrupts().held(several=False, told=False):
+        with Interrupts(tmp_path).held(several=False, told=False):
             found.append(signal.getsignal(signal.SIGINT))
 
     thread = threading.Thread(target=hold)

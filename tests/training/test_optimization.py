@@ -210,7 +210,13 @@ def test_two_processes_move_to_the_same_point_as_one_that_accumulates(tmp_path):
         (["sam_rho=0.05", "fp16=true"], "sam_rho: the scaled loss of fp16 would scale its step too; use bf16"),
         (["sam_adaptive=true"], "sam_adaptive: does nothing without sam_rho"),
         (["sam_rho=0"], "sam_rho: given '?0'?, allowed: number > 0"),
-        (["optim=lions"], "optim: given 'lions', allowed: .*lion.* Did you mean lion"),
+        (
+            ["optim=lions"],
+            r"optim: given 'lions'. Did you mean lion or lion_8bit or lion_32bit\? Allowed are 4\d words; "
+            r"--help optim lists them\.$",
+        ),
+        (["optim=adam"], r"optim: given 'adam'. Did you mean adamw_\w+ or adamw_torch or "),
+        (["optim=zzz"], r"optim: given 'zzz'. Allowed are 4\d words; --help optim lists them\.$"),
     ],
 )
 def test_what_cannot_be_is_refused(overrides, message):

@@ -242,6 +242,20 @@ def test_a_stop_tells_why_and_leaves_the_good_checkpoints(tmp_path):
     assert again.state.global_step == STEPS and (13, "loss_spike", "skip") in decisions(again)
 
 
+def test_a_stop_before_the_first_checkpoint_names_none_to_go_on_from(tmp_path, caplog):
+    """What else is wrong with the update is told before the training ends."""
+    watch = watching(loss_spike={"action": "stop"}, gradient_norm={"action": "skip"})
+    with pytest.raises(NmtError) as error:
+        training(tmp_path, poisoned={13}, factor=1e4, watch=watch, save_steps=15)
+    assert str(error.value).endswith(
+        "The run has no checkpoint yet to go on from; start a new one, with other settings or another "
+        "watch.loss_spike.action or threshold."
+    )
+    told = [message for message in caplog.messages if message.startswith("watch.")]
+    assert [message.partition(":")[0] for message in told] == ["watch.gradient_norm", "watch.loss_spike"]
+    assert told[0].endswith("What is done about it (skip) gives way to that of watch.loss_spike (stop).")
+
+
 @pytest.mark.parametrize("stop", [*(pytest.param(step, marks=pytest.mark.slow) for step in (7, 12, 16)), 13, 18])
 def test_interrupted_and_continued_equals_never_interrupted(tmp_path, stop):
     """Statistics, counts, the lowered learning rate and the decisions, bit for bit."""

@@ -47,10 +47,25 @@ def test_the_option_is_taken_out(argv, rest, picture):
     assert found == rest and (None if path is None else str(path)) == picture
 
 
-@pytest.mark.parametrize("argv", [["--plot-schedule"], ["--plot-schedule", "seed=1"], ["--plot-schedule=a.pdf"]])
-def test_a_picture_without_a_name_is_refused(argv):
-    with pytest.raises(ConfigError, match="--plot-schedule: given .*; the name of the picture must follow"):
+NOTHING = "--plot-schedule: a file for the picture must follow. Type --plot-schedule schedule.png."
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        (["--plot-schedule"], NOTHING),
+        (["--plot-schedule", "seed=1"], NOTHING),
+        (["--plot-schedule", "--dry-run"], NOTHING),
+        (
+            ["--plot-schedule=a/x.txt"],
+            "--plot-schedule: given 'a/x.txt', allowed: a file whose name ends in .png. Type --plot-schedule a/x.png.",
+        ),
+    ],
+)
+def test_a_picture_without_a_name_is_refused(argv, told):
+    with pytest.raises(ConfigError) as error:
         take_option(argv)
+    assert error.value.findings == [told]
 
 
 def test_nothing_is_read_where_the_settings_tell_all(tmp_path, monkeypatch, capsys, drawn):

@@ -308,12 +308,21 @@ def test_trackers_write_on_this_machine(tmp_path, monkeypatch, capsys, tracker):
             {"warmup_steps": 16},
             "warms up for 16 updates (schedule.warmup_steps), and the training has 4: it ends at 9.38e-05",
         ),
-        ({"warmup_steps": 3}, None),
+        (
+            {"warmup_steps": 3},
+            "warms up for 3 of the 4 updates of the training (schedule.warmup_steps), so that little is made of its "
+            "peak. A tenth is usual; write schedule.warmup_share=0.1 schedule.warmup_steps=null.",
+        ),
+        (
+            {"warmup_share": 0.75},
+            "(schedule.warmup_share), so that little is made of its peak. A tenth is usual; write "
+            "schedule.warmup_share=0.1.",
+        ),
         ({"warmup_share": 0.5}, None),
         ({"warmup_steps": 0, "name": "constant"}, None),
     ],
 )
-def test_a_warmup_longer_than_the_training_is_told_once(tmp_path, caplog, changes, told):
+def test_a_warmup_as_long_as_the_training_or_nearly_is_told_once(tmp_path, caplog, changes, told):
     with make_run(tmp_path) as run:
         make_trainer(run, max_steps=4, schedule=changes).train()
     messages = [message for message in caplog.messages if "warms up" in message]

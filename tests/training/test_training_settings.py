@@ -65,6 +65,12 @@ def test_types_convert_and_words_are_checked():
     assert "learning_rate" in message
 
 
+def test_no_number_of_updates_is_written_as_null_too():
+    found = load(TrainingSettings, overrides=["max_steps=null"])
+    assert found.max_steps == -1 and found == load(TrainingSettings, overrides=["max_steps=-1"])
+    assert "max_steps: given 'x', allowed: integer" in refused("max_steps=x")
+
+
 @pytest.mark.parametrize(
     ("override", "answer"),
     [

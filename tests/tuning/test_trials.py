@@ -141,3 +141,11 @@ def test_settings_are_asked_of_the_recipe(script):
     with pytest.raises(ConfigError) as error:
         resolve(command_of(script, None, ["rate=-1"]))
     assert error.value.findings == ["rate: too low.", "size: too small."]
+
+
+def test_what_the_recipe_doubts_is_passed_on_once(tmp_path, caplog):
+    script = tmp_path / "doubting.py"
+    script.write_text("import sys\nprint('seed: 1')\nprint('The warm-up is long.', file=sys.stderr)\n")
+    for _ in range(2):
+        assert resolve(command_of(script, None, [])) == {"seed": 1}
+    assert caplog.messages == ["The warm-up is long."]

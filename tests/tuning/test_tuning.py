@@ -18,8 +18,9 @@ def test_ranges_are_found_in_sections_and_by_dotted_keys(tmp_path):
         "  model.dropout: {low: 0.0, high: 0.4}\n"
         "  model:\n"
         "    decoder_layers: {low: 1, high: 6}\n"
+        "  model.norm_position: {choices: [pre, post]}\n"
     )
-    settings = load(TuningSettings, file, ["search.model.norm_position={choices: [pre, post]}"])
+    settings = load(TuningSettings, file)
     assert {key: one.model_dump(exclude_defaults=True) for key, one in settings.ranges().items()} == {
         "training.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
         "model.dropout": {"low": 0.0, "high": 0.4},
@@ -29,6 +30,18 @@ def test_ranges_are_found_in_sections_and_by_dotted_keys(tmp_path):
     again = tmp_path / "again.yaml"
     again.write_text(dump(settings))
     assert load(TuningSettings, again) == settings
+
+
+def test_ranges_that_are_typed_are_all(tmp_path):
+    file = tmp_path / "tune.yaml"
+    file.write_text("search:\n  training:\n    learning_rate: {low: 1, high: 2}\nsettings: {seed: 3}\n")
+    assert [*load(TuningSettings, file, ["seed=1"]).ranges()] == ["training.learning_rate"]
+    for given in (["search.model.d_model.low=16", "search.model.d_model.high=64"],
+                  ["search={model: {d_model: {low: 16, high: 64}}}"]):  # fmt: skip
+        settings = load(TuningSettings, file, given)
+        assert [*settings.ranges()] == ["model.d_model"] and settings.settings == {"seed": 3}
+    both = ["search.training.learning_rate={low: 1, high: 2}", "search.model.d_model={low: 16, high: 64}"]
+    assert [*load(TuningSettings, file, both).ranges()] == ["training.learning_rate", "model.d_model"]
 
 
 def test_fixed_settings_become_overrides():

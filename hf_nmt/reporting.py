@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_nmt.artifacts import atomic_file
-from hf_nmt.runs import read_metrics, series
+from hf_nmt.runs import read_metrics, read_validations, series
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -92,6 +92,8 @@ def plot_run(folder: Path | str) -> list[Path]:
     """
     folder = Path(folder)
     entries = read_metrics(folder)
+    counting = {entry["step"] for entry in read_validations(folder)}
+    given_up = {entry["step"] for entry in read_validations(folder, given_up=True)} - counting
     pictures = []
     for plot in PLOTS:
         plot = _with_pairs(plot, {entry["name"] for entry in entries})
@@ -99,7 +101,7 @@ def plot_run(folder: Path | str) -> list[Path]:
         if curves:
             pictures.append(folder / "plots" / plot.file)
             with atomic_file(pictures[-1]) as partial:
-                draw(plot, curves, folder.name).savefig(partial, format="png")
+                draw(plot, curves, folder.name, given_up).savefig(partial, format="png")
     return pictures
 
 
@@ -124,13 +126,19 @@ def running_median(values: Sequence[float], width: int) -> list[float]:
     return medians
 
 
-def draw(plot: Plot, curves: Mapping[str, tuple[Sequence[int], Sequence[float]]], run_name: str) -> Figure:
+def draw(
+    plot: Plot,
+    curves: Mapping[str, tuple[Sequence[int], Sequence[float]]],
+    run_name: str,
+    given_up: Collection[int] = (),
+) -> Figure:
     """One picture.
 
     Args:
         plot: what is drawn.
         curves: steps and values of the metrics of `plot.curves`.
         run_name: written beside the title.
+        given_up: steps of validations that do not count, and are not the best.
     """
     # Imported here: Matplotlib takes half a second, and most who import this module do not draw.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -149,8 +157,9 @@ def draw(plot: Plot, curves: Mapping[str, tuple[Sequence[int], Sequence[float]]]
                       label="running median")  # fmt: skip
         else:
             axes.plot(steps, values, color=colour, linewidth=1.6, label=legend, **marker)
-        if name == plot.best:
-            top = max(range(len(values)), key=values.__getitem__)
+        counting = [index for index, step in enumerate(steps) if step not in given_up]
+        if name == plot.best and counting:
+            top = max(counting, key=values.__getitem__)
             axes.plot([steps[top]], [values[top]], marker="o", markersize=8, color=COLOURS[1], fillstyle="none")
             # Above the highest point there is no curve; the label ends where it begins on the side with less room.
             side = steps[top] / steps[-1]

@@ -32,7 +32,8 @@ class Records:
     Attributes:
         folder: of the run.
         run, manifest, summary, tokenizer_report: the files of these names; empty where there is none.
-        validations: the validations of validation_history.json.
+        validations: the validations of validation_history.json that count.
+        given_up: its validations of weights that the training went back from.
         decisions: its other entries: what was decided while training, such as to skip a batch.
         problems: records that cannot be read, one sentence each; they count as missing.
     """
@@ -43,6 +44,7 @@ class Records:
     summary: dict[str, Any]
     tokenizer_report: dict[str, Any]
     validations: list[dict[str, Any]]
+    given_up: list[dict[str, Any]]
     decisions: list[dict[str, Any]]
     problems: list[str]
 
@@ -74,12 +76,13 @@ def read_records(folder: Path | str) -> Records:
             problems.append(f"{path}: not JSON: {error}.")
         found[name] = kind() if content is None else content
     entries = [entry for entry in found.pop("validation_history") if isinstance(entry, dict)]
-    is_validation = [bool({"metrics", "samples"} & set(entry)) for entry in entries]
+    validations = [entry for entry in entries if {"metrics", "samples"} & set(entry)]
     return Records(
         folder,
         **found,
-        validations=[entry for entry, is_one in zip(entries, is_validation, strict=True) if is_one],
-        decisions=[entry for entry, is_one in zip(entries, is_validation, strict=True) if not is_one],
+        validations=[entry for entry in validations if runs.counts(entry)],
+        given_up=[entry for entry in validations if not runs.counts(entry)],
+        decisions=[entry for entry in entries if not {"metrics", "samples"} & set(entry)],
         problems=problems,
     )
 

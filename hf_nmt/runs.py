@@ -2,7 +2,8 @@
 
     run.json                 what was run: settings, fingerprint, seeds, environment, device, choices, status
     metrics.jsonl            one measured value a line: step, epoch, tokens, seconds, cpu_seconds, name, value
-    validation_history.json  every validation with its scores and sample translations, every decision of the watch
+    validation_history.json  every validation with its scores and sample translations, every decision of the watch;
+                             validations that were gone back from are marked given_up
     log.txt                  the log, in files of at most 5 MB
     validation_segments.jsonl  what the chosen model made of the validation texts, beside sources and references
     training_report.json  training_report.html
@@ -48,6 +49,7 @@ _LAUNCH_FILES = {
     "zero2": ("deepspeed_zero2.yaml",),
     "zero3": ("deepspeed_zero3.yaml",),
 }
+_GIVEN_UP = "given_up"  # of a validation: the training went back to weights before it
 _HELD = "run"  # in the run folder, by the process that writes it
 _CHECKPOINT = re.compile(r"step-(\d+)")
 
@@ -213,6 +215,17 @@ class Run:
         """Append one decision of the watch to validation_history.json; `entry` holds `step` and `watch`."""
         self.add_validation(entry)
 
+    def give_up_after(self, step: int) -> None:
+        """Mark the validations later than a checkpoint that was gone back to: their weights are no more, and nothing
+        is the best by them."""
+        if not self.writer:
+            return
+        history = _read_history(self.folder)
+        for entry in history:
+            if "watch" not in entry and entry["step"] > step:
+                entry[_GIVEN_UP] = True
+        write_json(self.folder / HISTORY, history)
+
     def forget_after(self, step: int | None) -> None:
         """Drop metrics, validations and decisions later than a checkpoint, which a resumed run will measure again.
 
@@ -365,9 +378,18 @@ def series(entries: Iterable[Mapping[str, Any]], name: str) -> tuple[list[int], 
     return [step for step, _ in points], [value for _, value in points]
 
 
-def read_validations(folder: Path | str) -> list[dict[str, Any]]:
-    """The validations in validation_history.json."""
-    return [entry for entry in _read_history(folder) if "watch" not in entry]
+def read_validations(folder: Path | str, *, given_up: bool = False) -> list[dict[str, Any]]:
+    """The validations in validation_history.json that count.
+
+    Args:
+        given_up: with those of weights that were gone back from, in their places.
+    """
+    return [entry for entry in _read_history(folder) if "watch" not in entry and (given_up or counts(entry))]
+
+
+def counts(validation: Mapping[str, Any]) -> bool:
+    """Whether a validation is one of the training as it went on, and not of weights that were gone back from."""
+    return not validation.get(_GIVEN_UP, False)
 
 
 def read_decisions(folder: Path | str) -> list[dict[str, Any]]:

@@ -166,8 +166,13 @@ def test_metrics_are_kept_up_to_the_checkpoint(tmp_path):
         run.add_metrics(15, {"loss": 2.0}, epoch=2, tokens=1500, seconds=2)
         assert runs.series(runs.read_metrics(run.folder), "loss") == ([5, 10, 15], [0.5, 1.0, 2.0])
         assert [entry["step"] for entry in runs.read_validations(run.folder)] == [5, 10]
+        run.add_validation({"step": 15, "metrics": {"bleu": 2.0}})
+        run.give_up_after(5)
+        run.add_validation({"step": 20, "metrics": {"bleu": 1.5}})
+        assert [entry["step"] for entry in runs.read_validations(run.folder)] == [5, 20]
+        assert [entry["step"] for entry in runs.read_validations(run.folder, given_up=True)] == [5, 10, 15, 20]
         run.forget_after(None)
-        assert runs.read_metrics(run.folder) == runs.read_validations(run.folder) == []
+        assert runs.read_metrics(run.folder) == runs.read_validations(run.folder, given_up=True) == []
 
 
 def test_other_processes_do_not_write(tmp_path):

@@ -109,7 +109,7 @@ def _report(
         "seeds": record.get("seeds"),
         "texts": {"splits": manifest.get("splits"), "inputs": manifest.get("inputs"), "steps": manifest.get("steps")},
         "validations": [
-            {key: value for key, value in entry.items() if key != "samples"} for entry in run.records.validations
+            {key: value for key, value in entry.items() if key != "samples"} for entry in _every_validation(run)
         ],
         "decisions": run.records.decisions,
         "environment": record.get("environment"),
@@ -226,9 +226,10 @@ def _against(rest: list[RunFacts], compared: Mapping[str, list[Comparison]], not
 
 
 def _validations(run: RunFacts) -> Section:
-    entries = run.records.validations
+    entries = _every_validation(run)
     names = list(dict.fromkeys(name for entry in entries for name in entry.get("metrics") or {}))
     rows = []
+    given_up = [f"{entry.get('step', 0):,}" for entry in run.records.given_up]
     for entry in entries:
         metrics = entry.get("metrics") or {}
         values = [f"{metrics[name]:.4f}" if name in metrics else "-" for name in names]
@@ -236,7 +237,16 @@ def _validations(run: RunFacts) -> Section:
         rows.append([*spent, f"{entry.get('seconds', 0):,.1f}", *values])
     heads = ["step", "epoch", "tokens", "wall s", *(f"{name} s" if name == "seconds" else name for name in names)]
     heads = ["took s" if head == "seconds s" else head for head in heads]
-    return Section("Validations", "" if rows else "There were none.", Table(heads, rows, left=0) if rows else None)
+    notes = (
+        [f"Given up by a roll back, and counted nowhere: those of {', '.join(given_up)} updates."] if given_up else []
+    )
+    about = "" if rows else "There were none."
+    return Section("Validations", about, Table(heads, rows, left=0) if rows else None, notes)
+
+
+def _every_validation(run: RunFacts) -> list[dict[str, Any]]:
+    """Those that were given up too, in the order they were made in."""
+    return sorted(run.records.validations + run.records.given_up, key=lambda entry: entry.get("step", 0))
 
 
 def _texts(run: RunFacts) -> list[Section]:

@@ -265,6 +265,7 @@ class WatchedTrainer(InterruptibleTrainer):
         self.accelerator.wait_for_everyone()
         if self.args.should_save:  # they were found wanting, and must become neither the best model nor an average
             checkpoints.remove_after(self.run.checkpoints, step)
+        self.run.give_up_after(step)
 
 
 def _watched(folder: Path) -> dict[str, Any]:

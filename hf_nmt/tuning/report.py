@@ -54,16 +54,18 @@ def table(study: Study) -> list[list[str]]:
     """A row for each trial, the first holding the names of the columns; what was drawn comes last."""
     keys = list(study.ranges)
     rows = [["trial", "state", study.settings.metric, "validations", "updates", "cpu_seconds", *keys, "run", "error"]]
-    replaced = {trial.user_attrs.get("instead_of") for trial in study.trials}
+    replaced = {trial.user_attrs.get("instead_of"): trial.user_attrs.get("lost", {}) for trial in study.trials}
     for trial in study.trials:
-        facts, seen = trial.user_attrs, trial.intermediate_values.values()
+        seen = trial.intermediate_values.values()
         value = (min(seen) if study.settings.falls else max(seen)) if seen else None
+        facts = {"best": value, "validations": len(seen), **trial.user_attrs, **replaced.get(trial.number, {})}
+        value = facts["best"]  # of one that has ended without the validations that were given up
         values = study.values(trial)
         rows.append([
             str(trial.number),
             "stopped" if trial.number in replaced else trial.state.name.lower(),
             "" if value is None else f"{value:.4f}",
-            str(len(seen)),
+            str(facts["validations"]),
             str(facts.get("updates", "")),
             str(facts.get("cpu_seconds", "")),
             *(_short(values[key]) if key in values else "" for key in keys),

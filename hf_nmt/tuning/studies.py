@@ -13,11 +13,12 @@ stopped and goes on draws what it would have drawn.
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import math
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from hf_nmt.artifacts import file_lock, is_held, write_json
 from hf_nmt.config import differences, fingerprint
 from hf_nmt.errors import ConfigError, NmtError, need
 from hf_nmt.tuning.settings import TuningSettings
-from hf_nmt.tuning.trials import Outcome, Validation, run_trial
+from hf_nmt.tuning.trials import Outcome, Validation, children_seconds, cost_of, goes_on_at, run_folder, run_trial
 
 # So many trials that all fail: the fault is not in the values.
 _FAILURES = 3
@@ -73,8 +74,8 @@ class Study:
 
         Raises:
             NmtError: the first trials all failed.
-            KeyboardInterrupt: the user stops it; the values of the trial at work are tried again when the study goes
-                on.
+            KeyboardInterrupt: the user stops it; the trial at work goes on from its last checkpoint when the study
+                does, or is begun anew where it has none.
         """
         while True:
             with ExitStack() as held:
@@ -107,11 +108,13 @@ class Study:
         return min(whole, key=lambda trial: trial.value if self.settings.falls else -trial.value, default=None)
 
     def spent(self) -> dict[str, float]:
-        """What all trials have cost, in the units of `budget`."""
+        """What all trials have cost, those that were stopped too, in the units of `budget`."""
+        costs = [trial.user_attrs for trial in self.trials]
+        costs += [trial.user_attrs.get("lost", {}) for trial in self.trials]
         return {
             "trials": len(self.counted),
-            "updates": sum(trial.user_attrs.get("updates", 0) for trial in self.trials),
-            "cpu_minutes": round(sum(trial.user_attrs.get("cpu_seconds", 0.0) for trial in self.trials) / 60, 2),
+            "updates": sum(cost.get("updates", 0) for cost in costs),
+            "cpu_minutes": round(sum(cost.get("cpu_seconds", 0.0) for cost in costs) / 60, 2),
         }
 
     def values(self, trial: Any) -> dict[str, Any]:
@@ -172,30 +175,50 @@ class Study:
     def _lock_of(self, trial: Any) -> Path:
         return self.folder / "trials" / _name_of(trial)
 
-    def _give_back(self, trial: Any) -> None:
-        """Have the values of a trial that did not end tried again."""
+    def _give_back(self, trial: Any, cpu_seconds: float = 0.0) -> None:
+        """Have the values of a trial that did not end tried again, from the last checkpoint of its run.
+
+        The new trial keeps what this one has cost, which is not known before it has ended.
+
+        Args:
+            cpu_seconds: of its process, where that was waited for; else it is what its run recorded.
+        """
+        facts, folder = trial.user_attrs, self.folder / "trials"
+        since = facts.get("resumed_at", 0)
+        run = folder / facts["resumes"] if since else run_folder(folder, _name_of(trial))
+        updates, recorded = cost_of(run, since)
+        told = {
+            "instead_of": trial.number,
+            "lost": {"updates": updates, "cpu_seconds": round(max(cpu_seconds, recorded), 2)},
+            "resumes": None if run is None else run.name,
+        }
         self.optuna_study.tell(trial.number, state=self.optuna.trial.TrialState.FAIL)
-        self.optuna_study.enqueue_trial(dict(trial.params), user_attrs={"instead_of": trial.number})
+        self.optuna_study.enqueue_trial(dict(trial.params), user_attrs=told)
 
     def _run(self, trial: Any) -> None:
         values = self.values(trial)
         logger.info("trial %d: %s", trial.number, " ".join(f"{key}={json.dumps(one)}" for key, one in values.items()))
-        found: list[float] = []
+        numbers = itertools.count(1)
 
         def on_validation(validation: Validation) -> bool:
-            value = validation.metrics.get(self.settings.metric)
-            if value is None or not math.isfinite(value):
-                return True
-            found.append(value)
-            trial.report(value, len(found))
-            return not trial.should_prune()
+            told = self._told([validation])
+            if told:
+                trial.report(told[0], next(numbers))
+            return not (told and trial.should_prune())
 
         overrides = [f"{key}={json.dumps(value)}" for key, value in values.items()]
+        folder, resumes, resume = self.folder / "trials", trial.user_attrs.get("resumes"), None
+        if resumes is not None and (step := goes_on_at(folder / resumes)):
+            trial.set_user_attr("resumed_at", step)
+            logger.info("trial %d goes on at step %d of %s", trial.number, step, resumes)
+            resume = folder / resumes, step
+        before = children_seconds()
         try:
-            outcome = self.run([*self.command, *overrides], self.folder / "trials", _name_of(trial), on_validation)
+            outcome = self.run([*self.command, *overrides], folder, _name_of(trial), on_validation, resume=resume)
         except BaseException:
-            self._give_back(trial)
+            self._give_back(trial, children_seconds() - before)
             raise
+        found = self._told(outcome.validations)
         error = outcome.error
         if error is None and not found:
             error = f"none of its validations told {self.settings.metric}."
@@ -209,12 +232,19 @@ class Study:
             logger.warning("trial %d failed: %s", trial.number, error)
             return
         best = min(found) if self.settings.falls else max(found)
+        trial.set_user_attr("best", best)
+        trial.set_user_attr("validations", len(found))
         if outcome.pruned:
             self.optuna_study.tell(trial, state=states.PRUNED)
         else:
             self.optuna_study.tell(trial, best)
         ending = f", ended early after validation {len(found)}" if outcome.pruned else ""
         logger.info("trial %d: %s %.4f%s", trial.number, self.settings.metric, best, ending)
+
+    def _told(self, validations: Iterable[Validation]) -> list[float]:
+        """What validations tell of the metric."""
+        values = (one.metrics.get(self.settings.metric) for one in validations)
+        return [value for value in values if value is not None and math.isfinite(value)]
 
     def _clean(self) -> None:
         """Remove the weights of trials that are not the best."""

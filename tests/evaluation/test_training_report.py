@@ -180,6 +180,18 @@ def test_decisions_are_told(tmp_path):
     assert section.table.rows == [["12", "loss_spike", "skip", told]]
 
 
+def test_validations_that_were_given_up_are_shown_and_are_not_the_best(tmp_path):
+    run = run_with(tmp_path, "run", ["a"], ["a"])
+    history = [{"step": step, "metrics": {"loss": loss}} for step, loss in ((10, 2.0), (20, 1.0), (30, 1.5))]
+    history[1]["given_up"] = True
+    write_json(run / "validation_history.json", history)
+    report, sections = write_training_report(run)
+    assert [entry["step"] for entry in report["validations"]] == [10, 20, 30]
+    assert report["run"]["best"]["loss"]["step"] == 30
+    (section,) = (section for section in sections if section.title == "Validations")
+    assert section.notes == ["Given up by a roll back, and counted nowhere: those of 20 updates."]
+
+
 def test_the_recipe_reports_on_a_run_that_was_interrupted(trained, monkeypatch, capsys, tmp_path):
     folder, first, second = trained
     monkeypatch.chdir(folder)

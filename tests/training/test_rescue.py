@@ -340,7 +340,11 @@ def test_a_collapse_goes_back_behind_the_last_good_validation(tmp_path):
     never = training(tmp_path / "never", without=set(range(13, 19)), **WARM)
     assert decisions(back) == [(18, "score_collapse", "roll_back")]
     assert torch.equal(weights(back.model), weights(never.model))
-    assert [entry["metrics"]["bleu"] for entry in runs.read_validations(back.run.folder)] == [20, 30, 5, 30]
+    assert [entry["metrics"]["bleu"] for entry in runs.read_validations(back.run.folder)] == [20, 30, 30]
+    every = runs.read_validations(back.run.folder, given_up=True)
+    assert [(entry["metrics"]["bleu"], runs.counts(entry)) for entry in every] == [
+        (20, True), (30, True), (5, False), (30, True),
+    ]  # fmt: skip
     assert back.state.best_global_step == 12
     kept = [runs.step_of(folder) for folder in runs.list_checkpoints(back.run.checkpoints)]
     assert kept == [3, 6, 9, 12, 18, 20]  # 15 was between the good and the bad validation

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import threading
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from hf_nmt.artifacts import mark_complete
 from hf_nmt.config import load
 from hf_nmt.errors import ConfigError, NmtError
 from hf_nmt.tuning.report import report
@@ -37,7 +39,7 @@ class Formula:
         self.values: list[dict] = []
         self.interrupt_at, self.fail_at, self.sign = interrupt_at, fail_at, 1 if falls else -1
 
-    def __call__(self, command, folder, name, on_validation):
+    def __call__(self, command, folder, name, on_validation, *, resume=None):
         assert command[:2] == ["python", "train.py"]
         values = {key: json.loads(value) for key, _, value in (word.partition("=") for word in command[2:])}
         call = len(self.values)
@@ -54,11 +56,13 @@ class Formula:
         distance = abs(math.log10(values["training.learning_rate"]) + 2) + (
             values.get("model.norm_position") == "post"
         )
+        told = []
         for number in (1, 2, 3):
             metrics = {"loss": 2 + distance + 1 / number, "bleu": 30 - 5 * distance - 1 / number}
-            if not on_validation(Validation(100 * number, metrics)) and number < 3:
-                return Outcome(run, pruned=True, updates=100 * number, cpu_seconds=2.0 * number)
-        return Outcome(run, updates=300, cpu_seconds=6.0)
+            told.append(Validation(100 * number, metrics))
+            if not on_validation(told[-1]) and number < 3:
+                return Outcome(run, True, None, 100 * number, 2.0 * number, tuple(told))
+        return Outcome(run, updates=300, cpu_seconds=6.0, validations=tuple(told))
 
 
 def make(folder: Path, run: Formula, *overrides: str, resolved=None) -> Study:
@@ -204,6 +208,63 @@ def test_the_values_of_a_killed_process_are_tried_again(tmp_path):
     study.optimize()
     assert run.values[0] == {"training.learning_rate": lost.params["training.learning_rate"]}
     assert states(study) == ["FAIL", "COMPLETE", "COMPLETE", "COMPLETE"] and study.spent()["trials"] == 3
+
+
+class Stopped(Formula):
+    """Its first call is stopped after 200 updates, with a checkpoint at 150; what goes on begins there."""
+
+    def __call__(self, command, folder, name, on_validation, *, resume=None):
+        if resume is not None:
+            self.resumed = resume[0].name, resume[1]
+            assert command[:2] == ["python", "train.py"]
+            return super().__call__(command, folder, name, on_validation)
+        if self.values:
+            return super().__call__(command, folder, name, on_validation)
+        self.values.append({})
+        run = folder / f"{name}-20260101-000000"
+        checkpoint = run / "checkpoints" / "step-150"
+        checkpoint.mkdir(parents=True)
+        mark_complete(checkpoint)
+        (run / "run.json").write_text(json.dumps({"schema_version": 1, "status": "interrupted"}))
+        metrics = [{"step": step, "name": "loss", "value": 2.0, "cpu_seconds": step / 10} for step in (100, 200)]
+        (run / "metrics.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in metrics))
+        on_validation(Validation(100, {"loss": 3.0}))
+        raise KeyboardInterrupt
+
+
+def test_a_stopped_trial_counts_in_the_budget_and_goes_on_from_its_checkpoint(tmp_path):
+    run = Stopped()
+    with pytest.raises(KeyboardInterrupt):
+        make(tmp_path, run, "budget.trials=2").optimize()
+    study = make(tmp_path, run, "budget.trials=2", "pruning.method=none")
+    assert study.spent() == {"trials": 0, "updates": 200, "cpu_minutes": round(20 / 60, 2)}
+    study.optimize()
+    assert run.resumed == ("trial-0000-20260101-000000", 150)
+    assert study.spent() == {"trials": 2, "updates": 800, "cpu_minutes": round(32 / 60, 2)}
+    rows = [line.split("\t") for line in (report(study, RESOLVED), study.folder / "trials.tsv")[1].open()]
+    assert [row[:2] + row[4:6] for row in rows[1:]] == [
+        ["0", "stopped", "200", "20.0"], ["1", "complete", "300", "6.0"], ["2", "complete", "300", "6.0"],
+    ]  # fmt: skip
+    spent_up = make(tmp_path / "other", Stopped(), "budget.updates=200")
+    with pytest.raises(KeyboardInterrupt):
+        spent_up.optimize()
+    spent_up.optimize()
+    assert states(spent_up) == ["FAIL", "WAITING"]
+
+
+def test_validations_that_a_run_gave_up_are_not_its_best(tmp_path):
+    class GivingUp(Formula):
+        def __call__(self, *given, **more):
+            outcome = super().__call__(*given, **more)
+            return dataclasses.replace(outcome, validations=outcome.validations[:1])
+
+    study = make(tmp_path, GivingUp(), "budget.trials=1")
+    study.optimize()
+    (trial,) = study.trials
+    assert trial.value == trial.intermediate_values[1] > min(trial.intermediate_values.values())
+    report(study, RESOLVED)
+    row = (study.folder / "trials.tsv").read_text().splitlines()[1].split("\t")
+    assert row[2:4] == [f"{trial.value:.4f}", "1"]
 
 
 def test_several_at_once_share_one_budget(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -14,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from hf_nmt import runs
+from hf_nmt.artifacts import mark_complete
 from hf_nmt.errors import ConfigError
-from hf_nmt.tuning.trials import command_of, resolve, run_trial
+from hf_nmt.tuning.trials import command_of, cost_of, goes_on_at, resolve, run_trial
 
 # Takes `key=value` as recipes do; writes three validations, a tenth of a second apart.
 SCRIPT = """
@@ -31,8 +33,12 @@ if "--dry-run" in sys.argv:
 if given.get("fault") == "before":
     sys.stderr.write("Error: no such text.\\n")
     sys.exit(2)
-folder = Path(given["output_dir"], given["name"] + "-20260101-000000")
-folder.mkdir()
+if "resume" in given:
+    folder = Path(given["resume"])
+    given |= json.loads((folder / "run.json").read_text())["settings"]
+else:
+    folder = Path(given["output_dir"], given["name"] + "-20260101-000000")
+    folder.mkdir()
 record = {"schema_version": 1, "recipe": "train", "status": "running", "settings": {"rate": float(given["rate"])}}
 def write(**more):
     folder.joinpath("record").write_text(json.dumps(record | more))
@@ -42,8 +48,9 @@ def stop(*_):
     write(status="interrupted")
     sys.exit(143)
 signal.signal(signal.SIGTERM, stop)
-history = []
-for step in (10, 20, 30):
+file = folder / "validation_history.json"
+history = json.loads(file.read_text()) if file.exists() else []
+for step in (10, 20, 30)[len(history):]:
     time.sleep(0.1)
     history.append({"step": step, "metrics": {"loss": float(given["rate"]) / step}})
     folder.joinpath("history").write_text(json.dumps(history))
@@ -76,6 +83,33 @@ def test_a_run_to_its_end(script, tmp_path):
     assert [(one.step, one.metrics["loss"]) for one in seen] == [(10, 6.0), (20, 3.0), (30, 2.0)]
     assert outcome.error is None and not outcome.pruned and outcome.updates == 30 and outcome.cpu_seconds > 0.02
     assert outcome.folder == tmp_path / "trials" / "trial-0001-20260101-000000"
+
+
+def test_a_run_goes_on_and_costs_what_it_did_since(script, tmp_path):
+    command = command_of(script, None, ["rate=60", "fault=endless"])
+    first = run_trial(command, tmp_path, "trial-0001", lambda one: False)
+    assert goes_on_at(first.folder) is None  # it has no checkpoint
+    checkpoint = first.folder / "checkpoints" / "step-10"
+    checkpoint.mkdir(parents=True)
+    assert goes_on_at(first.folder) is None
+    mark_complete(checkpoint)
+    assert goes_on_at(first.folder) == 10
+    seen = []
+    outcome = run_trial(
+        command, tmp_path, "trial-0002", lambda one: seen.append(one.step) or True, resume=(first.folder, 10)
+    )
+    assert seen == [10, 20, 30] == [one.step for one in outcome.validations] and outcome.updates == 20
+    assert outcome.folder == first.folder and outcome.error is None and cost_of(first.folder) == (30, 0.0)
+    assert goes_on_at(first.folder) is None  # it is finished
+
+
+def test_validations_that_were_given_up_do_not_count(script, tmp_path):
+    outcome = run_trial(command_of(script, None, ["rate=60"]), tmp_path, "trial-0001", lambda one: True)
+    history = json.loads((outcome.folder / "validation_history.json").read_text())
+    history[1]["given_up"] = True
+    (outcome.folder / "validation_history.json").write_text(json.dumps(history))
+    again = run_trial(command_of(script, None, []), tmp_path, "x", lambda one: True, resume=(outcome.folder, 30))
+    assert [one.step for one in again.validations] == [10, 30]
 
 
 def test_the_trial_of_another_number_is_another(script, tmp_path):

@@ -27,6 +27,9 @@ from hf_nmt.errors import ConfigError, NmtError, why_not_written
 _FIRST_WAITS, _OTHERS_WAIT = (0.0, 1.0), (4.0, 6.0)
 
 
+# Attribute of a log record: whether it is too much for the console.
+IN_FILE_ONLY = "in_file_only"
+
 # Transformers' Trainer imports peft, and peft bitsandbytes, where they are installed, whether or not anything is to be
 # quantized; on a processor it then recommends a package that fetches kernels from the Hub.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
@@ -143,5 +146,6 @@ def _log_to_stderr() -> None:
     if not logger.handlers:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(message)s"))
+        handler.addFilter(lambda record: not getattr(record, IN_FILE_ONLY, False))
         logger.addHandler(handler)
         logger.setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR)

@@ -15,13 +15,17 @@ from hf_nmt.evaluation.folders import read_evaluations
 from hf_nmt.evaluation.pages import Section, Table, as_html, as_markdown
 from hf_nmt.evaluation.run_facts import Point, RunFacts, read_facts, spent, text_hashes
 from hf_nmt.reporting import Curve, Panel, draw_curves
-from hf_nmt.run_records import leaves, read_records, short_names
+from hf_nmt.run_records import is_one_of, leaves, read_records, short_names
 
 SCHEMA_VERSION = 1
 _WHERE = ("name", "output_dir", "resume", "report.baseline")
 _PATHS = ("source", "target", "path")
 _AXES = {"step": "updates", "tokens": "source and target tokens", "cpu_seconds": "CPU seconds in updates"}
-_UNITS = {"loss": "nats per target token", "perplexity": "perplexity", "bleu": "BLEU", "chrf": "chrF", "ter": "TER"}
+_UNITS = {
+    "loss": "nats per target token", "perplexity": "perplexity", "bleu": "BLEU", "chrf": "chrF", "ter": "TER",
+    "off_target": "% of translations", "repetition": "share of sequences of four words",
+    "length_ratio": "characters over those of the references",
+}  # fmt: skip
 # Metrics that are drawn, and are no columns of the table of scores.
 _DIAGNOSTICS = ("repetition", "length_ratio")
 _NOTHING = "-"
@@ -185,10 +189,9 @@ def _validation_table(all_facts: Sequence[RunFacts]) -> Table:
     for facts in all_facts:
         row = [facts.name]
         for name in metrics:
-            digits = ".4f" if name.startswith("loss") else ".2f"
             best, last = facts.best.get(name), facts.last.get(name)
-            row.append(f"{best.value:{digits}} at {best.step:,}" if best else _NOTHING)
-            row.append(_figure(last.value if last else None, digits))
+            row.append(f"{metric_text(name, best.value)} at {best.step:,}" if best else _NOTHING)
+            row.append(metric_text(name, last.value) if last else _NOTHING)
         row.append((facts.records.summary.get("best") or {}).get("kind", _NOTHING))
         texts = {_heading(score): score.text for score in facts.final}
         rows.append([*row, *(texts.get(heading, _NOTHING) for heading in final)])
@@ -223,7 +226,7 @@ def draw_comparison(all_facts: Sequence[RunFacts], folder: Path) -> list[tuple[P
         del axes["cpu_seconds"]
         axes["seconds"] = "seconds of training"
     drawn = {"loss": "Training loss"}
-    drawn |= {f"eval_{name}": f"{_title(name)} on validation" for name in metrics_of(all_facts)}
+    drawn |= {f"eval_{name}": f"{metric_title(name)} on validation" for name in metrics_of(all_facts)}
     pictures = []
     for metric, title in drawn.items():
         panels = []
@@ -233,12 +236,23 @@ def draw_comparison(all_facts: Sequence[RunFacts], folder: Path) -> list[tuple[P
         if any(curve.x for panel in panels for curve in panel.curves):
             name = metric.removeprefix("eval_")
             path = folder / f"{'training_' if metric == 'loss' else 'validation_'}{name}.png"
-            draw_curves(path, title, _UNITS.get(name, name), panels)
+            draw_curves(path, title, _unit(name), panels)
             pictures.append((path, title))
     return pictures
 
 
-def _title(metric: str) -> str:
+def metric_text(metric: str, value: float) -> str:
+    """A value of a validation with the digits that tell something."""
+    if is_one_of(metric, ("repetition",)):
+        return f"{value:.1%}"
+    return f"{value:,.{4 if is_one_of(metric, ('loss',)) else 1 if metric == 'seconds' else 2}f}"
+
+
+def _unit(metric: str) -> str:
+    return next((unit for name, unit in _UNITS.items() if is_one_of(metric, (name,))), metric)
+
+
+def metric_title(metric: str) -> str:
     """`bleu_de-en` -> "BLEU de-en"; `length_ratio` -> "Length ratio"."""
     name, _, pair = metric.partition("_")
     known = {"loss": "Loss", "bleu": "BLEU", "chrf": "chrF", "ter": "TER"}.get(name)

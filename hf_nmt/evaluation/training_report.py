@@ -232,16 +232,19 @@ def _validations(run: RunFacts) -> Section:
     given_up = [f"{entry.get('step', 0):,}" for entry in run.records.given_up]
     for entry in entries:
         metrics = entry.get("metrics") or {}
-        values = [f"{metrics[name]:.4f}" if name in metrics else "-" for name in names]
+        values = [comparing.metric_text(name, metrics[name]) if name in metrics else "-" for name in names]
         spent = [f"{entry.get('step', 0):,}", f"{entry.get('epoch') or 0:.2f}", f"{entry.get('tokens', 0):,}"]
         rows.append([*spent, f"{entry.get('seconds', 0):,.1f}", *values])
-    heads = ["step", "epoch", "tokens", "wall s", *(f"{name} s" if name == "seconds" else name for name in names)]
-    heads = ["took s" if head == "seconds s" else head for head in heads]
+    titles = ["took s" if name == "seconds" else comparing.metric_title(name) for name in names]
+    about = (
+        "Loss in nats per target token. Repetition: sequences of four words that came before in the same translation, "
+        "beyond those of the references. Length ratio: characters of the translations over those of the references."
+    )
     notes = (
         [f"Given up by a roll back, and counted nowhere: those of {', '.join(given_up)} updates."] if given_up else []
     )
-    about = "" if rows else "There were none."
-    return Section("Validations", about, Table(heads, rows, left=0) if rows else None, notes)
+    table = Table(["step", "epoch", "tokens", "wall s", *titles], rows, left=0)
+    return Section("Validations", about if rows else "There were none.", table if rows else None, notes)
 
 
 def _every_validation(run: RunFacts) -> list[dict[str, Any]]:

@@ -13,8 +13,6 @@ import contextlib
 import dataclasses
 import functools
 import re
-import resource
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -31,7 +29,8 @@ from hf_nmt.generation.adapters import has_adapter
 from hf_nmt.models import modeling_nmt
 from hf_nmt.models.modeling_nmt import NmtForConditionalGeneration
 from hf_nmt.profiling.flops import forward_flops, measure_peak, product_shapes
-from hf_nmt.training import cross_entropy
+from hf_nmt.training import cross_entropy, r_drop
+from hf_nmt.training.memory_budget import forget_peak, peak_memory
 from hf_nmt.training.trainer import TranslationTrainer
 
 DATA, FORWARD, BACKWARD = "data wait", "forward: other", "backward"
@@ -141,7 +140,10 @@ def watched_modules(model: nn.Module, regions: Regions) -> Iterator[None]:
         if (part := part_of(name, module)) is not None:
             handles.append(module.register_forward_pre_hook(lambda *_, part=part: regions.enter(part), prepend=True))
             handles.append(module.register_forward_hook(lambda *_: regions.leave(), always_call=True))
-    functions = ((modeling_nmt, "smoothed_cross_entropy"), (cross_entropy, "smoothed_cross_entropy_from_logits"))
+    functions = (
+        (modeling_nmt, "smoothed_cross_entropy"), (cross_entropy, "smoothed_cross_entropy_from_logits"),
+        (r_drop, "paired_cross_entropy"), (r_drop, "paired_cross_entropy_from_logits"),
+    )  # fmt: skip
     before = [(place, name, getattr(place, name)) for place, name in functions]
     for place, name, function in before:
         setattr(place, name, regions.timed(PROJECTION, function))
@@ -182,7 +184,7 @@ class TrainingProfile:
         parts: part -> (wall, cpu seconds of an update).
         parts_wall: wall seconds of an update in which parts were timed, measured around all.
         saved: part -> bytes saved for the backward pass, of one update; `saved_tokens` are its tokens.
-        peak_bytes: largest memory of the plain updates: the allocator's on a GPU, RSS of the process on a CPU.
+        peak_bytes: largest memory of the plain updates: what was allocated on a GPU, RSS of the process on a CPU.
         counted_flops: operations of one forward pass as torch counts them, over the tokens of its update.
         operators: (name, calls, self seconds) of the slowest operators, of an update.
     """
@@ -243,9 +245,12 @@ class _Profiler(TrainerCallback):
         """The first thing of an update."""
         step = self.trainer.state.global_step
         if step == self.warmup:
-            self._reset_peak()
+            forget_peak(self.device)
         elif step == self.warmup + self.count:
-            self.profile.peak_bytes = self._peak()
+            on_gpu = self.device.type == "cuda"  # where the allocator holds more than is in use
+            self.profile.peak_bytes = (
+                torch.cuda.max_memory_allocated(self.device) if on_gpu else peak_memory(self.device)
+            )
             self._modules = contextlib.ExitStack()
             self._modules.enter_context(watched_modules(self.trainer.model, self.regions))
             self._parts_began = now(self.device)[0]
@@ -288,16 +293,6 @@ class _Profiler(TrainerCallback):
         self._began = None
 
     # Memory
-
-    def _reset_peak(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
-
-    def _peak(self) -> int:
-        if self.device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self.device)
-        unit = 1 if sys.platform == "darwin" else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
     def _watch_memory(self) -> None:
         """Count what is saved for the backward pass, each storage once, weights not at all; and operations."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import logging
-import os
+import resource
+import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -154,7 +155,11 @@ class _Update:
         source, target = self._lengths
         row = {"input_ids": [self._token] * source, "labels": [self._token] * target}
         count = tokens // max(source, target)
-        _forget_peak(self._device)
+        if not forget_peak(self._device):
+            raise ConfigError(
+                "batching.memory_share: the peak of memory is told by Linux and CUDA alone; leave it out here, and "
+                "set batching.batch_tokens."
+            )
         devices = [self._device] if self._device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             try:
@@ -164,7 +169,7 @@ class _Update:
                 (loss / (count * target)).backward()
                 del loss, batch
                 self._optimizer.step()
-                return _peak(self._device)
+                return peak_memory(self._device)
             except torch.OutOfMemoryError:
                 return None
             finally:
@@ -193,22 +198,27 @@ def _available(device: torch.device) -> int:
     return _in_use(device) + max(free, 0)
 
 
-def _forget_peak(device: torch.device) -> None:
+def forget_peak(device: torch.device) -> bool:
+    """Let `peak_memory` begin anew; whether it can, as on a processor Linux alone does."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    elif os.access("/proc/self/clear_refs", os.W_OK):
+        return True
+    try:
         Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
 
 
-def _peak(device: torch.device) -> int:
+def peak_memory(device: torch.device) -> int:
+    """Bytes in use at most since `forget_peak`: those that the allocator holds of a GPU, else the resident ones of
+    this process. Where that cannot forget, since the process began."""
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device)
     try:
         status = Path("/proc/self/status").read_text()
-    except OSError as error:
-        raise ConfigError(
-            "batching.memory_share: the peak of memory is told by Linux and CUDA alone; leave it out here, and set "
-            "batching.batch_tokens."
-        ) from error
+    except OSError:
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
     return int(line.split()[1]) << 10

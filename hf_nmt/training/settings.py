@@ -236,7 +236,10 @@ class _OwnSettings(Settings):
         "seed. null takes all. The last validation, which picks best/, always does.",
     )
     num_sample_translations: int = Field(
-        default=3, ge=0, description="Validation sentences whose translation each validation shows in the log."
+        default=3,
+        ge=0,
+        description="Validation sentences whose translation each validation writes into log.txt and "
+        "validation_history.json; the console shows the first.",
     )
     matmul_precision: Literal["auto", "highest", "high", "medium"] = Field(
         default="auto",

@@ -247,10 +247,7 @@ class TranslationTrainer(WatchedTrainer):
         )  # fmt: skip
         for line in of_pairs:
             logger.info("  %s", line)
-        for sample in result.samples:
-            logger.info("  source:      %s", sample["source"])
-            logger.info("  reference:   %s", sample["reference"])
-            logger.info("  translation: %s", sample["translation"])
+        result.tell_samples()
         self.run.add_validation(
             {
                 "step": self.state.global_step,

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_nmt.generation.decoding import DecodingSettings
 from hf_nmt.generation.translator import TorchTranslator
+from hf_nmt.launching import IN_FILE_ONLY
 from hf_nmt.metrics import LanguagePair, MetricSettings, Score, score_pairs, with_off_target
 from hf_nmt.models.sources_nmt import languages_kept
 from hf_nmt.protocols import LANGUAGE_COLUMNS
@@ -46,6 +47,12 @@ class ValidationResult:
     scores: list[Score]
     samples: list[dict[str, str]]
     translations: list[str]
+
+    def tell_samples(self) -> None:
+        """Into the log; on the console the first alone."""
+        for number, sample in enumerate(self.samples):
+            for name, text in sample.items():
+                logger.info("  %-12s %s", f"{name}:", text, extra={IN_FILE_ONLY: number > 0})
 
     def score_lines(self) -> list[str]:
         """The scores in a line; of several language pairs, one more for each pair."""

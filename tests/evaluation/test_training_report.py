@@ -15,6 +15,7 @@ from settings_walk.keys import ROOT, recipe_module
 from hf_nmt.artifacts import hash_file, write_json
 from hf_nmt.config import load
 from hf_nmt.errors import ConfigError
+from hf_nmt.evaluation.run_comparison import metric_text
 from hf_nmt.evaluation.training_report import write_training_report
 from hf_nmt.run_records import VALIDATION_SEGMENTS
 from hf_nmt.training.recipe import TrainingRecipe
@@ -107,6 +108,26 @@ def test_the_page_stands_alone(trained):
     assert page.count("data:image/png;base64,") >= 6 and not re.search(r'(src|href)="(?!data:)', page)
     for title in ("Against first", "Validations", "Texts", "Decisions while training", "Settings", "Curves"):
         assert f"<h2>{title}</h2>" in page
+
+
+def test_figures_have_the_digits_that_tell_something():
+    values = {"loss": 2.345678, "loss_de-en": 1.0, "perplexity": 2304.8669, "bleu": 37.6549, "chrf_de-en": 61.2,
+              "repetition": 0.0123, "length_ratio": 0.98765, "off_target": 1.25, "seconds": 14.4249}  # fmt: skip
+    assert [metric_text(name, value) for name, value in values.items()] == [
+        "2.3457", "1.0000", "2,304.87", "37.65", "61.20", "1.2%", "0.99", "1.25", "14.4",
+    ]  # fmt: skip
+
+
+def test_the_table_of_validations_tells_units(trained):
+    folder, first, _ = trained
+    page = (folder / first / "training_report.html").read_text(encoding="utf-8")
+    entry = json.loads((folder / first / "validation_history.json").read_text())[0]
+    (table,) = re.findall(r"<h2>Validations</h2>.*?</table>", page, flags=re.DOTALL)
+    heads = re.findall(r"<th[^>]*>(.*?)</th>", table)
+    assert heads[4:] == ["Loss", "Perplexity", "Repetition", "Length ratio", "BLEU", "chrF", "took s"]
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", table)[: len(heads)]
+    assert cells[6] == f"{100 * entry['metrics']['repetition']:.1f}%"
+    assert cells[8] == f"{entry['metrics']['bleu']:.2f}" and "sequences of four words" in table
 
 
 def run_with(folder: Path, name: str, predictions: list[str], references: list[str]) -> Path:

@@ -6,6 +6,7 @@ import json
 import time
 
 import pytest
+import torch
 import toy_training
 from settings_walk.keys import recipe_module
 from torch import nn
@@ -15,6 +16,8 @@ from hf_nmt.models.layers_nmt import Attention, FeedForward
 from hf_nmt.profiling import measuring
 from hf_nmt.profiling.measuring import Update, measure_training, num_updates, padding_share, utilization
 from hf_nmt.profiling.report import percentile
+from hf_nmt.training.memory_budget import peak_memory
+from hf_nmt.training.objectives import ObjectiveSettings
 
 
 def profiled(tmp_path, *, plant=None, count=3, model=None, trace=None, **settings):
@@ -149,6 +152,27 @@ def test_an_update_of_sharpness_aware_minimization_is_not_counted_as_one_pass(tm
     found, trainer = profiled(tmp_path, sam_rho=0.05)
     used = utilization(trainer, found, peak=1e9, one_pass=True)
     assert used.share is None and "more than once" in used.reason
+
+
+@pytest.mark.parametrize("make", [toy_training.make_model, toy_training.make_marian])
+def test_the_loss_of_r_drop_has_a_row_and_the_rows_sum_to_the_update(tmp_path, monkeypatch, make):
+    for name in ("paired_cross_entropy", "paired_cross_entropy_from_logits"):
+        loss = getattr(measuring.r_drop, name)
+        slow = lambda *given, loss=loss, **named: (busy(0.05), loss(*given, **named))[1]  # noqa: E731
+        monkeypatch.setattr(measuring.r_drop, name, slow)
+    objective = ObjectiveSettings.model_validate({"r_drop": {}})
+    found, _ = profiled(tmp_path, model=make(dropout=0.1), objective=objective)
+    assert 0.05 <= found.parts[measuring.PROJECTION][1] < 0.08 and found.parts[measuring.FORWARD][1] < 0.05
+    assert sum(wall for wall, _ in found.parts.values()) == pytest.approx(found.parts_wall, rel=0.02)
+
+
+def test_the_peak_of_memory_is_that_of_the_updates(tmp_path):
+    """Not of what the process held before them."""
+    held = bytearray(b"1") * (256 << 20)
+    before = peak_memory(torch.device("cpu"))
+    del held
+    found, _ = profiled(tmp_path)
+    assert 0 < found.peak_bytes < before - (200 << 20)
 
 
 def test_models_of_other_families_have_the_same_parts(tmp_path):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import math
 
 import pytest
@@ -8,10 +9,11 @@ from datasets import Dataset
 from small_models import sentences
 from toy_training import collate
 
+from hf_nmt import launching
 from hf_nmt.generation.decoding import DecodingSettings
 from hf_nmt.metrics import MetricSettings, with_off_target
 from hf_nmt.training.recipe import TrainingRecipe
-from hf_nmt.training.validation import Validation, search_text, with_beams
+from hf_nmt.training.validation import Validation, ValidationResult, search_text, with_beams
 
 METRICS = MetricSettings(names=["bleu", "chrf"], num_bootstrap_samples=0)
 
@@ -98,6 +100,16 @@ def test_another_number_of_beams_leaves_valid_settings(beams):
     settings = with_beams(DecodingSettings(num_beams=5, num_return_sequences=2, early_stopping=True), beams)
     assert settings.num_beams == beams
     assert DecodingSettings.model_validate(settings.model_dump()) == settings
+
+
+def test_the_console_shows_one_sample_and_the_log_all(caplog, capsys, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("hf_nmt"), "handlers", [])
+    launching._log_to_stderr()
+    samples = [{"source": f"s{n}", "reference": f"r{n}", "translation": f"t{n}"} for n in range(3)]
+    ValidationResult({}, [], samples, []).tell_samples()
+    shown = ["  source:      s0", "  reference:   r0", "  translation: t0"]
+    assert capsys.readouterr().err.splitlines() == shown
+    assert caplog.messages[:3] == shown and caplog.messages[8] == "  translation: t2" and len(caplog.messages) == 9
 
 
 def test_no_samples_are_shown_where_none_are_wanted(copy_system, texts):

@@ -24,7 +24,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from hf_nmt.benchmarking import command_line, keep_result
+from hf_nmt.benchmarking import command_line, keep_result, where_measured
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results.json"
@@ -142,20 +142,29 @@ def rate(report: dict[str, float]) -> float:
 
 
 def page() -> None:
+    """Of the parts that there are."""
     results = json.loads(RESULTS.read_text(encoding="utf-8"))
-    rounds, shape = results["speed"]["rounds"], results["speed"]["shape"]
-    environment = results["speed"]["environment"]
+    lines = ["# Speed of training", "", "Made by `run.py` from `results.json`."]
+    if "speed" in results:
+        lines += ["", *compared(results["speed"])]
+    if "peak" in results:
+        lines += ["", *limits(results["peak"])]
+    if "losses" in results:
+        lines += ["", "## The same batches", "", *told(results["losses"])]
+    processors, versions = where_measured(results[part] for part in PARTS if part in results)
+    lines += ["", f"One thread on {processors}; {versions}.", ""]
+    (HERE / "README.md").write_text("\n".join(lines), encoding="utf-8")
+
+
+def compared(speed: dict[str, Any]) -> list[str]:
+    rounds, shape = speed["rounds"], speed["shape"]
     peers = [name for name in rounds[0] if not name.startswith("hf_nmt")]
     lines = [
-        "# Speed of training",
-        "",
-        "Made by `run.py` from `results.json`.",
-        "",
         f"Target tokens per CPU second of one core, Multi30k German to English, {shape['layers']} + "
         f"{shape['layers']} layers, width {shape['width']}, inner {shape['inner']}, {shape['vocabulary']:,} pieces, "
         f"dropout {shape['dropout']} of residual branches and embeddings only, label smoothing {shape['smoothing']}, "
         "some 4,000 target tokens an update, AdamW (Marian: Adam). "
-        f"{len(rounds)} rounds of {results['speed']['cpu_seconds']} CPU seconds each after three updates, the systems "
+        f"{len(rounds)} rounds of {speed['cpu_seconds']} CPU seconds each after three updates, the systems "
         "in turn; medians, and of the ratios the median of those within a round (least to largest).",
         "",
         "- random: batches of 260 random pairs; grouped: by `train_sampling_strategy=group_by_length`",
@@ -174,13 +183,7 @@ def page() -> None:
         lines.append(
             f"| {name} | {statistics.median(rate(entry[name]) for entry in rounds):,.0f} | {' | '.join(cells)} |"
         )
-    if "peak" in results:
-        lines += ["", *limits(results["peak"])]
-    if "losses" in results:
-        lines += ["", "## The same batches", "", *told(results["losses"])]
-    versions = ", ".join(f"{name} {number}" for name, number in environment["versions"].items())
-    lines += ["", f"One thread on {environment['processor']}; {versions}.", ""]
-    (HERE / "README.md").write_text("\n".join(lines), encoding="utf-8")
+    return lines
 
 
 def limits(peak: dict[str, Any]) -> list[str]:

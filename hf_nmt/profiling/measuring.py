@@ -77,10 +77,16 @@ class Regions:
     def start(self) -> None:
         self.clear()
         self.running, self._stack, self._last = True, [OTHER], now(self.device)
+        self._began = self._last[0]
 
     def stop(self) -> None:
         self._charge()
         self.running = False
+
+    @property
+    def elapsed(self) -> float:
+        """Wall seconds from the start to where time was last charged to a region."""
+        return self._last[0] - self._began
 
     @property
     def current(self) -> str:
@@ -212,7 +218,6 @@ class _Profiler(TrainerCallback):
         self._began: tuple[float, float] | None = None
         self._profiler: Any = None
         self._memory: contextlib.ExitStack | None = None
-        self._parts_began = 0.0
 
     @property
     def total(self) -> int:
@@ -253,7 +258,6 @@ class _Profiler(TrainerCallback):
             )
             self._modules = contextlib.ExitStack()
             self._modules.enter_context(watched_modules(self.trainer.model, self.regions))
-            self._parts_began = now(self.device)[0]
             self.regions.start()
         elif step == self.warmup + 2 * self.count:
             self._watch_memory()
@@ -282,7 +286,7 @@ class _Profiler(TrainerCallback):
             self.profile.updates.append(self._update)
         elif done == self.warmup + 2 * self.count - 1:
             self.regions.stop()
-            self.profile.parts_wall = (now(self.device)[0] - self._parts_began) / self.count
+            self.profile.parts_wall = self.regions.elapsed / self.count
             self.profile.parts = {
                 part: (self.regions.wall[part] / self.count, self.regions.cpu[part] / self.count) for part in PARTS
             }

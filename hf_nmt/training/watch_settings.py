@@ -49,11 +49,11 @@ class LossSpikeSettings(_Watched):
         "warn", description=_ACTION + "warn, lower_learning_rate, skip the update, roll_back, or stop."
     )
     deviations: float = Field(
-        10.0,
+        5.0,
         gt=0,
         description="Distance of the loss of an update above the median of the last watch.window_updates, in standard "
         "deviations (1.4826 times their median absolute deviation, at least 1% of the median), from which on it is a "
-        "spike. 10 is far outside what batches of other lengths make of it.",
+        "spike. Batches of other lengths stay within 3.",
     )
     patience: int = Field(1, ge=1, description=f"Updates {_PATIENCE}")
 
@@ -63,10 +63,10 @@ class GradientNormSettings(_Watched):
         "warn", description=_ACTION + "warn, lower_learning_rate, skip the update, roll_back, or stop."
     )
     times_median: float = Field(
-        10.0,
+        5.0,
         gt=1,
         description="The gradient norm of an update, before clipping, is too large from so many times the median of "
-        "the last watch.window_updates on.",
+        "the last watch.window_updates on. Trainings that go well reach 4.",
     )
     patience: int = Field(1, ge=1, description=f"Updates {_PATIENCE}")
 
@@ -139,7 +139,8 @@ class WatchSettings(_Watched):
         1000,
         ge=0,
         description="Updates at the start of which only those that are not finite are acted on, as losses and "
-        "translations are unsteady then. As many as the warm-up (schedule.warmup_steps) has by default.",
+        "translations are unsteady then. As many as the warm-up (schedule.warmup_steps) has by default; losses and "
+        "gradient norms alone can be judged from about 100 on.",
     )
     window_updates: int = Field(
         100,

@@ -19,7 +19,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Seq2SeqTraini
 from hf_nmt.batching import BatchingSettings, TranslationCollator
 from hf_nmt.errors import ConfigError
 from hf_nmt.runs import Run
+from hf_nmt.training.optimization import optimizer_for
 from hf_nmt.training.recipe import TrainingRecipe
+from hf_nmt.training.sharding import applied_in_backward
 
 MIB = 1 << 20
 _CGROUP = Path("/sys/fs/cgroup")
@@ -78,13 +80,15 @@ def fit_memory(
     collator: TranslationCollator,
     pairs: Dataset | None,
 ) -> BatchingSettings:
-    """The settings of batches with the budget that fits; that of before for a run that goes on.
+    """The settings of batches with the budget that fits, which is recorded; that of before for a run that goes on.
 
     Args:
+        model: with the attention that it will be trained with.
         pairs: the encoded training pairs; None where they are not known, and the longest that are allowed are tried.
 
     Raises:
-        ConfigError: not even the longest pair fits; or there are several processes.
+        ConfigError: not even the longest pair fits; there are several processes; or the weights are updated before
+            the gradients are whole.
     """
     batching = settings.batching
     if batching.memory_share is None:
@@ -95,6 +99,11 @@ def fit_memory(
         raise ConfigError(
             "batching.memory_share: the budget is found by one process, whose memory several share or divide in ways "
             "of their own. Start one, and give batching.batch_tokens what it finds."
+        )
+    if (early := applied_in_backward(arguments.optim)) is not None:
+        raise ConfigError(
+            f"batching.memory_share: {early} updates the weights in the backward pass and never has all gradients, "
+            "which is not tried here. Leave it out, and set batching.batch_tokens."
         )
     device = arguments.device
     source, target = batching.max_source_length, batching.max_target_length
@@ -120,13 +129,15 @@ def fit_memory(
     )  # fmt: skip
     figures = {"limit_bytes": limit, "base_bytes": base, "longest_pair": [source, target], "tried": tried}
     run.update(measurements={**run.record.get("measurements", {}), "batch_tokens": figures})
+    run.choose(batch_tokens=budget)
     return batching.model_copy(update={"batch_tokens": budget})
 
 
 class _Update:
     """Updates of a copy of the model, for nothing: called with the tokens of a batch, it tells the peak of memory.
 
-    It holds what an update of the training holds, whichever optimizer that has: AdamW's state.
+    It holds what an update of the training holds: its optimizer with its state, activations as they are kept or
+    computed again, and, where batches are accumulated, the gradients of those before.
     """
 
     def __init__(
@@ -141,7 +152,12 @@ class _Update:
         self._device = arguments.device
         self._model = copy.deepcopy(model).to(self._device).train()
         weights = [weight for weight in self._model.parameters() if weight.requires_grad]
-        self._optimizer = torch.optim.AdamW(weights, lr=0.0)
+        if arguments.activation_checkpointing:
+            options = dict(arguments.activation_checkpointing_kwargs or {})
+            every, offload = options.pop("every_n_layers", 1), options.pop("offload", False)
+            self._model.activation_checkpointing_enable(options or None, every_n_layers=every, offload=offload)
+        self._optimizer = optimizer_for(self._model, arguments, settings.training)
+        self._batches = min(arguments.gradient_accumulation_steps, 2)
         copies = (2 if settings.training.sam_rho is not None else 0) + (settings.objective.ema is not None)
         self._beside = [torch.empty_like(weight) for _ in range(copies) for weight in weights]
         self._objective = settings.objective.build(self._model, tokenizer, arguments)
@@ -164,13 +180,17 @@ class _Update:
         with torch.random.fork_rng(devices=devices):
             try:
                 batch = {name: value.to(self._device) for name, value in self._collator([row] * count).items()}
-                with self._autocast:
-                    loss = self._objective(self._model, batch, 1)
-                (loss / (count * target)).backward()
-                del loss, batch
+                for _ in range(self._batches):
+                    with self._autocast:
+                        loss = self._objective(self._model, batch, 1)
+                    (loss / (count * target)).backward()
+                    del loss
+                del batch
                 self._optimizer.step()
                 return peak_memory(self._device)
-            except torch.OutOfMemoryError:
+            except (RuntimeError, MemoryError) as error:
+                if not _ran_out(error):
+                    raise
                 return None
             finally:
                 self._optimizer.zero_grad()
@@ -179,6 +199,12 @@ class _Update:
 
 
 # Memory. On a processor it is that of this process, and what the machine and the control group have left.
+
+
+def _ran_out(error: Exception) -> bool:
+    """Whether it tells that memory ran out; on a processor torch has no error of its own for that."""
+    kinds = torch.OutOfMemoryError, MemoryError
+    return isinstance(error, kinds) or "DefaultCPUAllocator" in str(error)
 
 
 def _in_use(device: torch.device) -> int:

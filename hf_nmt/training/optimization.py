@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
-from transformers import Seq2SeqTrainingArguments
+from transformers import PreTrainedModel, Seq2SeqTrainingArguments
 
 from hf_nmt.batching import TokenBatchSampler
 from hf_nmt.errors import need
@@ -16,6 +16,16 @@ from hf_nmt.training.schedules import Course
 from hf_nmt.training.settings import TrainingSettings
 from hf_nmt.training.sharding import ShardingTrainer
 from hf_nmt.training.sharpness import RandomState, moved_uphill
+
+
+def optimizer_for(
+    model: PreTrainedModel, args: Seq2SeqTrainingArguments, settings: TrainingSettings
+) -> torch.optim.Optimizer:
+    """The optimizer with which a Trainer would train a model, without the Trainer, which tells trackers of a run."""
+    maker = OptimizationTrainer.__new__(OptimizationTrainer)
+    maker.model, maker.args, maker.settings = model, args, settings
+    maker.optimizer = maker.optimizer_cls_and_kwargs = None
+    return maker.create_optimizer()
 
 
 class OptimizationTrainer(ShardingTrainer):

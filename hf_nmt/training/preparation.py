@@ -255,6 +255,7 @@ def make_trainer(
         path = run.folder / MANIFEST
         Manifest.model_validate_json(path.read_bytes()).with_steps(encoded).write(path)
     known = None if dropout is not None else encoded.get("train")  # with dropout pieces are more
+    choose(run, settings, arguments, model)  # with which memory is measured
     batching = fit_memory(run, settings, arguments, model, tokenizer, collator, known)
     settings = settings.model_copy(update={"batching": batching})
     division: dict[str, Any] = {
@@ -288,7 +289,6 @@ def make_trainer(
         validation = make_validation(texts.validation, validation_batches(encoded["validation"], collator, batching))
         if sample is not None:
             validation_sample = make_validation(sample, validation_batches(encoded_sample, collator, batching))
-    choose(run, settings, arguments, model)
     arguments.learning_rate = scale_learning_rate(run, settings, arguments)
     return TranslationTrainer(
         model,
@@ -356,8 +356,11 @@ def choose(run: Run, settings: TrainingRecipe, arguments: Seq2SeqTrainingArgumen
         "matmul_precision": "highest" if automatic["matmul_precision"] else settings.training.matmul_precision,
         "attention": model.config._attn_implementation,
         "mixed_precision": str(arguments.mixed_precision),
-        "batch_tokens": settings.batching.batch_tokens,
     }
+    if settings.batching.memory_share is None:
+        now["batch_tokens"] = settings.batching.batch_tokens
+    elif "batch_tokens" in recorded:
+        now["batch_tokens"] = recorded["batch_tokens"]
     if recorded:
         now["attention"] = recorded["attention"]
         if automatic["matmul_precision"]:

@@ -134,7 +134,18 @@ class WatchedTrainer(InterruptibleTrainer):
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
         """As the Trainer's, but weights that were gone back from are not the best, whatever their scores."""
-        return not self._validated_discarded and super()._determine_best_metric(metrics, trial)
+        if self._validated_discarded:  # early stopping may have been told after the watch
+            self._count_back(self._gone_back_to)
+            return False
+        return super()._determine_best_metric(metrics, trial)
+
+    def _count_back(self, then: TrainerState) -> None:
+        """Have early stopping forget the validations since a checkpoint, one of which may have been one too many."""
+        self._gone_back_to = then
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, EarlyStopping):
+                callback.return_to(then)
+        self.control.should_training_stop = self.state.global_step >= self.state.max_steps
 
     # Doing
 
@@ -257,11 +268,7 @@ class WatchedTrainer(InterruptibleTrainer):
         then = TrainerState.load_from_json(str(folder / checkpoints.TRAINER_STATE))
         for name in ("best_metric", "best_global_step", "best_model_checkpoint"):
             setattr(self.state, name, getattr(then, name))
-        for callback in self.callback_handler.callbacks:
-            if isinstance(callback, EarlyStopping):
-                callback.return_to(then)
-        # The validation that is given up may have been one too many for early stopping.
-        self.control.should_training_stop = self.state.global_step >= self.state.max_steps
+        self._count_back(then)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:  # they were found wanting, and must become neither the best model nor an average
             checkpoints.remove_after(self.run.checkpoints, step)

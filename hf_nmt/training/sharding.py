@@ -45,7 +45,7 @@ def applied_in_backward(optim: str) -> str | None:
     """What updates the weights already in the backward pass, if anything does."""
     if (kind() or "").startswith("zero"):
         return "DeepSpeed"
-    return optim if optim in ("lomo", "adalomo") else None
+    return next((name for name in ("lomo", "adalomo") if name == optim), None)  # and not the name of an Enum
 
 
 def launcher_findings() -> list[str]:

@@ -190,7 +190,7 @@ class TranslationTrainer(WatchedTrainer):
         if not batch_samples:
             return None
         count = sum((batch["labels"] != -100).sum() for batch in batch_samples).to(device)
-        return self.accelerator.gather(count).sum() if self.args.world_size > 1 else count
+        return self.sum_and_hear(count)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         if num_items_in_batch is None:
@@ -293,7 +293,8 @@ class TranslationTrainer(WatchedTrainer):
         if self.average is not None:
             self.average.restore(folder)
         state = TrainerState.load_from_json(str(folder / TRAINER_STATE))
-        if state.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"]:
+        stopped = state.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"]
+        if stopped and not self._restored.get("put_off"):
             self._load_from_checkpoint(str(folder))
             self.state = state
             self.stopwatch.load_state_dict(self._restored["stopwatch"])
@@ -338,6 +339,7 @@ class TranslationTrainer(WatchedTrainer):
             self._last_log = tuple(self._restored["last_log"])
             self.watch.load_state_dict(self._restored["watch"])
         self.stopwatch.start()
+        self.make_up(self._restored.get("put_off", ()) if self._restored is not None else ())
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None) -> None:
         if has_adapter(self.model):
@@ -433,6 +435,7 @@ class TranslationTrainer(WatchedTrainer):
                     "stopwatch": self.stopwatch.state_dict(),
                     "watch": self.watch.state_dict(),
                     "saved_for_interrupt": self.saves_for_interrupt,
+                    "put_off": list(self.put_off),
                 },
             )
 

@@ -6,12 +6,16 @@ import threading
 
 import pytest
 import torch
+from process_groups import run_in_processes
 from toy_training import GroupSampler, make_model, make_pairs, make_run, make_trainer, weights
 from transformers import TrainerCallback
 
 from hf_nmt import runs
+from hf_nmt.generation.decoding import DecodingSettings
+from hf_nmt.metrics import Score
 from hf_nmt.training import checkpoints
 from hf_nmt.training.interrupts import Interrupts
+from hf_nmt.training.validation import ValidationResult
 
 
 class Interrupt(TrainerCallback):
@@ -71,6 +75,81 @@ def test_the_running_update_is_finished_and_saved_and_the_run_goes_on_as_if_neve
     assert steps(run.folder) == steps(whole.run.folder)  # that of the interrupt has gone, and is in no average
     losses = [runs.series(runs.read_metrics(one.folder), "loss") for one in (run, whole.run)]
     assert losses[0] == losses[1]
+
+
+class Scores:
+    """A validation whose score is drawn."""
+
+    decoding = DecodingSettings(num_beams=1)
+
+    def run(self, model, token_loss, **options):
+        loss = float(torch.rand(()))
+        value = 30.0 - loss
+        score = Score(name="BLEU", value=value, unit="points", signature="none", n=1)
+        return ValidationResult({"loss": loss, "perplexity": 1.0, "bleu": value, "seconds": 0.0}, [score], [], [])
+
+
+@pytest.mark.parametrize(
+    ("step", "settings"),
+    [
+        (12, {}),  # in the middle of an epoch
+        (20, {"eval_steps": 10, "save_steps": 10}),  # the last update
+        (16, {"eval_strategy": "epoch", "save_strategy": "epoch"}),
+        (18, {"save_strategy": "best"}),
+        (12, {"early_stopping_patience": 1}),  # which may end it there
+    ],
+)
+def test_a_validation_that_is_due_is_put_off_until_the_run_goes_on(tmp_path, step, settings):
+    """Before which a launcher could kill it. All is then as if never interrupted, the random state too."""
+    settings = {"eval_strategy": "steps", "eval_steps": 6} | settings
+    whole = training(make_run(tmp_path / "whole"), validation=Scores(), **settings)
+    run = make_run(tmp_path / "parts")
+    with pytest.raises(KeyboardInterrupt):
+        training(run, Interrupt(step), validation=Scores(), **settings)
+    assert steps(run.folder)[-1] == step not in [entry["step"] for entry in runs.read_validations(run.folder)]
+    again = training(runs.resume(run.folder, "train"), validation=Scores(), **settings)
+    assert torch.equal(weights(again.model), weights(whole.model))
+    planned = [
+        [
+            runs.step_of(path)
+            for path in runs.list_checkpoints(one.run.checkpoints)
+            if not checkpoints.is_of_interrupt(path)
+        ]
+        for one in (again, whole)
+    ]
+    assert planned[0] == planned[1]
+    told = [
+        [(entry["step"], entry["metrics"]["bleu"]) for entry in runs.read_validations(one.run.folder)]
+        for one in (again, whole)
+    ]
+    assert told[0] == told[1] and step in dict(told[0])
+    assert again.state.global_step == whole.state.global_step
+    assert again.state.best_global_step == whole.state.best_global_step
+
+
+def interrupted_alone(folder):
+    """The second of two processes hears an interrupt in its ninth update; the numbers exchanged in each update."""
+    rank = int(os.environ["RANK"])
+    run = runs.load(folder, writer=rank == 0)
+    trainer = make_trainer(
+        run, pairs=make_pairs(64), sampler=GroupSampler(64, 4), use_cpu=True, max_steps=20, save_steps=6,
+        logging_steps=50, num_average_checkpoints=0,
+    )  # fmt: skip
+    if rank == 1:
+        trainer.add_callback(Interrupt(9))
+    gathered = []
+    gather = trainer.accelerator.gather
+    trainer.accelerator.gather = lambda tensor: (gathered.append(trainer.state.global_step), gather(tensor))[1]
+    try:
+        trainer.train()
+    except KeyboardInterrupt:
+        return steps(folder), [gathered.count(step) for step in range(1, 5)]
+    return None
+
+
+def test_processes_hear_of_an_interrupt_with_the_number_that_they_exchange_anyhow(tmp_path):
+    first, second = run_in_processes(interrupted_alone, 2, make_run(tmp_path).folder)
+    assert first == second == ([6, 10], [1, 1, 1, 1])
 
 
 def test_the_second_time_it_ends_at_once(tmp_path, caplog):

@@ -1,18 +1,23 @@
 from __future__ import annotations
 
+import json
 import types
 
+import numpy
 import pytest
 import torch
 from corpora import write_corpus
 from hypothesis import given
 from hypothesis import strategies as st
 from recipe_processes import run_recipe
+from toy_training import collate, make_model, make_tokenizer
 
 from hf_nmt import runs
 from hf_nmt.batching import BatchingSettings
+from hf_nmt.config import load
 from hf_nmt.errors import ConfigError
-from hf_nmt.training.memory_budget import MIB, fit_memory, largest_budget
+from hf_nmt.training.memory_budget import MIB, _Update, fit_memory, largest_budget
+from hf_nmt.training.recipe import TrainingRecipe
 
 
 @given(
@@ -78,6 +83,84 @@ def test_a_run_finds_its_budget_keeps_it_and_says_so(tmp_path):
     assert runs.load(folder).record["measurements"]["batch_tokens"] == figures
     assert run_recipe([*argv, "batching.memory_share=1e-6"], tmp_path / "third") == 2
     assert "batching.memory_share: the longest pair, of " in (tmp_path / "third.err").read_text()
+
+
+def an_update(model=None, *, objective=None, **training):
+    settings = load(TrainingRecipe, None, [f"training.{name}={json.dumps(value)}" for name, value in training.items()])
+    arguments = settings.training.arguments(seed=1, run_name="toy", validate=False)
+    if objective is not None:
+        objective_settings = types.SimpleNamespace(build=lambda *_: objective, ema=None)
+        settings = types.SimpleNamespace(training=settings.training, objective=objective_settings)
+    return _Update(settings, arguments, model or make_model(), make_tokenizer(), collate, (8, 8))
+
+
+def state_of(update):
+    """Numbers that the optimizer keeps for each weight."""
+    kept = sum(one.numel() for state in update._optimizer.state.values() for one in state.values() if numpy.ndim(one))
+    return kept / sum(weight.numel() for weight in update._model.parameters())
+
+
+@pytest.mark.parametrize(("optim", "numbers"), [("adamw_torch_fused", 2), ("sgd", 0), ("adafactor", 0.2), ("lion", 1)])
+def test_the_state_is_that_of_the_optimizer_of_the_training(optim, numbers):
+    if optim == "lion":
+        pytest.importorskip("pytorch_optimizer")
+    update = an_update(optim=optim)
+    assert update(16) > 0
+    assert state_of(update) == numbers if optim != "adafactor" else 0 < state_of(update) < 0.5
+
+
+@pytest.mark.parametrize(("options", "layers"), [(None, 4), ({"every_n_layers": 2}, 2)])
+def test_activations_are_computed_again_as_in_the_training(options, layers):
+    """Each checkpointed layer runs once more in the backward pass."""
+    model = make_model()
+    given = {} if options is None else {"activation_checkpointing_kwargs": options}
+    update = an_update(model, activation_checkpointing=True, **given)
+    calls = [0, 0]
+
+    def count(which):
+        return lambda *_: calls.__setitem__(which, calls[which] + 1)
+
+    for layer in [*update._model.model.encoder.layers, *update._model.model.decoder.layers]:
+        layer.final_layer_norm.register_forward_hook(count(0))
+    update(16)
+    assert calls[0] == 4 + layers
+
+
+def test_batches_that_are_accumulated_find_the_gradients_of_those_before():
+    update = an_update(gradient_accumulation_steps=4)
+    seen = []
+    objective = update._objective
+    update._objective = lambda model, *rest: (
+        seen.append(any(weight.grad is not None for weight in model.parameters())), objective(model, *rest)
+    )[1]  # fmt: skip
+    update(16)
+    assert seen == [False, True]
+
+
+def test_memory_of_a_processor_that_runs_out_is_no_error_and_another_error_is():
+    class Objective:
+        def begin(self, num_updates):
+            pass
+
+        def __call__(self, model, batch, step):
+            if wanted is None:
+                raise RuntimeError("size mismatch")
+            return torch.empty(wanted, dtype=torch.uint8)
+
+    update = an_update(objective=Objective())
+    wanted = 1 << 60
+    assert update(16) is None
+    wanted = None
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        update(16)
+
+
+def test_an_optimizer_that_never_has_all_gradients_is_refused():
+    run = types.SimpleNamespace(record={"choices": {}})
+    settings = types.SimpleNamespace(batching=BatchingSettings(memory_share=0.5))
+    arguments = types.SimpleNamespace(world_size=1, device=torch.device("cpu"), optim="lomo")
+    with pytest.raises(ConfigError, match="batching.memory_share: lomo updates the weights in the backward pass"):
+        fit_memory(run, settings, arguments, None, None, None, None)
 
 
 def test_several_processes_are_refused():

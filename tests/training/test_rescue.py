@@ -377,6 +377,12 @@ def test_what_early_stopping_counted_since_is_forgotten_with_a_roll_back(tmp_pat
     assert decisions(trainer) == [(12, "score_collapse", "roll_back")]
     assert trainer.state.global_step == 16 and trainer.state.best_global_step == 4
     assert caplog.text.count("2 validations in a row brought no better bleu") == 1
+    with pytest.raises(KeyboardInterrupt):
+        training(tmp_path / "parts", validation=Collapsing(scores), watch=watch, stop=6, **options)
+    (folder,) = (tmp_path / "parts").iterdir()
+    run = runs.load(folder, writer=True)
+    again = training(tmp_path, run=run, validation=Collapsing(scores[1:]), watch=watch, **options)
+    assert decisions(again) == decisions(trainer) and again.state.global_step == 16
 
 
 def test_an_interval_of_skipped_updates_alone_is_told(tmp_path, caplog):
@@ -415,6 +421,35 @@ def test_a_rate_lowered_at_a_validation_is_that_of_the_schedule_in_the_checkpoin
     assert decisions(again) == decisions(whole) == [(10, "score_collapse", "lower_learning_rate")]
     assert logged(again, "learning_rate") == logged(whole, "learning_rate")
     assert torch.equal(weights(again.model), weights(whole.model)) and same_state(again, whole)
+
+
+@pytest.mark.parametrize("max_grad_norm", [0.0, 1.0])
+@pytest.mark.parametrize("action", ["skip", "roll_back"])
+def test_updates_that_a_loss_scaler_leaves_out_are_no_faults(tmp_path, monkeypatch, action, max_grad_norm):
+    """Half precision on a processor, with a scale under which the first gradients are not finite. A loss that is no
+    number is a fault all the same."""
+    run = make_run(tmp_path)
+    trainer = make_trainer(
+        run, model=make_model(dropout=0.0), pairs=make_pairs(STEPS * 8), sampler=InOrder(), max_steps=STEPS,
+        save_steps=5, logging_steps=1, max_grad_norm=max_grad_norm, use_cpu=True, **CONSTANT,
+        watch=watching(not_finite={"action": action}, gradient_norm={"action": action}),
+    )  # fmt: skip
+    trainer.args.fp16, trainer.accelerator.native_amp = True, True
+    monkeypatch.setattr(trainer.accelerator.state, "_mixed_precision", "fp16")
+    trainer.accelerator.scaler = scaler = torch.amp.GradScaler("cpu", init_scale=2.0**22, growth_interval=1000)
+    compute_loss = trainer.compute_loss
+    trainer.compute_loss = lambda *given, **more: (
+        compute_loss(*given, **more) * (math.nan if trainer.state.global_step + 1 == 18 else 1)
+    )
+    scales = []
+    scaler_step = scaler.step
+    monkeypatch.setattr(scaler, "step", lambda *given: (scales.append(scaler.get_scale()), scaler_step(*given))[1])
+    with run:
+        trainer.train()
+    left_out = sum(after < before for before, after in zip(scales[:16], scales[1:17], strict=True))
+    assert 0 < left_out < 16
+    assert decisions(trainer) == [(18, "not_finite", action)]
+    assert weights(trainer.model).isfinite().all()
 
 
 def distributed(folder, action, kind=None):

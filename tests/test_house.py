@@ -49,7 +49,7 @@ FLOORS = [
         "data",
         "marian",
     },
-    {"metrics"},
+    {"metrics", "cleaning"},
     {"generation", "ort"},
     {"translators", "evaluation"},
     {"training", "serving", "cards", "sharing"},

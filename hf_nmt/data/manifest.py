@@ -22,7 +22,7 @@ import pydantic
 
 from hf_nmt.artifacts import hash_file, hash_folder, write_json
 from hf_nmt.config import fingerprint
-from hf_nmt.data.sources import BUILT_IN, CorpusSettings, format_of
+from hf_nmt.data.sources import BUILT_IN, CorpusFiles, CorpusSettings, format_of
 from hf_nmt.data.streams import Stream
 
 SCHEMA_VERSION = 1
@@ -72,6 +72,10 @@ class Manifest(pydantic.BaseModel):
     parent: str | None = None
     created: str
 
+    @classmethod
+    def read(cls, path: Path | str) -> Manifest:
+        return cls.model_validate_json(Path(path).read_text(encoding="utf-8"))
+
     def write(self, path: Path | str) -> None:
         write_json(path, self)
 
@@ -86,7 +90,7 @@ class Manifest(pydantic.BaseModel):
             for step in recorded_steps(encoded[split]) if split in encoded else []:
                 if (found := step.model_copy(update={"split": split})) not in own:
                     steps.append(found)
-        return self.model_copy(update={"steps": steps, "recipe_hash": _hash_of_steps(steps)})
+        return self.model_copy(update={"steps": steps, "recipe_hash": hash_of_steps(steps)})
 
 
 def describe(
@@ -115,10 +119,10 @@ def describe(
         for settings, _ in corpora.values()
         for part in ([settings] if isinstance(settings, CorpusSettings) else settings.values())
     ]
-    files = {file.path: file for part in parts for file in _files(part)}
+    files = {file.path: file for part in parts for file in files_of(part)}
     return Manifest(
-        content_hash=_hash_of_splits(splits),
-        recipe_hash=_hash_of_steps(steps),
+        content_hash=hash_of_splits(splits),
+        recipe_hash=hash_of_steps(steps),
         rows=None if None in counts else sum(count or 0 for count in counts),
         languages=list(languages),
         splits=splits,
@@ -141,7 +145,7 @@ def _content_of(rows: datasets.Dataset | Stream) -> SplitContent:
     return SplitContent(rows=len(rows), content_hash=content_hash(rows))
 
 
-def _hash_of_steps(steps: list[Step]) -> str:
+def hash_of_steps(steps: list[Step]) -> str:
     return fingerprint([step.model_dump(include={"name", "settings", "split"}) for step in steps])
 
 
@@ -153,7 +157,8 @@ def recorded_steps(dataset: datasets.Dataset) -> list[Step]:
     return [Step.model_validate(step) for steps in found for step in steps]
 
 
-def _files(settings: CorpusSettings) -> Iterator[InputFile]:
+def files_of(settings: CorpusFiles) -> Iterator[InputFile]:
+    """The files that are read for a corpus, none for one of the Hub or the built-in one."""
     if settings.path is not None and settings.path.startswith(BUILT_IN):
         return
     if format_of(settings) == "arrow":
@@ -196,7 +201,7 @@ def _rows(dataset: datasets.Dataset) -> Iterator[dict[str, Any]]:
         yield from tables[start : start + _ROWS_AT_A_TIME].to_pylist()
 
 
-def _hash_of_splits(splits: Mapping[str, SplitContent]) -> str:
+def hash_of_splits(splits: Mapping[str, SplitContent]) -> str:
     if len(splits) == 1:
         return next(iter(splits.values())).content_hash
     return content_hash({"split": name, **split.model_dump()} for name, split in splits.items())

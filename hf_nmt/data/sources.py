@@ -12,7 +12,7 @@ import logging
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import datasets
 import pyarrow as pa
@@ -72,8 +72,8 @@ _IDLE = {
 _ENDING = re.compile(r"\.[A-Za-z]\w*$")
 
 
-class CorpusSettings(Settings):
-    """Where parallel text comes from: two aligned files (`source`, `target`), or one `path` that holds both sides."""
+class CorpusFiles(Settings):
+    """Where parallel text lies: two aligned files (`source`, `target`), or one `path` that holds both sides."""
 
     places: ClassVar[tuple[str, ...]] = ("source", "target", "path")
 
@@ -101,14 +101,10 @@ class CorpusSettings(Settings):
         "'source', the language code, and the code inside 'translation'",
     )
     target_column: str | None = Field(None, description="column of the target, as source_column")
-    empty: Literal["error", "drop"] = Field(
-        "error",
-        description="pairs with an empty side are refused, as they may mean misaligned files, or dropped and counted",
-    )
     max_rows: int | None = Field(None, gt=0, description="read only the first pairs of the corpus; null reads all")
 
     @pydantic.model_validator(mode="after")
-    def _one_input(self) -> CorpusSettings:
+    def _one_input(self) -> Self:
         two_files = [name for name in ("source", "target") if getattr(self, name) not in (None, [])]
         if self.path is not None and two_files:
             raise ConfigError(
@@ -126,11 +122,22 @@ class CorpusSettings(Settings):
     def idle(self, kind: str) -> str:
         """Names of the settings that are given and change nothing for this kind of corpus."""
         fields = type(self).model_fields
-        return " and ".join(name for name in _IDLE[kind] if getattr(self, name) != fields[name].default)
+        return " and ".join(
+            name for name in _IDLE[kind] if name in fields and getattr(self, name) != fields[name].default
+        )
 
     @property
     def targets(self) -> list[str]:
         return [self.target] if isinstance(self.target, str) else list(self.target or [])
+
+
+class CorpusSettings(CorpusFiles):
+    """Parallel text to train on or to score, and what is done about pairs that are none."""
+
+    empty: Literal["error", "drop"] = Field(
+        "error",
+        description="pairs with an empty side are refused, as they may mean misaligned files, or dropped and counted",
+    )
 
 
 _KEYS = re.compile(rf"(?<![\w.=-])({'|'.join(CorpusSettings.model_fields)})(?==\w)")
@@ -181,11 +188,7 @@ def load_pairs(
         return built_in(settings, source_language, target_language)
     wanted = Wanted((settings.source_column, settings.target_column), (source_language, target_language))
     format_name = format_of(settings)
-    check_settings(settings, format_name)
-    if format_name == "hub":
-        corpus, contents = _open_hub(settings, wanted)
-    else:
-        corpus, contents = open_corpus(settings, format_name, wanted), contents_of(settings, format_name)
+    corpus, contents = opened(settings, format_name, wanted)
     tables = CorpusTables(corpus, empty=settings.empty, max_rows=settings.max_rows)
     key = fingerprint(READER_VERSION, format_name, contents, wanted, settings.split, settings.empty, settings.max_rows)
     step = {"format": format_name, "empty": settings.empty, "max_rows": settings.max_rows}
@@ -244,7 +247,7 @@ def cache_folder(cache_dir: Path | str | None) -> Path:
     return Path(cache_dir) if cache_dir is not None else Path(datasets.config.HF_DATASETS_CACHE) / "hf_nmt"
 
 
-def format_of(settings: CorpusSettings) -> str:
+def format_of(settings: CorpusFiles) -> str:
     """The format that `path` will be read as; `lines` for two aligned files.
 
     Raises:
@@ -274,7 +277,7 @@ def format_of(settings: CorpusSettings) -> str:
     raise AssertionError(path)
 
 
-def check_settings(settings: CorpusSettings, format_name: str) -> None:
+def check_settings(settings: CorpusFiles, format_name: str) -> None:
     """Refuse settings that change nothing for a corpus of this format, and names of files that are not there."""
     if format_name == "lines":
         for name in (settings.source, *settings.targets):
@@ -289,14 +292,14 @@ def check_settings(settings: CorpusSettings, format_name: str) -> None:
         existing_file(str(settings.path))
 
 
-def contents_of(settings: CorpusSettings, format_name: str) -> Any:
+def contents_of(settings: CorpusFiles, format_name: str) -> Any:
     """What identifies the contents of files, wherever they lie: hashes of all their bytes."""
     if format_name == "lines":
         return [hash_file(str(name)) for name in (settings.source, *settings.targets)]
     return (hash_folder if format_name == "arrow" else hash_file)(str(settings.path))
 
 
-def open_corpus(settings: CorpusSettings, format_name: str, wanted: Wanted) -> Corpus:
+def open_corpus(settings: CorpusFiles, format_name: str, wanted: Wanted) -> Corpus:
     """A corpus of files, to be read once."""
     if format_name == "lines":
         assert settings.source is not None
@@ -311,6 +314,14 @@ def open_corpus(settings: CorpusSettings, format_name: str, wanted: Wanted) -> C
         "arrow": lambda: _rows_of(saved(settings), settings, wanted),
     }
     return openers[format_name]()
+
+
+def opened(settings: CorpusFiles, format_name: str, wanted: Wanted) -> tuple[Corpus, Any]:
+    """A corpus of files or of the Hub, checked and to be read once, and what identifies its contents."""
+    check_settings(settings, format_name)
+    if format_name == "hub":
+        return _open_hub(settings, wanted)
+    return open_corpus(settings, format_name, wanted), contents_of(settings, format_name)
 
 
 @contextlib.contextmanager
@@ -328,7 +339,7 @@ NO_HUB_DATASET = (
 )
 
 
-def _open_hub(settings: CorpusSettings, wanted: Wanted) -> tuple[Corpus, Any]:
+def _open_hub(settings: CorpusFiles, wanted: Wanted) -> tuple[Corpus, Any]:
     """A dataset of the Hub, downloaded, and what identifies it."""
     assert settings.path is not None
     with loading(settings.path, NO_HUB_DATASET):
@@ -336,7 +347,7 @@ def _open_hub(settings: CorpusSettings, wanted: Wanted) -> tuple[Corpus, Any]:
     return _rows_of(loaded, settings, wanted), [settings.path, settings.subset, loaded._fingerprint]
 
 
-def saved(settings: CorpusSettings) -> datasets.Dataset:
+def saved(settings: CorpusFiles) -> datasets.Dataset:
     """What `Dataset.save_to_disk` wrote, or the split of it that is asked for."""
     assert settings.path is not None
     name = settings.path
@@ -357,7 +368,7 @@ def saved(settings: CorpusSettings) -> datasets.Dataset:
     return loaded
 
 
-def _rows_of(loaded: datasets.Dataset, settings: CorpusSettings, wanted: Wanted) -> Corpus:
+def _rows_of(loaded: datasets.Dataset, settings: CorpusFiles, wanted: Wanted) -> Corpus:
     tables = loaded.with_format("arrow")
     return readers.read_tables(
         title_of(settings),
@@ -367,7 +378,7 @@ def _rows_of(loaded: datasets.Dataset, settings: CorpusSettings, wanted: Wanted)
     )
 
 
-def title_of(settings: CorpusSettings) -> str:
+def title_of(settings: CorpusFiles) -> str:
     """What messages call a dataset."""
     return str(settings.path) if settings.split is None else f"{settings.path} ({settings.split})"
 

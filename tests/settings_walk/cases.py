@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 
+from settings_walk.cases_of_data import PREPARE_DATA, below, corpus_cases
 from settings_walk.cases_of_runs import COMPARE_RUNS, PROFILE_RUN, REPORT_RUN
 from settings_walk.keys import NAME, Case
 from settings_walk.watch_cases import watch_cases
@@ -15,50 +16,6 @@ RUN = "files/runs/de-en-TIME"
 SHORT = ("decoding.num_beams=3", "decoding.max_length_ratio=0.5", "decoding.max_length_extra=6")
 MODEL = ("translations=null", "model=inputs/model", *SHORT)
 MANY = ("translations=null", "model=inputs/many", *SHORT, "decoding.split_sentences=true")
-
-
-def _below(
-    section: str, cases: dict[str, Case], *, context: tuple[str, ...] = (), stage: str = "all"
-) -> dict[str, Case]:
-    """Cases of a section's keys: all with this context before their own, and this stage."""
-    return {
-        f"{section}.{key}": Case(case.changed, case.sees, (*context, *case.context), stage)
-        for key, case in cases.items()
-    }
-
-
-def corpus_cases(section: str, name: str, sees: str, stage: str, context: tuple[str, ...] = ()) -> dict[str, Case]:
-    """Keys of a `CorpusSettings`.
-
-    Args:
-        section: where it stands.
-        name: of the files in `inputs`; those of `other_<name>` hold other texts.
-        sees: where its texts show.
-    """
-
-    def path(file: str, *more: str) -> tuple[str, ...]:
-        none = [f"{section}.{side}=null" for side in ("source", "target")]
-        return (*none, f"{section}.path=inputs/{file}", *(f"{section}.{setting}" for setting in more))
-
-    def two_files(file: str) -> tuple[str, ...]:
-        return (f"{section}.source=inputs/{file}.de", f"{section}.target=inputs/{file}.en")
-
-    sides, holes = two_files(name), two_files(f"{name}_holes")
-    hub = path("hub", "format=hub", "split=train")
-    columns = path(f"{name}_columns.jsonl", "source_column=calm", "target_column=quiet")
-    cases = {
-        "source": Case(f"inputs/other_{name}.de", sees, sides),
-        "target": Case(f"inputs/other_{name}.en", sees, sides),
-        "path": Case(f"inputs/other_{name}.jsonl", sees, path(f"{name}.jsonl")),
-        "format": Case("csv", sees, path(f"{name}_both.tsv", "source_column=1", "target_column=2")),
-        "subset": Case("two", sees, (*hub, f"{section}.subset=one")),
-        "split": Case("test", sees, path("splits", "split=train")),
-        "source_column": Case("loud", sees, columns),
-        "target_column": Case("shout", sees, columns),
-        "empty": Case("drop", sees, holes),
-        "max_rows": Case("5", sees, sides),
-    }
-    return _below(section, cases, context=context, stage=stage)
 
 
 def decoding_cases(sees: str, **elsewhere: Case) -> dict[str, Case]:
@@ -186,7 +143,7 @@ TRAIN = {
     **{f"data.pairs.<name>.{key.removeprefix(f'data.pairs.{NAME}.')}": case for key, case in OF_PAIR.items()},
     "data.pairs.<name>.train.streaming": Case("true", "weights", ONE_PAIR, "updates"),
     "data.sampling_temperature": Case("5", "batches", PAIRS, "batches"),
-    **_below(
+    **below(
         "tokenizer",
         {
             "path": Case("inputs/model", "ids"),
@@ -202,7 +159,7 @@ TRAIN = {
         stage="tokenizer",
     ),
     "tokenizer.dropout": Case("0.5", "batches", stage="batches"),
-    **_below(
+    **below(
         "model",
         {
             "d_model": Case("32", "weights"),
@@ -229,7 +186,7 @@ TRAIN = {
     # Of a folder there is one.
     "model.revision": Case("main", "refusal", SAVED_MODEL, "run"),
     "model.source_prefix": Case("'translate: '", "batches", SAVED_MODEL, "batches"),
-    **_below(
+    **below(
         "model.adapter",
         {
             "type": Case("dora", "weights"),
@@ -250,7 +207,7 @@ TRAIN = {
         "updates",
     ),
     "model.attn_implementation": Case("sdpa", "attention", ("model.attn_implementation=eager",), "batches"),
-    **_below(
+    **below(
         "batching",
         {
             "batch_tokens": Case("128", "batches"),
@@ -274,7 +231,7 @@ TRAIN = {
     "training.validation_num_beams": Case("2", "decoded", (*VALIDATED, *EACH_STEP)),
     "training.num_validation_sentences": Case("2", f"{RUN}/validation_history.json", (*VALIDATED, *EACH_STEP)),
     "training.num_sample_translations": Case("1", f"{RUN}/validation_history.json", (*VALIDATED, *EACH_STEP)),
-    **_below(
+    **below(
         "objective.ema",
         {
             "decay": Case("0.5", "weights", ("objective.ema.warmup=false",)),
@@ -283,7 +240,7 @@ TRAIN = {
         },
         context=("objective.ema.decay=0.9",),
     ),
-    **_below(
+    **below(
         "objective.scheduled_sampling",
         {
             "probability": Case("0.5", "weights", AT_ONCE),
@@ -297,11 +254,11 @@ TRAIN = {
         stage="updates",
     ),
     "objective.r_drop.alpha": Case("5", "weights", ("objective.r_drop.alpha=1",), "updates"),
-    **_below("schedule", schedule_cases(), stage="updates"),
+    **below("schedule", schedule_cases(), stage="updates"),
     "report.baseline": Case("inputs/edited_run", f"{RUN}/training_report.json", stage="model"),
-    **_below("watch", watch_cases(RUN, (*VALIDATED, *EACH_STEP)), stage="updates"),
-    **_below("decoding", decoding_cases("decoded"), context=VALIDATED, stage="model"),
-    **_below(
+    **below("watch", watch_cases(RUN, (*VALIDATED, *EACH_STEP)), stage="updates"),
+    **below("decoding", decoding_cases("decoded"), context=VALIDATED, stage="model"),
+    **below(
         "metrics",
         metric_cases(f"{RUN}/summary.json"),
         context=(*VALIDATED, "metrics.names=[bleu,chrf,ter]", "metrics.num_bootstrap_samples=50"),
@@ -353,10 +310,10 @@ VALIDATE = {
     "data.target_language": Case("nl", "decoded", MANY),
     **corpus_cases("data.test", "test", "texts/test", "texts"),
     **{f"data.pairs.<name>.{key}": case for key, case in TESTED_PAIR.items()},
-    **_below("decoding", decoding_cases(TEXTS), context=MODEL),
+    **below("decoding", decoding_cases(TEXTS), context=MODEL),
     # Only the best translation is scored.
     "decoding.num_return_sequences": Case("2", "refusal", MODEL),
-    **_below("metrics", metric_cases(SCORES)),
+    **below("metrics", metric_cases(SCORES)),
     "metrics.paired_test": Case("randomization", "files/predictions/good.en/TIME/comparisons.json", BASELINE),
     "metrics.num_paired_samples": Case("200", "files/predictions/good.en/TIME/comparisons.json", BASELINE),
     "per_domain": Case(
@@ -376,7 +333,7 @@ TRANSLATE = {
     "output_format": Case("jsonl", "stdout"),
     "source_language": Case("ko", "stdout", ("model=inputs/many", "target_language=en", "source_language=de")),
     "target_language": Case("nl", "stdout", ("model=inputs/many", "target_language=en")),
-    **_below("decoding", decoding_cases("stdout")),
+    **below("decoding", decoding_cases("stdout")),
     "device": Case("nowhere", "refusal"),
     "overwrite": Case("true", "files/old.en", ("output=old.en",)),
 }
@@ -462,6 +419,7 @@ ADAPT_VOCABULARY = {
 }
 
 CASES = {
+    "prepare_data": PREPARE_DATA,
     "adapt_vocabulary": ADAPT_VOCABULARY,
     "compare_runs": COMPARE_RUNS,
     "report_run": REPORT_RUN,

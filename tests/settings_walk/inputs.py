@@ -111,11 +111,27 @@ SETTINGS = {
         model: inputs/model
         decoding: {num_beams: 3, max_length_ratio: 0.5, max_length_extra: 6}
     """,
+    "prepare_data": """
+        source_language: de
+        target_language: en
+        inputs: {de-en: {path: inputs/raw.jsonl}}
+        steps: [{empty: {}}]
+        num_workers: 1
+    """,
     "import_marian": """
         model: inputs/marian/model.npz
         output: imported
     """,
 }
+
+# Pairs as they lie about, each of a kind that some step is about.
+RAW = [
+    ("Der Hund sieht einen Ball.", "The dog sees a ball."),
+    ("Der Hund sieht einen Ball.", ""),
+    ("OK", "OK"),
+    ("Die Katze malt das alte Haus im Garten.", "The cat paints the old house in the garden."),
+    ("Ein Kind", "A child"),
+]
 
 SETTINGS["wider_train"] = SETTINGS["train"].replace("d_model: 16", "d_model: 32")
 SETTINGS["train_saved"] = re.sub(r"(?m)^ +model:\n( {10}.*\n)+", "", SETTINGS["train"])
@@ -152,6 +168,7 @@ def write(folder: Path) -> None:
     tests = pairs(12, seed=sum(b"test"))
     _write_lines(folder / "good.en", [text.replace("carries", "Lifts") for _, text in tests])
     _write_lines(folder / "poor.en", [text.replace("the ", "The  ").replace("!", " ?") for _, text in tests])
+    _write_lines(folder / "raw.jsonl", (json.dumps(dict(zip(("source", "target"), row, strict=True))) for row in RAW))
     _write_hub_folder(folder / "hub")
     DatasetDict(
         {split: _dataset(pairs(16, seed)) for seed, split in enumerate(("train", "validation", "test"))}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import re
 import sys
 import types
 import typing
@@ -33,6 +34,7 @@ class Case:
         changed: another value, as it is typed on the command line.
         sees: where the difference must show: an entry of the observation, or the beginning of its name.
         context: further arguments of both runs, for a key that matters in combination only.
+        beside: further settings of the same item of a list of sections, as in `{a: 1, b: 2}`.
         stage: how far to run.
     """
 
@@ -40,6 +42,7 @@ class Case:
     sees: str
     context: tuple[str, ...] = ()
     stage: str = "all"
+    beside: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,8 +65,11 @@ class Recipe:
     def value(self, arguments: tuple[str, ...], key: str) -> Any:
         """What the arguments make of a key; None also where its section is null."""
         found: Any = load(self.settings, settings_file(self.config, arguments), arguments)
-        for step in key.split("."):
-            found = found.get(step) if isinstance(found, dict) else getattr(found, step, None)
+        for step in key.replace("[]", ".0").split("."):
+            found = found[int(step)] if isinstance(found, list) else found
+            found = (
+                found if step == "0" else found.get(step) if isinstance(found, dict) else getattr(found, step, None)
+            )
         return found
 
 
@@ -98,7 +104,7 @@ def sections_in(annotation: Any) -> Iterator[type[pydantic.BaseModel]]:
 
 def leaf_keys(settings: type[pydantic.BaseModel], prefix: str = "") -> Iterator[str]:
     """The dotted keys that hold values and not sections, without those of the Trainer; `<name>` stands for the names
-    that a user gives to sections.
+    that a user gives to sections, `[]` for the place of a section in a list.
 
     The Trainer's are recognised by their name in a section that takes them over; our own keys there are walked.
     """
@@ -106,7 +112,8 @@ def leaf_keys(settings: type[pydantic.BaseModel], prefix: str = "") -> Iterator[
     trainer = OF_THE_TRAINER if len(OF_THE_TRAINER & names) > len(OF_THE_TRAINER) / 4 else frozenset()
     for name, field in settings.model_fields.items():
         sections = list(sections_in(field.annotation))
-        named = ".<name>" if sections and typing.get_origin(field.annotation) is dict else ""
+        marks = {dict: ".<name>", list: "[]"}
+        named = marks.get(typing.get_origin(field.annotation), "") if sections else ""
         for section in sections:
             yield from leaf_keys(section, f"{prefix}{name}{named}.")
         if not sections and name not in trainer:
@@ -126,11 +133,16 @@ def fault(recipe: Recipe, key: str, baseline: Callable[[tuple[str, ...], str], M
             f"{key}: no case. Add one for it in tests/settings_walk: a changed value, where the difference shows, and "
             "what else must be set for it to matter."
         )
-    changed = (*case.context, f"{key}={case.changed}")
-    before, after = recipe.value(case.context, key), recipe.value(changed, key)
+    context, changed = case.context, (*case.context, f"{key}={case.changed}")
+    if "[]" in key:  # a list is given as a whole
+        items, kind, name = re.fullmatch(r"(.+)\[\]\.(\w+)\.(.+)", key).groups()
+        context = (*case.context, f"{items}=[{{{kind}: {{{case.beside}}}}}]")
+        beside = f"{case.beside}, " if case.beside else ""
+        changed = (*case.context, f"{items}=[{{{kind}: {{{beside}{name}: {case.changed}}}}}]")
+    before, after = recipe.value(context, key), recipe.value(changed, key)
     if before == after:
         return f"{key}: its case changes nothing, as it is {before!r} in both runs. Choose another value."
-    seen, now = baseline(case.context, case.stage), recipe.observe(changed, case.stage)
+    seen, now = baseline(context, case.stage), recipe.observe(changed, case.stage)
     different = sorted(name for name in {*seen, *now} if seen.get(name) != now.get(name))
     if "refusal" in now and case.sees != "refusal":
         return f"{key}: {after!r} is refused, so nothing is shown: {now['refusal']}"

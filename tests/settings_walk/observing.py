@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import huggingface_hub
+import pyarrow.parquet as pq
 import pytest
 import torch
 from datasets import Dataset
@@ -28,6 +29,7 @@ from hub_server import TOKEN, HubServer
 from run_records import write_evaluation, write_run, write_scores
 
 from hf_nmt.artifacts import write_json
+from hf_nmt.cleaning.engine import LocalEngine
 from hf_nmt.data import sources
 from hf_nmt.errors import NmtError
 from hf_nmt.evaluation import corpora
@@ -45,6 +47,7 @@ OF_TIME = {
     "created", "started", "ended", "environment", "seconds", "eval_seconds", "training_seconds", "cpu_seconds",
     "tokens_per_second", "statistics",
 }  # fmt: skip
+VERSION = re.compile(r"v\d{4}-\d{2}-\d{2}-[0-9a-f]+")
 TIME = re.compile(r"\d{8}-\d{6}(-\d+)?")
 
 PROBES = ["Anna Weiß trägt １２ Steine ☂.", "The dog sees the old house."]
@@ -192,6 +195,23 @@ class Workplace:
             Path("old").mkdir()
             Path("old/config.json").write_text("{}\n", encoding="utf-8")
             self._run(recipe_module("import_marian"), arguments, seen)
+        return seen
+
+    def prepare_data(self, arguments: tuple[str, ...], stage: str) -> dict[str, Any]:
+        """It has one stage."""
+        module = recipe_module("prepare_data")
+        with self._watching(arguments) as (seen, patch):
+
+            def engine(num_workers: int) -> LocalEngine:
+                seen["workers"] = num_workers
+                return LocalEngine(1)
+
+            patch.setattr(module, "LocalEngine", engine)
+            self._run(module, arguments, seen)
+            seen["stdout"] = VERSION.sub("VERSION", seen["stdout"])
+            for path in Path().glob("*/v*/**/*.parquet"):
+                rows = pq.read_table(path).to_pylist()
+                seen[path.name] = rows
         return seen
 
     def push(self, arguments: tuple[str, ...], stage: str) -> dict[str, Any]:

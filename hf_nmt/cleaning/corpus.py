@@ -1,0 +1,84 @@
+"""Records of all inputs as tables on disk, where cleaning starts."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pyarrow as pa
+
+from hf_nmt.artifacts import file_lock
+from hf_nmt.cleaning.pipeline import ROWS_OF_A_TABLE, read_table, store_tables
+from hf_nmt.cleaning.settings import InputSettings
+from hf_nmt.config import fingerprint
+from hf_nmt.data.readers import Wanted
+from hf_nmt.data.records import tables_of
+from hf_nmt.data.sources import BUILT_IN, format_of, keys_told, opened
+from hf_nmt.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+READER_VERSION = 1
+
+
+def read_inputs(
+    inputs: Mapping[str, InputSettings], languages: tuple[str | None, str | None], work: Path
+) -> tuple[list[Path], str]:
+    """Read corpora into tables; what was read before is taken as it is.
+
+    Args:
+        inputs: by name, which becomes the `origin` of records that have none.
+        languages: codes of source and target where an input has none of its own.
+        work: folder of what is between.
+
+    Returns:
+        Files of the tables (`pipeline.read_table`), and what identifies the contents of all of them.
+
+    Raises:
+        DataError: an input cannot be read, or a record does not fit, with file, line and field.
+        ConfigError: the settings do not fit an input.
+    """
+    tables: list[Path] = []
+    identities = []
+    for name, settings in inputs.items():
+        with keys_told(f"inputs.{name}"):
+            if settings.path is not None and settings.path.startswith(BUILT_IN):
+                raise ConfigError(f"path: {settings.path} is made clean. Give text of your own.")
+            kind = format_of(settings)
+            own = (settings.source_language or languages[0], settings.target_language or languages[1])
+            wanted = Wanted((settings.source_column, settings.target_column), own)
+            constants = {
+                "source_language": own[0],
+                "target_language": own[1],
+                "domain": settings.domain,
+                "licence": settings.licence,
+                "synthetic": settings.synthetic,
+                "origin": name,
+            }
+            given = {key: value for key, value in constants.items() if value is not None}
+            corpus, contents = opened(settings, kind, wanted)
+            identity = fingerprint(READER_VERSION, contents, kind, wanted, settings.split, settings.max_rows, given)
+            folder = work / f"records-{identity}"
+            with file_lock(folder, timeout_seconds=-1):
+                if folder.is_dir():
+                    logger.info("%s: read before", name)
+                records = tables_of(corpus, given, rows=ROWS_OF_A_TABLE)
+                found = store_tables(_first(records, settings.max_rows), folder)
+            logger.info("%s: %s records", name, f"{sum(len(read_table(path)) for path in found):,}")
+        tables += found
+        identities.append(identity)
+    return tables, fingerprint(identities)
+
+
+def _first(tables: Iterator[pa.Table], rows: int | None) -> Iterator[pa.Table]:
+    """The first records of some tables, all where `rows` is None."""
+    left = rows
+    for table in tables:
+        if left is None:
+            yield table
+            continue
+        yield table.slice(0, left)
+        left -= len(table)
+        if left <= 0:
+            return

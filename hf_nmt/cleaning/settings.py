@@ -1,0 +1,73 @@
+"""What a corpus is prepared from, and by which steps."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Self
+
+import pydantic
+from pydantic import Field
+
+from hf_nmt.cleaning.filters import EmptyAndCopies, Lengths
+from hf_nmt.cleaning.pipeline import NamedStep
+from hf_nmt.cleaning.step import Step
+from hf_nmt.config import Settings
+from hf_nmt.config_keys import models_of
+from hf_nmt.data.sources import CorpusFiles
+
+
+class InputSettings(CorpusFiles):
+    """A corpus that goes in, and what holds for each of its records that do not say so themselves."""
+
+    source_language: str | None = Field(None, description="code of the sources; null takes that of the whole recipe")
+    target_language: str | None = Field(None, description="likewise of the targets")
+    domain: str | None = Field(None, description="domain of the records, such as news")
+    licence: str | None = Field(None, description="terms of use, such as CC-BY-4.0")
+    synthetic: str | None = Field(None, description="how the text was made, where no human wrote it")
+
+
+class StepChoice(Settings):
+    """One step of the list: a single key, the kind of the step, with its settings below."""
+
+    empty: EmptyAndCopies | None = Field(None, description="drop empty sides and copies")
+    lengths: Lengths | None = Field(None, description="drop sides that are too short or too long")
+
+    @pydantic.model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        given = sorted(self.model_fields_set)
+        if len(given) != 1:
+            kinds = ", ".join(type(self).model_fields)
+            told = f"holds {' and '.join(given)}" if given else "holds nothing"
+            raise ValueError(f"each item of the list is one step, this one {told}. Write `- KIND: {{...}}`: {kinds}.")
+        return self
+
+    @property
+    def kind(self) -> str:
+        return next(iter(self.model_fields_set))
+
+    @property
+    def step(self) -> Step:
+        """The step; one with nothing below its key has the defaults."""
+        given = getattr(self, self.kind)
+        if given is None:
+            given = models_of(type(self).model_fields[self.kind].annotation)[0]()
+        return given
+
+
+DEFAULT_STEPS = ("empty", "lengths")
+
+
+def default_steps() -> list[StepChoice]:
+    return [StepChoice.model_validate({kind: {}}) for kind in DEFAULT_STEPS]
+
+
+def named_steps(choices: Sequence[StepChoice]) -> list[NamedStep]:
+    """The steps with their names: the kind, and a number from the second of a kind on."""
+    seen: Counter[str] = Counter()
+    steps = []
+    for choice in choices:
+        seen[choice.kind] += 1
+        number = f"-{seen[choice.kind]}" if seen[choice.kind] > 1 else ""
+        steps.append(NamedStep(choice.kind + number, choice.step))
+    return steps

@@ -1,0 +1,110 @@
+"""Records: pairs of sentences with where they come from, in one Arrow schema, each with an id of its own.
+
+The id is the first 32 hexadecimal digits of the SHA-256 of the record's canonical line (`manifest.canonical_line`) as
+it was read. It does not depend on the file, the line, the order or the number of workers; two records that are equal
+in every field have one id. It stays with the record whatever the steps of cleaning change.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pyarrow as pa
+import pydantic
+from pydantic import Field
+
+from hf_nmt.config_keys import findings_of
+from hf_nmt.data.manifest import canonical_line
+from hf_nmt.data.readers import Corpus, Pair
+from hf_nmt.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+ID_DIGITS = 32
+SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("target", pa.string(), nullable=False),
+        pa.field("references", pa.list_(pa.string())),
+        pa.field("source_language", pa.string()),
+        pa.field("target_language", pa.string()),
+        pa.field("domain", pa.string()),
+        pa.field("article", pa.string()),
+        pa.field("position", pa.int64()),
+        pa.field("origin", pa.string()),
+        pa.field("licence", pa.string()),
+        pa.field("synthetic", pa.string()),
+    ]
+)
+
+
+class PairRecord(pydantic.BaseModel):
+    """What a record may hold."""
+
+    model_config = pydantic.ConfigDict(strict=True, extra="ignore")
+
+    source: str = Field(description="source sentence")
+    target: str = Field(description="its translation; with several references the first")
+    references: list[str] | None = Field(None, description="all translations, where there are several")
+    source_language: str | None = Field(None, description="code, such as de or pt-BR")
+    target_language: str | None = Field(None, description="likewise")
+    domain: str | None = Field(None, description="such as news")
+    article: str | None = Field(None, description="document that the sentence is from")
+    position: int | None = Field(None, ge=0, description="place in the article, from 0")
+    origin: str | None = Field(None, description="corpus that it comes from")
+    licence: str | None = Field(None, description="terms of use, such as CC-BY-4.0")
+    synthetic: str | None = Field(None, description="how it was made, such as backtranslation; null for human text")
+
+
+def id_of(record: Mapping[str, Any]) -> str:
+    """The id of a record; its own key `id` takes no part."""
+    line = canonical_line({name: value for name, value in record.items() if name != "id"})
+    return hashlib.sha256(line).hexdigest()[:ID_DIGITS]
+
+
+def tables_of(corpus: Corpus, constants: Mapping[str, Any], *, rows: int) -> Iterator[pa.Table]:
+    """The records of a corpus as tables of SCHEMA. A missing side is read as an empty one; further columns are left
+    out, which is told once.
+
+    Args:
+        corpus: opened, read once.
+        constants: fields that every record gets unless it has them itself.
+        rows: of a table; the last may have fewer.
+
+    Raises:
+        DataError: a record does not fit, with file, line and field.
+    """
+    held: list[dict[str, Any]] = []
+    for number, pair in enumerate(corpus.pairs):
+        if not number and (more := sorted(pair.other.keys() - {*SCHEMA.names})):
+            logger.warning("%s: no field of a record, left out: %s", corpus.name, ", ".join(more))
+        held.append(_record(corpus, pair, constants))
+        if len(held) == rows:
+            yield pa.Table.from_pylist(held, schema=SCHEMA)
+            held = []
+    if held:
+        yield pa.Table.from_pylist(held, schema=SCHEMA)
+
+
+def _record(corpus: Corpus, pair: Pair, constants: Mapping[str, Any]) -> dict[str, Any]:
+    other = {name: value for name, value in pair.other.items() if value is not None and name != "id"}
+    values = {**constants, **other, "source": pair.source or "", "target": pair.target or ""}
+    if pair.references is not None:
+        values["references"] = pair.references
+    try:
+        record = PairRecord.model_validate(values).model_dump()
+    except pydantic.ValidationError as error:
+        findings = "; ".join(findings_of(error, "field"))
+        raise DataError(f"{corpus.at(pair.number)}: {findings}") from error
+    for name in ("source", "target"):
+        try:
+            record[name].encode()
+        except UnicodeEncodeError:
+            raise DataError(
+                f"{corpus.at(pair.number)}: the {name} holds half a surrogate pair, which is no character."
+            ) from None
+    return {"id": id_of(record), **record}

@@ -1,0 +1,83 @@
+"""Make a clean, versioned corpus of raw parallel text.
+
+    python recipes/prepare_data.py source_language=de target_language=en inputs.mine.path=raw.tsv
+    python recipes/prepare_data.py --config my.yaml explain=ID
+
+Runs the steps of the list over all inputs and writes processed_data/v<date>-<hash>/: Parquet files, a manifest, and
+rejects.parquet with every pair that was dropped, by which step and for which reason. The same text and settings give
+the same hash, for any number of workers. A broken-off run goes on where it stopped. With explain=ID nothing is
+written: the story of one pair goes to stdout.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+
+from pydantic import Field
+
+from hf_nmt.cleaning.corpus import read_inputs
+from hf_nmt.cleaning.engine import LocalEngine
+from hf_nmt.cleaning.pipeline import clean, explain, read_table
+from hf_nmt.cleaning.settings import InputSettings, StepChoice, default_steps, named_steps
+from hf_nmt.config import Settings, from_command_line, launch
+from hf_nmt.data.manifest import files_of
+from hf_nmt.data.versions import write_version
+
+logger = logging.getLogger("hf_nmt.recipes.prepare_data")
+
+
+class PrepareDataRecipe(Settings):
+    source_language: str = Field(description="code of the sources, such as ko")
+    target_language: str = Field(description="code of the targets, such as en")
+    inputs: dict[str, InputSettings] = Field(
+        min_length=1, description="Corpora that go in, by names of your own; the name becomes the records' origin."
+    )
+    steps: list[StepChoice] = Field(
+        default_factory=default_steps, description="Steps in their order, each `- KIND: {settings}`."
+    )
+    output_dir: Path = Field(Path("processed_data"), description="Where v<date>-<hash>/ is written.")
+    work_dir: Path = Field(
+        Path("processed_data/.work"),
+        description="Where tables lie between the steps, so that a broken-off run goes on; may be removed.",
+    )
+    num_workers: int | None = Field(
+        None, ge=1, description="Processes; null takes one for each processor. It changes nothing in the result."
+    )
+    explain: str | None = Field(None, description="Id of a record whose story is told, in place of a run.")
+
+
+SETTINGS = PrepareDataRecipe
+
+
+def main(argv: list[str]) -> int:
+    settings = from_command_line(PrepareDataRecipe, argv, recipe="prepare_data", doc=__doc__)
+    engine = LocalEngine(settings.num_workers or len(os.sched_getaffinity(0)))
+    languages = (settings.source_language, settings.target_language)
+    steps = named_steps(settings.steps)
+    tables, identity = read_inputs(settings.inputs, languages, settings.work_dir)
+    cleaned = clean(tables, steps, settings.work_dir, identity=identity, engine=engine)
+    if settings.explain is not None:
+        for line in explain(settings.explain, tables, steps, settings.work_dir, identity=identity):
+            sys.stdout.write(line + "\n")
+        return 0
+    folder = write_version(
+        settings.output_dir,
+        {"train": [read_table(path) for path in cleaned.kept]},
+        [read_table(path) for path in cleaned.rejected],
+        steps=cleaned.steps,
+        files=[file for one in settings.inputs.values() for file in files_of(one)],
+        inputs={name: one.model_dump(mode="json", exclude_none=True) for name, one in settings.inputs.items()},
+        languages=languages,
+    )
+    for step in cleaned.steps:
+        dropped = ", ".join(f"{reason} {count:,}" for reason, count in step.dropped.items()) or "nothing"
+        logger.info("%s: %s kept; dropped: %s (%.1f CPU s)", step.name, step.kept, dropped, cleaned.seconds[step.name])
+    sys.stdout.write(f"{folder}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    launch(main)

@@ -1,0 +1,76 @@
+"""Cases of corpora, and of the recipes that make them; see cases.py."""
+
+from __future__ import annotations
+
+from settings_walk.keys import NAME, Case
+
+
+def below(
+    section: str, cases: dict[str, Case], *, context: tuple[str, ...] = (), stage: str = "all"
+) -> dict[str, Case]:
+    """Cases of a section's keys: all with this context before their own, and this stage."""
+    return {
+        f"{section}.{key}": Case(case.changed, case.sees, (*context, *case.context), stage)
+        for key, case in cases.items()
+    }
+
+
+def corpus_cases(section: str, name: str, sees: str, stage: str, context: tuple[str, ...] = ()) -> dict[str, Case]:
+    """Keys of a `CorpusSettings`.
+
+    Args:
+        section: where it stands.
+        name: of the files in `inputs`; those of `other_<name>` hold other texts.
+        sees: where its texts show.
+    """
+
+    def path(file: str, *more: str) -> tuple[str, ...]:
+        none = [f"{section}.{side}=null" for side in ("source", "target")]
+        return (*none, f"{section}.path=inputs/{file}", *(f"{section}.{setting}" for setting in more))
+
+    def two_files(file: str) -> tuple[str, ...]:
+        return (f"{section}.source=inputs/{file}.de", f"{section}.target=inputs/{file}.en")
+
+    sides, holes = two_files(name), two_files(f"{name}_holes")
+    hub = path("hub", "format=hub", "split=train")
+    columns = path(f"{name}_columns.jsonl", "source_column=calm", "target_column=quiet")
+    cases = {
+        "source": Case(f"inputs/other_{name}.de", sees, sides),
+        "target": Case(f"inputs/other_{name}.en", sees, sides),
+        "path": Case(f"inputs/other_{name}.jsonl", sees, path(f"{name}.jsonl")),
+        "format": Case("csv", sees, path(f"{name}_both.tsv", "source_column=1", "target_column=2")),
+        "subset": Case("two", sees, (*hub, f"{section}.subset=one")),
+        "split": Case("test", sees, path("splits", "split=train")),
+        "source_column": Case("loud", sees, columns),
+        "target_column": Case("shout", sees, columns),
+        "empty": Case("drop", sees, holes),
+        "max_rows": Case("5", sees, sides),
+    }
+    return below(section, cases, context=context, stage=stage)
+
+
+KEPT, REJECTED = "train-00000-of-00001.parquet", "rejects.parquet"
+
+PREPARE_DATA = {
+    "source_language": Case("nl", KEPT),
+    "target_language": Case("nl", KEPT),
+    "output_dir": Case("elsewhere", "files/elsewhere/v"),
+    "work_dir": Case("elsewhere", "files/elsewhere/0"),
+    "num_workers": Case("2", "workers"),
+    "explain": Case("0", "stdout"),
+    "inputs.<name>.source_language": Case("nl", KEPT),
+    "inputs.<name>.target_language": Case("nl", KEPT),
+    "inputs.<name>.domain": Case("news", KEPT),
+    "inputs.<name>.licence": Case("CC0-1.0", KEPT),
+    "inputs.<name>.synthetic": Case("noise", KEPT),
+    **{
+        key.replace(NAME, "<name>"): case
+        for key, case in corpus_cases(f"inputs.{NAME}", "test", KEPT, "all", (f"inputs.{NAME}.path=null",)).items()
+        if not key.endswith(".empty")
+    },
+    "steps[].empty.copies": Case("false", REJECTED),
+    "steps[].lengths.min_characters": Case("5", REJECTED),
+    "steps[].lengths.max_characters": Case("30", REJECTED),
+    "steps[].lengths.min_words": Case("3", REJECTED),
+    "steps[].lengths.max_words": Case("6", REJECTED),
+}

@@ -49,7 +49,7 @@ class LossSpikeSettings(_Watched):
         "warn", description=_ACTION + "warn, lower_learning_rate, skip the update, roll_back, or stop."
     )
     deviations: float = Field(
-        5.0,
+        4.0,
         gt=0,
         description="Distance of the loss of an update above the median of the last watch.window_updates, in standard "
         "deviations (1.4826 times their median absolute deviation, at least 1% of the median), from which on it is a "

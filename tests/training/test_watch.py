@@ -56,7 +56,7 @@ def test_a_planted_spike_is_found_where_it_is_and_measured_as_by_hand():
     for step, value in enumerate(values[:70], start=1):
         watch.judge_update(step, value, 1.0)
     (decision,) = watch.judge_update(71, values[70], 1.0)
-    assert decision.value == pytest.approx((values[70] - median) / (1.4826 * mad)) and decision.limit == 5
+    assert decision.value == pytest.approx((values[70] - median) / (1.4826 * mad)) and decision.limit == 4
     assert f"{values[70]:.4g}, lies {decision.value:.1f} deviations above" in decision.told
 
 

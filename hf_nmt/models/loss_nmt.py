@@ -41,9 +41,9 @@ class _ChunkedCrossEntropy(ChunkedLoss):
 
     @staticmethod
     def forward(ctx, hidden, weight, labels, masked_id, smoothing, needs_gradient):
-        num_classes = weight.shape[0] - 1  # the masked entry takes no part
-        keep, share = 1.0 - smoothing, smoothing / num_classes
+        keep, share = 1.0 - smoothing, smoothing / (weight.shape[0] - 1)  # the masked entry takes no part
         output_weight = weight.to(hidden.dtype)
+        unmasked = output_weight.sum(0, dtype=torch.float32) - output_weight[masked_id]  # (D), sum of the rows
         loss = torch.zeros((), dtype=torch.float32, device=hidden.device)
         hidden_gradient = weight_gradient = None
         if needs_gradient:
@@ -51,28 +51,34 @@ class _ChunkedCrossEntropy(ChunkedLoss):
             weight_gradient = torch.zeros(weight.shape, dtype=torch.float32, device=hidden.device)
         for start in range(0, hidden.shape[0], CHUNK_ROWS):
             rows = hidden[start : start + CHUNK_ROWS]
-            targets = labels[start : start + CHUNK_ROWS, None]
-            logits = (rows @ output_weight.t()).float()  # (C, V)
-            # Without smoothing the sum is left out: an infinite logit would make it 0 * inf.
-            sum_of_logits = logits.sum(1) - logits[:, masked_id] if smoothing else 0.0
+            targets = labels[start : start + CHUNK_ROWS]
+            logits = rows @ output_weight.t()  # (C, V)
+            if not needs_gradient:
+                logits = logits.float()
             logits[:, masked_id] = float("-inf")
-            target_logits = logits.gather(1, targets).squeeze(1)
-            largest = logits.amax(1)
-            exponentials = logits.sub_(largest[:, None]).exp_()  # in the memory of the logits
-            normaliser = exponentials.sum(1)
-            log_normaliser = largest + normaliser.log()
+            target_logits = logits.gather(1, targets[:, None]).squeeze(1).float()
+            largest = logits.amax(1).float()
+            # One pass over the logits, in float32 inside, rounded to their type: that of the products below.
+            probabilities = torch.softmax(logits, 1)
+            # p of the largest logit is e^largest / normaliser, and at least 1 / V.
+            log_normaliser = largest - probabilities.amax(1).float().log()
             # -(1 - e) log p(y) - e / (V - 1) * sum of log p, over all entries but the masked one
-            loss += (log_normaliser - keep * target_logits - share * sum_of_logits).sum()
+            loss += (log_normaliser - keep * target_logits).sum()
+            if smoothing:  # an infinite sum would make it 0 * inf
+                loss -= share * (rows.float() @ unmasked).sum()
             if needs_gradient:
-                gradient = exponentials.div_(normaliser[:, None]).sub_(share)
-                gradient[:, masked_id] = 0.0
-                gradient.scatter_add_(1, targets, gradient.new_full((1, 1), -keep).expand_as(targets))
-                gradient = gradient.to(hidden.dtype)
-                hidden_gradient[start : start + CHUNK_ROWS] = gradient @ output_weight
+                # p - (1 - e) [y] - e / (V - 1): the first as products, the other two as the sums they come to.
+                hidden_gradient[start : start + CHUNK_ROWS] = probabilities @ output_weight
                 if hidden.dtype == torch.float32:
-                    weight_gradient.addmm_(gradient.t(), rows)
+                    weight_gradient.addmm_(probabilities.t(), rows)
                 else:
-                    weight_gradient += gradient.t() @ rows
+                    weight_gradient += probabilities.t() @ rows
+                weight_gradient.index_add_(0, targets, rows.float(), alpha=-keep)
+        if needs_gradient:
+            hidden_gradient.sub_(output_weight[labels], alpha=keep).sub_(unmasked, alpha=share)
+            masked_row = weight_gradient[masked_id].clone()
+            weight_gradient.sub_(hidden.sum(0, dtype=torch.float32), alpha=share)
+            weight_gradient[masked_id] = masked_row
         ctx.dtypes = hidden.dtype, weight.dtype
         ctx.save_for_backward(hidden_gradient, weight_gradient)
         return loss

@@ -39,9 +39,13 @@ def actions(watch: Watch, values: list[float], norms: list[float] | None = None)
 
 
 def test_a_training_that_goes_well_is_left_alone():
+    """Normal noise around a level lies four deviations above the median about 0.2 times in 1,000 updates, as those are
+    estimated from 100: a simulation of 200,000 gave 0.185."""
+    found = {}
     for seed in range(5):
-        norms = [math.exp(random.Random(seed * 1000 + step).gauss(0, 0.4)) for step in range(400)]
-        assert actions(watching(), losses(400, seed), norms) == {}
+        norms = [math.exp(random.Random(seed * 10_000 + step).gauss(0, 0.4)) for step in range(2000)]
+        found |= {(seed, step): told for step, told in actions(watching(0, 100), losses(2000, seed), norms).items()}
+    assert len(found) <= 5 and {*map(tuple, found.values())} <= {("loss_spike warn",)}, found
 
 
 def test_a_planted_spike_is_found_where_it_is_and_measured_as_by_hand():

@@ -34,6 +34,8 @@ _DONE, _KEPT, _REJECTED, _MEASURED = (
     "{:06d}.rejected.arrow",
     "{:06d}.measured.arrow",
 )
+# Key of the schema's metadata under which a step finds `table_number`.
+_NUMBER = b"table"
 
 
 @dataclass(frozen=True)
@@ -88,15 +90,21 @@ def write_table(path: Path, table: pa.Table) -> None:
     with (
         atomic_file(path) as partial,
         pa.OSFile(str(partial), "wb") as file,
-        pa.ipc.new_file(file, table.schema) as to,
+        pa.ipc.new_file(file, table.schema.remove_metadata()) as to,
     ):
-        to.write_table(table)
+        to.write_table(table.replace_schema_metadata(None))
 
 
 def read_table(path: Path) -> pa.Table:
     """An Arrow IPC file, mapped into memory."""
     with pa.memory_map(str(path)) as file:
         return pa.ipc.open_file(file).read_all()
+
+
+def table_number(pairs: pa.Table) -> int | None:
+    """Which table of the corpus this is, from 0, where it comes to a CorpusStep; None for a record by itself."""
+    found = (pairs.schema.metadata or {}).get(_NUMBER)
+    return None if found is None else int(found)
 
 
 def store_tables(tables: Iterable[pa.Table], folder: Path) -> list[Path]:
@@ -127,7 +135,8 @@ def clean(tables: Sequence[Path], steps: Sequence[NamedStep], work: Path, *, ide
         reports = _run(one, cleaned.kept, engine)
         numbers = range(len(cleaned.kept))
         cleaned.kept[:] = [one.folder / _KEPT.format(index) for index in numbers]
-        cleaned.rejected.extend(one.folder / _REJECTED.format(index) for index in numbers)
+        if one.steps:
+            cleaned.rejected.extend(one.folder / _REJECTED.format(index) for index in numbers)
         _add(cleaned, one, reports)
         if one.measured_for is not None:
             state = passes[number + 1].state
@@ -165,7 +174,7 @@ def _run_table(one: Pass, task: tuple[int, Path]) -> dict[str, Any]:
     done = one.folder / _DONE.format(number)
     if done.is_file():
         return json.loads(done.read_text(encoding="utf-8"))
-    pairs = read_table(path)
+    pairs = read_table(path).replace_schema_metadata({_NUMBER: str(number)})
     rejected = []
     report: dict[str, Any] = {}
     for index, named in enumerate(one.steps):

@@ -9,6 +9,7 @@ from typing import Self
 import pydantic
 from pydantic import Field
 
+from hf_nmt.cleaning.duplicates import ExactDuplicates
 from hf_nmt.cleaning.filters import EmptyAndCopies, Lengths
 from hf_nmt.cleaning.pipeline import NamedStep
 from hf_nmt.cleaning.step import Step
@@ -32,6 +33,7 @@ class StepChoice(Settings):
 
     empty: EmptyAndCopies | None = Field(None, description="drop empty sides and copies")
     lengths: Lengths | None = Field(None, description="drop sides that are too short or too long")
+    exact_duplicates: ExactDuplicates | None = Field(None, description="drop what repeats another record")
 
     @pydantic.model_validator(mode="after")
     def _one_kind(self) -> Self:
@@ -55,7 +57,7 @@ class StepChoice(Settings):
         return given
 
 
-DEFAULT_STEPS = ("empty", "lengths")
+DEFAULT_STEPS = ("empty", "lengths", "exact_duplicates")
 
 
 def default_steps() -> list[StepChoice]:

@@ -101,7 +101,8 @@ class CorpusStep(Step):
     """A step that sees the whole corpus before it is applied.
 
     `measure` runs for each table on any worker; `decide` once, in the order of the tables, which is the same for any
-    number of workers.
+    number of workers. In `apply`, `pipeline.table_number(pairs)` tells which table it is, for steps that must choose
+    one of several records that are equal in every field.
     """
 
     @abc.abstractmethod

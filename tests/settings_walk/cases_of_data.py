@@ -73,4 +73,6 @@ PREPARE_DATA = {
     "steps[].lengths.max_characters": Case("30", REJECTED),
     "steps[].lengths.min_words": Case("3", REJECTED),
     "steps[].lengths.max_words": Case("6", REJECTED),
+    "steps[].exact_duplicates.by": Case("source", REJECTED),
+    "steps[].exact_duplicates.fold": Case("[]", REJECTED),
 }

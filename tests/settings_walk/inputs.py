@@ -131,6 +131,8 @@ RAW = [
     ("OK", "OK"),
     ("Die Katze malt das alte Haus im Garten.", "The cat paints the old house in the garden."),
     ("Ein Kind", "A child"),
+    ("ein Kind", "a child."),
+    ("Ein Kind", "One child"),
 ]
 
 SETTINGS["wider_train"] = SETTINGS["train"].replace("d_model: 16", "d_model: 32")

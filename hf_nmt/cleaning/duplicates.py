@@ -1,0 +1,230 @@
+"""Exact duplicates: records whose texts are equal, as they stand or folded.
+
+Texts are compared by 128-bit keys (XXH3), which is wrong with a chance of n^2 / 2^129 for n records. The record with
+the smallest id stays, so that neither the order of the records nor the tables they lie in decide. Records with one id
+are equal in every field: the first of them counts.
+
+`decide` sorts ids and keys in memory, about 60 bytes a record; `apply` looks ids up in sorted files that are mapped
+into memory.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import xxhash
+from pydantic import Field
+
+from hf_nmt.cleaning.pipeline import read_table, table_number, write_table
+from hf_nmt.cleaning.step import SIDES, CorpusStep, Outcome
+
+Fold = Literal["case", "white_space", "punctuation", "digits"]
+# Two unsigned numbers make a key of 128 bits; ids are such keys, in the order of their hexadecimal digits.
+KEY_BYTES = 16
+ID_COLUMNS = ("id_high", "id_low")
+_DROPPED, _REPEATED = "dropped.arrow", "repeated.arrow"
+
+
+def folded(texts: pa.Array | pa.ChunkedArray, fold: Sequence[Fold]) -> pa.Array:
+    """Texts without differences that are folded, in Unicode's NFKC; as they stand where nothing is.
+
+    A text of which nothing would be left, such as "...", stays as it is.
+
+    Args:
+        texts: strings.
+        fold: `case` lowers letters; `white_space` makes one blank of any run and none at the ends; `punctuation`
+            counts as white space, or goes where that is not folded; `digits` makes one 0 of any number.
+    """
+    whole = texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts
+    if not fold:
+        return whole
+    result = pc.utf8_normalize(whole, "NFKC")
+    if "case" in fold:
+        result = pc.utf8_lower(result)
+    if "digits" in fold:
+        result = pc.replace_substring_regex(result, r"\p{Nd}+", "0")
+    marks, blanks = r"\p{P}" * ("punctuation" in fold), r"\p{Z}\p{Cc}" * ("white_space" in fold)
+    if marks or blanks:
+        result = pc.replace_substring_regex(result, f"[{marks}{blanks}]+", " " if blanks else "")
+    if blanks:
+        result = pc.utf8_trim_whitespace(result)
+    return pc.if_else(pc.equal(result, ""), whole, result)
+
+
+def keys_of(texts: pa.Array) -> np.ndarray:
+    """128-bit keys of strings: (N, 2) unsigned numbers, the high half first."""
+    digests = b"".join(map(xxhash.xxh3_128_digest, texts.cast(pa.binary()).to_pylist()))
+    return np.frombuffer(digests, ">u8").astype(np.uint64).reshape(-1, 2)
+
+
+def pair_keys(pairs: pa.Table, sides: Sequence[str], fold: Sequence[Fold]) -> np.ndarray:
+    """128-bit keys (N, 2) of the languages of records and of their texts on these sides."""
+    parts: list[pa.Array] = []
+    for side in sides:
+        text = folded(pairs[side], fold)
+        language = pc.fill_null(pairs[f"{side}_language"].combine_chunks(), "")
+        # The length keeps apart what the blanks between the parts do not.
+        parts += [language, pc.utf8_length(text).cast(pa.string()), text]
+    return keys_of(pc.binary_join_element_wise(*parts, " "))
+
+
+def ids_of(pairs: pa.Table) -> np.ndarray:
+    """The ids of records as keys, (N, 2)."""
+    digits = "".join(pairs["id"].to_pylist())
+    return np.frombuffer(bytes.fromhex(digits), ">u8").astype(np.uint64).reshape(-1, 2)
+
+
+def column(measured: Sequence[Path], name: str) -> np.ndarray:
+    """A column of numbers of all tables, in memory."""
+    return np.concatenate([np.empty(0, np.uint64), *(read_table(path)[name].to_numpy() for path in measured)])
+
+
+class InOrderOfIds:
+    """The records of measured tables in the order of their ids; of those with one id the first comes first.
+
+    Attributes:
+        rows: the place of each among all records, table after table.
+        ids: (N, 2), sorted.
+        repeats: whether the record before has the same id.
+    """
+
+    def __init__(self, measured: Sequence[Path]):
+        self.measured = measured
+        high, low = (column(measured, name) for name in ID_COLUMNS)
+        self.rows = np.lexsort((low, high))
+        self.ids = np.stack([high[self.rows], low[self.rows]], axis=1)
+        self.repeats = np.zeros(len(self.rows), bool)
+        self.repeats[1:] = (self.ids[1:] == self.ids[:-1]).all(axis=1)
+
+    def column(self, name: str) -> np.ndarray:
+        return column(self.measured, name)[self.rows]
+
+    def groups(self, high: np.ndarray, low: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Records with equal keys.
+
+        Args:
+            high: keys of the records in the order of the ids, or their high halves.
+            low: their low halves.
+
+        Returns:
+            Of all records that are not alone with their key: their places in the order of the ids, group after group
+            and rising in each; and for each of them where in these its group starts.
+        """
+        order = np.argsort(high, kind="stable") if low is None else np.lexsort((low, high))
+        same = np.zeros(len(order) + 1, bool)
+        same[1:-1] = high[order[1:]] == high[order[:-1]]
+        if low is not None:
+            same[1:-1] &= low[order[1:]] == low[order[:-1]]
+        several = same[:-1] | same[1:]
+        members, first = order[several], ~same[:-1][several]
+        return members, np.maximum.accumulate(np.where(first, np.arange(len(members)), 0))
+
+    def write(self, state: Path, goes: np.ndarray, instead: np.ndarray, similarity: np.ndarray | None = None) -> None:
+        """Write what `DuplicateStep.apply` needs.
+
+        Args:
+            state: folder.
+            goes: places in the order of the ids of the records to drop, rising; none where the record before has the
+                same id.
+            instead: for each the place of the record that it repeats.
+            similarity: for each how similar the two are.
+        """
+        columns = {"id": _fixed(self.ids[goes]), "of": _fixed(self.ids[instead])}
+        if similarity is not None:
+            columns["similarity"] = pa.array(similarity, pa.float32())
+        write_table(state / _DROPPED, pa.table(columns))
+        # Of records with one id the first keeps its place, by the table it lies in.
+        starts = np.flatnonzero(self.repeats & ~np.concatenate([[False], self.repeats[:-1]])) - 1
+        ends = np.cumsum([read_table(path).num_rows for path in self.measured])
+        tables = np.searchsorted(ends, self.rows[starts], side="right")
+        write_table(state / _REPEATED, pa.table({"id": _fixed(self.ids[starts]), "table": tables.astype(np.int64)}))
+
+
+class DuplicateStep(CorpusStep, abc.ABC):
+    """A step whose `decide` names records by id that go, and the records that they repeat (`InOrderOfIds.write`)."""
+
+    reason: ClassVar[str]
+
+    def apply(self, pairs: pa.Table, state: Path | None) -> Outcome:
+        assert state is not None
+        ids = _bytes(_fixed(ids_of(pairs)))
+        dropped = read_table(state / _DROPPED)
+        goes, at = _found(ids, dropped["id"])
+        of, similarity = ids.copy(), np.ones(len(ids))
+        of[goes] = _bytes(dropped["of"])[at[goes]]
+        measured = "similarity" in dropped.column_names
+        if measured:
+            similarity[goes] = dropped["similarity"].to_numpy()[at[goes]]
+        repeated = read_table(state / _REPEATED)
+        several, where = _found(ids, repeated["id"])
+        if several.any():
+            first = np.zeros(len(ids), bool)
+            first[np.unique(ids, return_index=True)[1]] = True
+            number = table_number(pairs)
+            if number is not None:
+                first[several] &= (repeated["table"].to_numpy()[where] == number)[several]
+            goes = goes | (several & ~first)
+        details = np.full(len(ids), None, object)
+        for row in np.flatnonzero(goes):
+            name = bytes(of[row]).ljust(KEY_BYTES, b"\0").hex()
+            details[row] = f"{name} {similarity[row]:.2f}" if measured else name
+        return Outcome.dropping(pairs, {self.reason: pa.array(goes)}, pa.array(details, pa.string()))
+
+
+def _fixed(keys: np.ndarray) -> pa.Array:
+    """Keys (N, 2) as byte strings of one length, in the order of the keys."""
+    contents = np.ascontiguousarray(keys.astype(">u8")).tobytes()
+    return pa.Array.from_buffers(pa.binary(KEY_BYTES), len(keys), [None, pa.py_buffer(contents)])
+
+
+def _bytes(values: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """Byte strings of one length as an array that numpy orders, not copied where it lies in one piece."""
+    whole = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+    if not len(whole):
+        return np.empty(0, f"S{KEY_BYTES}")
+    return np.frombuffer(whole.buffers()[1], f"S{KEY_BYTES}", len(whole), whole.offset * KEY_BYTES)
+
+
+def _found(ids: np.ndarray, among: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
+    """Which ids are among sorted ones, and where; 0 where they are not."""
+    known = _bytes(among)
+    if not len(known):
+        return np.zeros(len(ids), bool), np.zeros(len(ids), np.int64)
+    at = np.minimum(np.searchsorted(known, ids), len(known) - 1)
+    found = known[at] == ids
+    return found, np.where(found, at, 0)
+
+
+class ExactDuplicates(DuplicateStep):
+    """Drops records that repeat another one. The one with the smallest id stays, and the detail names it."""
+
+    reason: ClassVar[str] = "duplicate"
+
+    by: Literal["pair", "source", "target"] = Field(
+        "pair", description="what must be equal: both sides, or one side whatever the other is; the language too"
+    )
+    fold: list[Fold] = Field(
+        ["case", "white_space", "punctuation"],
+        description="differences that do not count; [] compares the texts as they stand. Numbers count by default, "
+        "as they are often all that tells two pairs apart",
+    )
+
+    def measure(self, pairs: pa.Table) -> pa.Table:
+        keys = pair_keys(pairs, SIDES if self.by == "pair" else (self.by,), self.fold)
+        ids = ids_of(pairs)
+        names = (*ID_COLUMNS, "key_high", "key_low")
+        return pa.table(dict(zip(names, (*ids.T, *keys.T), strict=True)))
+
+    def decide(self, measured: Sequence[Path], state: Path) -> None:
+        records = InOrderOfIds(measured)
+        members, starts = records.groups(records.column("key_high"), records.column("key_low"))
+        survivors = members[starts]
+        goes = ~(records.ids[members] == records.ids[survivors]).all(axis=1) & ~records.repeats[members]
+        order = np.argsort(members[goes])
+        records.write(state, members[goes][order], survivors[goes][order])

@@ -261,7 +261,7 @@ class Workplace:
         with self._watching(arguments) as (seen, patch):
             seen["trials"] = []
 
-            def run(command: list[str], folder: Path, name: str, on_validation: Any) -> Outcome:
+            def run(command: list[str], folder: Path, name: str, on_validation: Any, resume: Any) -> Outcome:
                 seen["trials"].append([Path(command[1]).name, *command[2:]])
                 values = dict(word.partition("=")[::2] for word in command)
                 loss = (math.log10(float(values["training.learning_rate"])) + 2) ** 2

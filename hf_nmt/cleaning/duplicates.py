@@ -4,7 +4,7 @@ Texts are compared by 128-bit keys (XXH3), which is wrong with a chance of n^2 /
 the smallest id stays, so that neither the order of the records nor the tables they lie in decide. Records with one id
 are equal in every field: the first of them counts.
 
-`decide` sorts ids and keys in memory, about 60 bytes a record; `apply` looks ids up in sorted files that are mapped
+`decide` sorts ids and keys in memory, about 70 bytes a record; `apply` looks ids up in sorted files that are mapped
 into memory.
 """
 
@@ -85,6 +85,27 @@ def column(measured: Sequence[Path], name: str) -> np.ndarray:
     return np.concatenate([np.empty(0, np.uint64), *(read_table(path)[name].to_numpy() for path in measured)])
 
 
+def equal_keys(high: np.ndarray, low: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Where keys are equal.
+
+    Args:
+        high: keys, or their high halves.
+        low: their low halves.
+
+    Returns:
+        The places of all keys that are not alone, group after group and rising in each; and for each of them where
+        in these its group starts.
+    """
+    order = np.argsort(high, kind="stable") if low is None else np.lexsort((low, high))
+    same = np.zeros(len(order) + 1, bool)
+    same[1:-1] = high[order[1:]] == high[order[:-1]]
+    if low is not None:
+        same[1:-1] &= low[order[1:]] == low[order[:-1]]
+    several = same[:-1] | same[1:]
+    members, first = order[several], ~same[:-1][several]
+    return members, np.maximum.accumulate(np.where(first, np.arange(len(members)), 0))
+
+
 class InOrderOfIds:
     """The records of measured tables in the order of their ids; of those with one id the first comes first.
 
@@ -92,11 +113,13 @@ class InOrderOfIds:
         rows: the place of each among all records, table after table.
         ids: (N, 2), sorted.
         repeats: whether the record before has the same id.
+        ends: how many records lie in each table and those before it.
     """
 
     def __init__(self, measured: Sequence[Path]):
         self.measured = measured
         high, low = (column(measured, name) for name in ID_COLUMNS)
+        self.ends = np.cumsum([read_table(path).num_rows for path in measured], dtype=np.int64)
         self.rows = np.lexsort((low, high))
         self.ids = np.stack([high[self.rows], low[self.rows]], axis=1)
         self.repeats = np.zeros(len(self.rows), bool)
@@ -104,26 +127,6 @@ class InOrderOfIds:
 
     def column(self, name: str) -> np.ndarray:
         return column(self.measured, name)[self.rows]
-
-    def groups(self, high: np.ndarray, low: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Records with equal keys.
-
-        Args:
-            high: keys of the records in the order of the ids, or their high halves.
-            low: their low halves.
-
-        Returns:
-            Of all records that are not alone with their key: their places in the order of the ids, group after group
-            and rising in each; and for each of them where in these its group starts.
-        """
-        order = np.argsort(high, kind="stable") if low is None else np.lexsort((low, high))
-        same = np.zeros(len(order) + 1, bool)
-        same[1:-1] = high[order[1:]] == high[order[:-1]]
-        if low is not None:
-            same[1:-1] &= low[order[1:]] == low[order[:-1]]
-        several = same[:-1] | same[1:]
-        members, first = order[several], ~same[:-1][several]
-        return members, np.maximum.accumulate(np.where(first, np.arange(len(members)), 0))
 
     def write(self, state: Path, goes: np.ndarray, instead: np.ndarray, similarity: np.ndarray | None = None) -> None:
         """Write what `DuplicateStep.apply` needs.
@@ -141,8 +144,7 @@ class InOrderOfIds:
         write_table(state / _DROPPED, pa.table(columns))
         # Of records with one id the first keeps its place, by the table it lies in.
         starts = np.flatnonzero(self.repeats & ~np.concatenate([[False], self.repeats[:-1]])) - 1
-        ends = np.cumsum([read_table(path).num_rows for path in self.measured])
-        tables = np.searchsorted(ends, self.rows[starts], side="right")
+        tables = np.searchsorted(self.ends, self.rows[starts], side="right")
         write_table(state / _REPEATED, pa.table({"id": _fixed(self.ids[starts]), "table": tables.astype(np.int64)}))
 
 
@@ -173,7 +175,7 @@ class DuplicateStep(CorpusStep, abc.ABC):
         details = np.full(len(ids), None, object)
         for row in np.flatnonzero(goes):
             name = bytes(of[row]).ljust(KEY_BYTES, b"\0").hex()
-            details[row] = f"{name} {similarity[row]:.2f}" if measured else name
+            details[row] = f"{name} {similarity[row]:.3f}" if measured else name
         return Outcome.dropping(pairs, {self.reason: pa.array(goes)}, pa.array(details, pa.string()))
 
 
@@ -223,7 +225,7 @@ class ExactDuplicates(DuplicateStep):
 
     def decide(self, measured: Sequence[Path], state: Path) -> None:
         records = InOrderOfIds(measured)
-        members, starts = records.groups(records.column("key_high"), records.column("key_low"))
+        members, starts = equal_keys(records.column("key_high"), records.column("key_low"))
         survivors = members[starts]
         goes = ~(records.ids[members] == records.ids[survivors]).all(axis=1) & ~records.repeats[members]
         order = np.argsort(members[goes])

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from hf_nmt.cleaning.duplicates import ExactDuplicates
 from hf_nmt.cleaning.filters import EmptyAndCopies, Lengths
+from hf_nmt.cleaning.near_duplicates import NearDuplicates
 from hf_nmt.cleaning.pipeline import NamedStep
 from hf_nmt.cleaning.step import Step
 from hf_nmt.config import Settings
@@ -34,6 +35,7 @@ class StepChoice(Settings):
     empty: EmptyAndCopies | None = Field(None, description="drop empty sides and copies")
     lengths: Lengths | None = Field(None, description="drop sides that are too short or too long")
     exact_duplicates: ExactDuplicates | None = Field(None, description="drop what repeats another record")
+    near_duplicates: NearDuplicates | None = Field(None, description="drop what is almost another record")
 
     @pydantic.model_validator(mode="after")
     def _one_kind(self) -> Self:
@@ -57,7 +59,7 @@ class StepChoice(Settings):
         return given
 
 
-DEFAULT_STEPS = ("empty", "lengths", "exact_duplicates")
+DEFAULT_STEPS = ("empty", "lengths", "exact_duplicates", "near_duplicates")
 
 
 def default_steps() -> list[StepChoice]:

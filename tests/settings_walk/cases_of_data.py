@@ -75,4 +75,7 @@ PREPARE_DATA = {
     "steps[].lengths.max_words": Case("6", REJECTED),
     "steps[].exact_duplicates.by": Case("source", REJECTED),
     "steps[].exact_duplicates.fold": Case("[]", REJECTED),
+    "steps[].near_duplicates.shingles": Case("words", REJECTED, beside="threshold: 0.5"),
+    "steps[].near_duplicates.size": Case("12", REJECTED, beside="threshold: 0.5"),
+    "steps[].near_duplicates.threshold": Case("0.3", REJECTED),
 }

@@ -1,0 +1,114 @@
+"""Near-duplicates: pairs of sentences that are almost another one, found by MinHash and locality-sensitive hashing
+(Broder 1997; Indyk and Motwani 1998).
+
+A record goes when one with a smaller id is at least as like it as the threshold, whatever becomes of that one. Where A
+is like B and B like C, but A not like C, with ids in this order, B and C go. So the order of the records decides
+nothing, no two records that meet are left, and of each chain the one with the smallest id stays; but the last of a
+long chain may be rather unlike what stays of it.
+
+Records with equal texts are one for the search. What meets in a band is compared shingle by shingle, so that only
+pairs are dropped that are as alike as they are said to be; about one in a hundred pairs at the threshold never meets.
+In a band where more than `MOST_COMPARED` texts meet each is compared with as many, those of the smallest ids.
+
+`measure` keeps 8 bytes a band and the folded texts on disk, about 250 bytes a record. `decide` holds about 80 bytes a
+record in memory, whatever the number of bands, which are sorted one after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from hf_nmt.cleaning.duplicates import ID_COLUMNS, DuplicateStep, InOrderOfIds, equal_keys, ids_of, pair_keys
+from hf_nmt.cleaning.pipeline import read_table
+from hf_nmt.cleaning.shingles import (
+    Shingles,
+    Similarity,
+    band_keys,
+    bands_of,
+    distinct,
+    foldings,
+    jaccard,
+    shingles_of,
+)
+from hf_nmt.cleaning.step import SIDES, Outcome
+
+MOST_COMPARED = 64
+_PAIRS_AT_A_TIME = 2**14
+_TEXTS = tuple(f"{side}{part}" for side in SIDES for part in ("", "_tag"))
+
+
+class NearDuplicates(Similarity, DuplicateStep):
+    """Drops records that are almost another one with a smaller id; the detail names it and how alike they are."""
+
+    reason: ClassVar[str] = "near_duplicate"
+
+    def measure(self, pairs: pa.Table) -> pa.Table:
+        texts = foldings(pairs)
+        keys = pair_keys(Outcome.changing(pairs, {side: texts[side] for side in SIDES}).pairs, SIDES, ())
+        bands = band_keys(shingles_of(texts, self), self.threshold)
+        columns = dict(zip((*ID_COLUMNS, "key_high", "key_low"), (*ids_of(pairs).T, *keys.T), strict=True))
+        for number, band in enumerate(bands):
+            columns[f"band_{number}"] = band
+        for name in _TEXTS:
+            columns[name] = texts[name]
+        return pa.table(columns)
+
+    def decide(self, measured: Sequence[Path], state: Path) -> None:
+        records = InOrderOfIds(measured)
+        of = np.full(len(records.rows), -1)
+        similarity = np.ones(len(of), np.float32)
+        members, starts = equal_keys(records.column("key_high"), records.column("key_low"))
+        of[members] = np.where(members == members[starts], -1, members[starts])
+        places = np.flatnonzero(of < 0)
+        for number in range(bands_of(self.threshold)[0]):
+            members, starts = equal_keys(records.column(f"band_{number}")[places])
+            for later, earlier in _candidates(places[members], starts, of):
+                alike = _similarity(records, later, earlier, self)
+                near = np.flatnonzero(alike >= self.threshold)
+                # Candidates of a record come by rising id: the first is the smallest.
+                found, first = np.unique(later[near], return_index=True)
+                of[found], similarity[found] = earlier[near[first]], alike[near[first]]
+        goes = np.flatnonzero((of >= 0) & ~records.repeats)
+        records.write(state, goes, of[goes], similarity[goes])
+
+
+def _candidates(members: np.ndarray, starts: np.ndarray, of: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Pairs of records that meet in a band, some thousand at a time: the later and the earlier by id.
+
+    Args:
+        members: places of those that are not alone, group after group.
+        starts: where in these the group of each starts.
+        of: what each place repeats; only those that repeat nothing so far (-1) are the later of a pair.
+    """
+    counts = np.minimum(np.arange(len(members)) - starts, MOST_COMPARED)
+    counts[of[members] >= 0] = 0
+    members_at = np.flatnonzero(counts)
+    ends = np.cumsum(counts[members_at])
+    cuts = np.searchsorted(ends, np.arange(_PAIRS_AT_A_TIME, (ends[-1] if len(ends) else 0) + 1, _PAIRS_AT_A_TIME))
+    for part in np.split(members_at, cuts):
+        if len(part):
+            number = counts[part]
+            first = np.repeat(starts[part] - (np.cumsum(number) - number), number)
+            yield np.repeat(members[part], number), members[first + np.arange(len(first))]
+
+
+def _similarity(records: InOrderOfIds, later: np.ndarray, earlier: np.ndarray, settings: Similarity) -> np.ndarray:
+    rows, at = np.unique(records.rows[np.concatenate([later, earlier])], return_inverse=True)
+    shingles = _shingles_at(records, rows, settings)
+    return jaccard(shingles, at[: len(later)], shingles, at[len(later) :])
+
+
+def _shingles_at(records: InOrderOfIds, rows: np.ndarray, settings: Similarity) -> Shingles:
+    """Shingles of records by their places among all, which rise."""
+    parts = []
+    cuts = np.searchsorted(rows, records.ends)
+    for path, start, end, last in zip(records.measured, [0, *cuts[:-1]], cuts, records.ends, strict=True):
+        if start < end:
+            table = read_table(path)
+            parts.append(table.select(_TEXTS).take(rows[start:end] - (last - len(table))))
+    return distinct(shingles_of(pa.concat_tables(parts), settings))

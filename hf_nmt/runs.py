@@ -16,6 +16,7 @@ A run is `running` until it ends, `finished`, `interrupted` or `failed` after th
 from __future__ import annotations
 
 import importlib.metadata
+import itertools
 import json
 import logging
 import os
@@ -226,18 +227,23 @@ class Run:
                 entry[_GIVEN_UP] = True
         write_json(self.folder / HISTORY, history)
 
-    def forget_after(self, step: int | None) -> None:
+    def forget_after(self, step: int | None, *, validates: bool = False) -> None:
         """Drop metrics, validations and decisions later than a checkpoint, which a resumed run will measure again.
 
         Args:
             step: step of the checkpoint; None where the run begins anew.
+            validates: the validation at that step, which may be there and was not saved, is still to come.
         """
         if not self.writer:
             return
         last = -1 if step is None else step
         kept = [entry for entry in read_metrics(self.folder) if entry["step"] <= last]
-        write_text(self.folder / "metrics.jsonl", "".join(json.dumps(entry) + "\n" for entry in kept))
         history = [entry for entry in _read_history(self.folder) if entry["step"] <= last]
+        if validates:
+            kept = [entry for entry in kept if entry["step"] < last or not entry["name"].startswith("eval_")]
+            before = itertools.takewhile(lambda entry: "watch" in entry or entry["step"] < last, history)
+            history = [*before]  # what was decided about the validation follows it
+        write_text(self.folder / "metrics.jsonl", "".join(json.dumps(entry) + "\n" for entry in kept))
         write_json(self.folder / HISTORY, history)
 
 

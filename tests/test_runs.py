@@ -175,6 +175,22 @@ def test_metrics_are_kept_up_to_the_checkpoint(tmp_path):
         assert runs.read_metrics(run.folder) == runs.read_validations(run.folder, given_up=True) == []
 
 
+def test_a_validation_that_is_still_to_come_is_forgotten_with_what_was_decided_about_it(tmp_path):
+    run = start(tmp_path)
+    for step in (5, 10):
+        run.add_decision({"step": step, "watch": {"check": "loss_spike"}})
+        run.add_metrics(step, {"loss": 1.0}, epoch=1, tokens=100, seconds=1)
+        run.add_validation({"step": step, "metrics": {"bleu": 1.0}})
+        run.add_metrics(step, {"eval_bleu": 1.0}, epoch=1, tokens=100, seconds=1)
+        run.add_decision({"step": step, "watch": {"check": "repetition"}})
+    run.forget_after(10, validates=True)
+    assert [entry["step"] for entry in runs.read_validations(run.folder)] == [5]
+    decisions = [(entry["step"], entry["watch"]["check"]) for entry in runs.read_decisions(run.folder)]
+    assert decisions == [(5, "loss_spike"), (5, "repetition"), (10, "loss_spike")]
+    entries = runs.read_metrics(run.folder)
+    assert runs.series(entries, "loss")[0] == [5, 10] and runs.series(entries, "eval_bleu")[0] == [5]
+
+
 def test_other_processes_do_not_write(tmp_path):
     folder = start(tmp_path).folder
     before = {path.name: path.read_bytes() for path in folder.iterdir()}

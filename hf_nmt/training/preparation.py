@@ -444,7 +444,8 @@ def latest_checkpoint(run: Run, arguments: Seq2SeqTrainingArguments) -> Path | N
         remove_leftovers(run.folder)
         folder = checkpoints.latest_whole(run.checkpoints)
         step = None if folder is None else runs.step_of(folder)
-        run.forget_after(step)
+        put_off = [] if folder is None else checkpoints.read_state(folder).get("put_off", [])
+        run.forget_after(step, validates="should_evaluate" in put_off)
         checkpoints.remove_after(run.checkpoints, step)
         if folder is None:
             logger.warning("The run has no whole checkpoint; it begins anew in the same folder.")

@@ -15,6 +15,7 @@ from hf_nmt.generation.decoding import DecodingSettings
 from hf_nmt.metrics import Score
 from hf_nmt.training import checkpoints
 from hf_nmt.training.interrupts import Interrupts
+from hf_nmt.training.preparation import latest_checkpoint
 from hf_nmt.training.validation import ValidationResult
 
 
@@ -38,8 +39,7 @@ def training(run, interrupt=None, **settings):
     trainer = make_trainer(
         run, model=make_model(dropout=0.2), pairs=pairs, sampler=GroupSampler(64, 8), **defaults | settings
     )
-    checkpoint = checkpoints.latest_whole(run.checkpoints)
-    run.forget_after(None if checkpoint is None else runs.step_of(checkpoint))
+    checkpoint = latest_checkpoint(run, trainer.args)
     if interrupt is not None:
         trainer.add_callback(interrupt)
     with run:
@@ -125,6 +125,41 @@ def test_a_validation_that_is_due_is_put_off_until_the_run_goes_on(tmp_path, ste
     assert told[0] == told[1] and step in dict(told[0])
     assert again.state.global_step == whole.state.global_step
     assert again.state.best_global_step == whole.state.best_global_step
+
+
+def test_a_validation_that_was_made_up_for_and_not_saved_is_told_once(tmp_path, monkeypatch):
+    """The process was killed between the two; the next one validates again."""
+    settings = {"eval_strategy": "steps", "eval_steps": 6, "validation": Scores()}
+    run = make_run(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        training(run, Interrupt(12), **settings)
+
+    def killed(*given):
+        raise SystemExit(137)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("hf_nmt.training.trainer.TranslationTrainer._save_checkpoint", killed)
+        with pytest.raises(SystemExit):
+            training(runs.resume(run.folder, "train"), **settings)
+    assert [entry["step"] for entry in runs.read_validations(run.folder)] == [6, 12]
+    training(runs.resume(run.folder, "train"), **settings)
+    assert [entry["step"] for entry in runs.read_validations(run.folder)] == [6, 12, 18, 20]
+    entries = runs.read_metrics(run.folder)
+    assert runs.series(entries, "eval_bleu")[0] == [6, 12, 18, 20]
+    assert runs.series(entries, "loss")[0] == [4, 8, 12, 16, 20]
+
+
+def test_a_checkpoint_that_was_due_stays_one_when_an_interrupt_writes_it_anew(tmp_path):
+    """With the validation at the end of the epoch, which is put off, after that checkpoint was written."""
+    settings = {"eval_strategy": "epoch", "save_steps": 8, "validation": Scores()}
+    run = make_run(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        training(run, Interrupt(17, event="on_save"), **settings)
+    newest = run.checkpoints / "step-16"
+    assert checkpoints.read_state(newest)["put_off"] == ["should_evaluate"]
+    assert not checkpoints.is_of_interrupt(newest)
+    training(runs.resume(run.folder, "train"), **settings)
+    assert steps(run.folder) == [8, 16, 20] and not checkpoints.is_of_interrupt(newest)
 
 
 def interrupted_alone(folder):

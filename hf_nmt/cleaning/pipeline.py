@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from tqdm.auto import tqdm
 
-from hf_nmt.artifacts import atomic_file, atomic_folder, failed_writes_told, write_json
+from hf_nmt.artifacts import atomic_file, atomic_folder, failed_writes_told, hash_file, hash_folder, write_json
 from hf_nmt.cleaning.engine import Engine
 from hf_nmt.cleaning.step import SIDES, CorpusStep, Step
 from hf_nmt.config import fingerprint
@@ -47,7 +47,8 @@ class NamedStep:
 
     @property
     def identity(self) -> tuple[Any, ...]:
-        return type(self.step).__name__, self.step.version, self.step.model_dump(mode="json")
+        files = [hash_folder(path) if path.is_dir() else hash_file(path) for path in self.step.files()]
+        return type(self.step).__name__, self.step.version, self.step.model_dump(mode="json"), files
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from typing import Self
 import pydantic
 from pydantic import Field
 
+from hf_nmt.cleaning.contents import Brackets, Links, Markup, Numbers
 from hf_nmt.cleaning.duplicates import ExactDuplicates
-from hf_nmt.cleaning.filters import EmptyAndCopies, Lengths
+from hf_nmt.cleaning.filters import EmptyAndCopies, Endings, Lengths, LongWords, Ratio
 from hf_nmt.cleaning.near_duplicates import NearDuplicates
 from hf_nmt.cleaning.pipeline import NamedStep
 from hf_nmt.cleaning.step import Step
@@ -36,6 +37,13 @@ class StepChoice(Settings):
     lengths: Lengths | None = Field(None, description="drop sides that are too short or too long")
     exact_duplicates: ExactDuplicates | None = Field(None, description="drop what repeats another record")
     near_duplicates: NearDuplicates | None = Field(None, description="drop what is almost another record")
+    ratio: Ratio | None = Field(None, description="drop pairs one of whose sides is too long for the other")
+    endings: Endings | None = Field(None, description="drop pairs one of whose sides breaks off")
+    numbers: Numbers | None = Field(None, description="drop pairs with different numbers")
+    links: Links | None = Field(None, description="drop pairs with different addresses of the web or of mail")
+    markup: Markup | None = Field(None, description="drop what is left of HTML and other markup")
+    long_words: LongWords | None = Field(None, description="drop words that no writer meant")
+    brackets: Brackets | None = Field(None, description="drop brackets that are closed on one side only")
 
     @pydantic.model_validator(mode="after")
     def _one_kind(self) -> Self:
@@ -59,7 +67,19 @@ class StepChoice(Settings):
         return given
 
 
-DEFAULT_STEPS = ("empty", "lengths", "exact_duplicates", "near_duplicates")
+# Steps that need the whole corpus come last: each begins a pass over the tables.
+DEFAULT_STEPS = (
+    "empty",
+    "lengths",
+    "ratio",
+    "numbers",
+    "links",
+    "markup",
+    "long_words",
+    "endings",
+    "exact_duplicates",
+    "near_duplicates",
+)
 
 
 def default_steps() -> list[StepChoice]:

@@ -21,7 +21,7 @@ over all that was measured, and is then applied like any other.
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -95,6 +95,10 @@ class Step(Settings, abc.ABC):
             pairs: table of SCHEMA, at least one row.
             state: of a CorpusStep, what `decide` wrote.
         """
+
+    def files(self) -> Iterable[Path]:
+        """Files and folders beside the settings that the result depends on."""
+        return ()
 
 
 class CorpusStep(Step):

@@ -52,39 +52,30 @@ class _ChunkedCrossEntropy(ChunkedLoss):
         for start in range(0, hidden.shape[0], CHUNK_ROWS):
             rows = hidden[start : start + CHUNK_ROWS]
             targets = labels[start : start + CHUNK_ROWS]
-            entries = (
-                torch.arange(len(targets), device=targets.device),
-                targets,
-            )  # a scatter would take a pass of its own
             logits = rows @ output_weight.t()  # (C, V)
             if not needs_gradient:
                 logits = logits.float()
             logits[:, masked_id] = float("-inf")
-            target_logits = logits[entries].float()
+            target_logits = logits.gather(1, targets[:, None]).squeeze(1).float()
             largest = logits.amax(1).float()
             # One pass over the logits, in float32 inside, rounded to their type: that of the products below.
             probabilities = torch.softmax(logits, 1)
             # p of the largest logit is e^largest / normaliser, and at least 1 / V.
-            of_largest = probabilities.amax(1).float()
-            # Where p(y) is near 1, little of 1 - p(y) would outlive that rounding; the sum of the others tells it.
-            probabilities[entries] = 0.0
-            others = probabilities.sum(1).float()
-            log_normaliser = torch.where(others < 0.5, target_logits - (-others).log1p(), largest - of_largest.log())
+            log_normaliser = largest - probabilities.amax(1).float().log()
             # -(1 - e) log p(y) - e / (V - 1) * sum of log p, over all entries but the masked one
             loss += (log_normaliser - keep * target_logits).sum()
             if smoothing:  # an infinite sum would make it 0 * inf
                 loss -= share * (rows.float() @ unmasked).sum()
             if needs_gradient:
-                # p - (1 - e) [y] - e / (V - 1): the last, for all tokens, as the sum that it comes to.
-                gradient = probabilities
-                gradient[entries] = ((target_logits - log_normaliser).exp() - keep).to(gradient.dtype)
-                hidden_gradient[start : start + CHUNK_ROWS] = gradient @ output_weight
+                # p - (1 - e) [y] - e / (V - 1): the first as products, the other two as the sums they come to.
+                hidden_gradient[start : start + CHUNK_ROWS] = probabilities @ output_weight
                 if hidden.dtype == torch.float32:
-                    weight_gradient.addmm_(gradient.t(), rows)
+                    weight_gradient.addmm_(probabilities.t(), rows)
                 else:
-                    weight_gradient += gradient.t() @ rows
+                    weight_gradient += probabilities.t() @ rows
+                weight_gradient.index_add_(0, targets, rows.float(), alpha=-keep)
         if needs_gradient:
-            hidden_gradient.sub_(unmasked, alpha=share)
+            hidden_gradient.sub_(output_weight[labels], alpha=keep).sub_(unmasked, alpha=share)
             masked_row = weight_gradient[masked_id].clone()
             weight_gradient.sub_(hidden.sum(0, dtype=torch.float32), alpha=share)
             weight_gradient[masked_id] = masked_row

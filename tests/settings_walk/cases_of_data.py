@@ -73,6 +73,15 @@ PREPARE_DATA = {
     "steps[].lengths.max_characters": Case("30", REJECTED),
     "steps[].lengths.min_words": Case("3", REJECTED),
     "steps[].lengths.max_words": Case("6", REJECTED),
+    "steps[].ratio.max_characters": Case("9", REJECTED, beside="max_words: 99"),
+    "steps[].ratio.max_words": Case("9", REJECTED, beside="max_characters: 99"),
+    "steps[].ratio.spare_characters": Case("0", REJECTED, beside="max_words: 99"),
+    "steps[].ratio.tokenizer": Case("inputs/model", REJECTED, beside="max_tokens: 1.1, max_characters: 99"),
+    "steps[].ratio.max_tokens": Case(
+        "9", REJECTED, beside="tokenizer: inputs/model, max_characters: 99, max_words: 99"
+    ),
+    "steps[].endings.min_ratio": Case("9", REJECTED),
+    "steps[].long_words.max_characters": Case("5", REJECTED),
     "steps[].exact_duplicates.by": Case("source", REJECTED),
     "steps[].exact_duplicates.fold": Case("[]", REJECTED),
     "steps[].near_duplicates.shingles": Case("words", REJECTED, beside="threshold: 0.5"),

@@ -133,6 +133,7 @@ RAW = [
     ("Ein Kind", "A child"),
     ("ein Kind", "a child."),
     ("Ein Kind", "One child"),
+    ("Ein Kind", "A child that runs and sees the old dog in the garden of the house"),
 ]
 
 SETTINGS["wider_train"] = SETTINGS["train"].replace("d_model: 16", "d_model: 32")

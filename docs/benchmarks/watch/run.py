@@ -62,8 +62,7 @@ SICK = {
 }
 
 SAVED = {
-    "skip": ("random letters", ("watch.loss_spike.action=skip", "watch.max_skips=100")),
-    "skip, found late": (
+    "skip": (
         "random letters", ("watch.loss_spike.action=skip", "watch.loss_spike.deviations=5", "watch.max_skips=100"),
     ),
     "roll_back": ("one word again and again", ("watch.score_collapse.action=roll_back",)),
@@ -245,7 +244,7 @@ def page() -> None:
         if name not in sick or f"saved: {action}" not in results:
             continue
         left, result = results[f"sick: {name}"], results[f"saved: {action}"]
-        taken = [one["step"] for one in result["decisions"] if one["action"] == action.split(",")[0]]
+        taken = [one["step"] for one in result["decisions"] if one["action"] == action]
         at = f"{len(taken)} times, from update {taken[0]} to {taken[-1]}" if taken else "never"
         ends = [f"{last(run, 'loss')}, {last(run, 'chrf')}" for run in (left, result)]
         text.append(f"| {name} | `{' '.join(settings)}` | {at} | {ends[0]} | {ends[1]} |")

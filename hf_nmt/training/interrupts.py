@@ -192,9 +192,7 @@ class InterruptibleTrainer(OptimizationTrainer):
             self._save_for_interrupt()  # the next time it must not be made up for once more
 
     def _save_for_interrupt(self, put_off: Sequence[str] = ()) -> None:
-        folder = runs.checkpoint_folder(self.run.checkpoints, self.state.global_step)
-        is_planned = is_complete(folder) and not checkpoints.is_of_interrupt(folder)  # and stays so, written anew
-        self.saves_for_interrupt, self.put_off = not from_first(is_planned, self.args.world_size), put_off
+        self.saves_for_interrupt, self.put_off = True, put_off
         self._save_checkpoint(self.model, None)
         self.saves_for_interrupt, self.put_off = False, ()
 

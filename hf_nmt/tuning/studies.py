@@ -190,7 +190,8 @@ class Study:
         told = {
             "instead_of": trial.number,
             "lost": {"updates": updates, "cpu_seconds": round(max(cpu_seconds, recorded), 2)},
-            "resumes": None if run is None else run.name,
+            # One that came to no run of its own leaves what it was to go on with.
+            "resumes": facts.get("resumes") if run is None else run.name,
         }
         self.optuna_study.tell(trial.number, state=self.optuna.trial.TrialState.FAIL)
         self.optuna_study.enqueue_trial(dict(trial.params), user_attrs=told)

@@ -149,19 +149,6 @@ def test_a_validation_that_was_made_up_for_and_not_saved_is_told_once(tmp_path, 
     assert runs.series(entries, "loss")[0] == [4, 8, 12, 16, 20]
 
 
-def test_a_checkpoint_that_was_due_stays_one_when_an_interrupt_writes_it_anew(tmp_path):
-    """With the validation at the end of the epoch, which is put off, after that checkpoint was written."""
-    settings = {"eval_strategy": "epoch", "save_steps": 8, "validation": Scores()}
-    run = make_run(tmp_path)
-    with pytest.raises(KeyboardInterrupt):
-        training(run, Interrupt(17, event="on_save"), **settings)
-    newest = run.checkpoints / "step-16"
-    assert checkpoints.read_state(newest)["put_off"] == ["should_evaluate"]
-    assert not checkpoints.is_of_interrupt(newest)
-    training(runs.resume(run.folder, "train"), **settings)
-    assert steps(run.folder) == [8, 16, 20] and not checkpoints.is_of_interrupt(newest)
-
-
 def interrupted_alone(folder):
     """The second of two processes hears an interrupt in its ninth update; the numbers exchanged in each update."""
     rank = int(os.environ["RANK"])

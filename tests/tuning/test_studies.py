@@ -245,6 +245,13 @@ def test_a_stopped_trial_counts_in_the_budget_and_goes_on_from_its_checkpoint(tm
     assert [row[:2] + row[4:6] for row in rows[1:]] == [
         ["0", "stopped", "200", "20.0"], ["1", "complete", "300", "6.0"], ["2", "complete", "300", "6.0"],
     ]  # fmt: skip
+    run = Stopped()
+    with pytest.raises(KeyboardInterrupt):
+        make(tmp_path / "twice", run).optimize()
+    study = make(tmp_path / "twice", run, "budget.trials=1")
+    study.optuna_study.ask({key: one.distribution() for key, one in study.ranges.items()})  # and its process has gone
+    study.optimize()
+    assert run.resumed == ("trial-0000-20260101-000000", 150) and states(study) == ["FAIL", "FAIL", "COMPLETE"]
     spent_up = make(tmp_path / "other", Stopped(), "budget.updates=200")
     with pytest.raises(KeyboardInterrupt):
         spent_up.optimize()

@@ -7,6 +7,9 @@ Runs the steps of the list over all inputs and writes processed_data/v<date>-<ha
 rejects.parquet with every pair that was dropped, by which step and for which reason. The same text and settings give
 the same hash, for any number of workers. A broken-off run goes on where it stopped. With explain=ID nothing is
 written: the story of one pair goes to stdout.
+
+With `leakage.sets` training text that holds pairs of an evaluation set makes no version: exit status 1, and the pairs
+in leakage.tsv. leakage.on_leak=drop takes them out.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from pydantic import Field
 
 from hf_nmt.cleaning.corpus import read_inputs
 from hf_nmt.cleaning.engine import LocalEngine
+from hf_nmt.cleaning.leakage import LeakageSettings, pass_gate, read_sets
 from hf_nmt.cleaning.pipeline import clean, explain, read_table
 from hf_nmt.cleaning.settings import InputSettings, StepChoice, default_steps, named_steps
 from hf_nmt.config import Settings, from_command_line, launch
@@ -37,6 +41,9 @@ class PrepareDataRecipe(Settings):
     )
     steps: list[StepChoice] = Field(
         default_factory=default_steps, description="Steps in their order, each `- KIND: {settings}`."
+    )
+    leakage: LeakageSettings | None = Field(
+        None, description="Evaluation sets, and how much of them the training text may hold."
     )
     output_dir: Path = Field(Path("processed_data"), description="Where v<date>-<hash>/ is written.")
     work_dir: Path = Field(
@@ -57,12 +64,16 @@ def main(argv: list[str]) -> int:
     engine = LocalEngine(settings.num_workers or len(os.sched_getaffinity(0)))
     languages = (settings.source_language, settings.target_language)
     steps = named_steps(settings.steps)
+    sets = read_sets(settings.leakage.sets, languages) if settings.leakage else {}
     tables, identity = read_inputs(settings.inputs, languages, settings.work_dir)
     cleaned = clean(tables, steps, settings.work_dir, identity=identity, engine=engine)
     if settings.explain is not None:
         for line in explain(settings.explain, tables, steps, settings.work_dir, identity=identity):
             sys.stdout.write(line + "\n")
         return 0
+    reports: dict[str, str] = {}
+    if settings.leakage:
+        cleaned, reports = pass_gate(cleaned, sets, settings.leakage, engine, settings.work_dir, settings.output_dir)
     folder = write_version(
         settings.output_dir,
         {"train": [read_table(path) for path in cleaned.kept]},
@@ -71,6 +82,7 @@ def main(argv: list[str]) -> int:
         files=[file for one in settings.inputs.values() for file in files_of(one)],
         inputs={name: one.model_dump(mode="json", exclude_none=True) for name, one in settings.inputs.items()},
         languages=languages,
+        reports=reports,
     )
     for step in cleaned.steps:
         dropped = ", ".join(f"{reason} {count:,}" for reason, count in step.dropped.items()) or "nothing"

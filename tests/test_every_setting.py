@@ -107,4 +107,4 @@ def test_the_walk_goes_into_every_kind_of_section():
         named: dict[str, Inner] = {}
         value: list[int] | None = None
 
-    assert list(leaf_keys(Holder)) == ["plain.leaf", "perhaps.leaf", "several.leaf", "named.<name>.leaf", "value"]
+    assert list(leaf_keys(Holder)) == ["plain.leaf", "perhaps.leaf", "several[].leaf", "named.<name>.leaf", "value"]

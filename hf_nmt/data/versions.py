@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hf_nmt.artifacts import atomic_folder, is_complete, mark_complete
+from hf_nmt.artifacts import atomic_folder, is_complete, mark_complete, write_text
 from hf_nmt.artifacts import hash_file as hash_of
 from hf_nmt.data.manifest import InputFile, Manifest, SplitContent, Step, content_hash, hash_of_splits, hash_of_steps
 from hf_nmt.data.records import SCHEMA
@@ -35,6 +35,7 @@ def write_version(
     files: Sequence[InputFile],
     inputs: Mapping[str, Mapping[str, Any]],
     languages: Sequence[str],
+    reports: Mapping[str, str] | None = None,
 ) -> Path:
     """Write a version; one that is there with the same contents is taken as it is.
 
@@ -46,6 +47,7 @@ def write_version(
         files: what was read.
         inputs: settings of each input by its name.
         languages: codes, those of the sources first.
+        reports: further text files by name, which have no part in the hash.
 
     Returns:
         The folder.
@@ -69,6 +71,8 @@ def write_version(
         for name, tables in splits.items():
             _write_split(partial / "data", name, tables)
         _write(partial / "rejects.parquet", rejected)
+        for name, text in (reports or {}).items():
+            write_text(partial / name, text)
         manifest = Manifest(
             content_hash=digest,
             recipe_hash=hash_of_steps(list(steps)),

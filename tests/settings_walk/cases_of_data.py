@@ -51,7 +51,25 @@ def corpus_cases(section: str, name: str, sees: str, stage: str, context: tuple[
 
 KEPT, REJECTED = "train-00000-of-00001.parquet", "rejects.parquet"
 
+IN_VERSION = "files/processed_data/v"
+# The training text itself as an evaluation set.
+LEAKED = (f"leakage.sets.{NAME}.path=inputs/raw.jsonl",)
+LISTED = (*LEAKED, f"leakage.sets.{NAME}.max_pairs=null")
+
 PREPARE_DATA = {
+    **{
+        key.replace(NAME, "<name>"): case
+        for key, case in corpus_cases(f"leakage.sets.{NAME}", "test", IN_VERSION, "all").items()
+        if not key.endswith(".empty")
+    },
+    "leakage.sets.<name>.max_pairs": Case("1", KEPT, LEAKED),
+    "leakage.sets.<name>.max_one_sided": Case("0", "refusal", LISTED),
+    "leakage.sets.<name>.max_near": Case("0", "refusal", (*LISTED, "leakage.similarity.threshold=0.5")),
+    "leakage.on_leak": Case("drop", REJECTED, LEAKED),
+    "leakage.fold": Case("[]", IN_VERSION, LISTED),
+    "leakage.similarity.shingles": Case("words", IN_VERSION, (*LISTED, "leakage.similarity.threshold=0.5")),
+    "leakage.similarity.size": Case("12", IN_VERSION, (*LISTED, "leakage.similarity.threshold=0.5")),
+    "leakage.similarity.threshold": Case("0.5", IN_VERSION, LISTED),
     "source_language": Case("nl", KEPT),
     "target_language": Case("nl", KEPT),
     "output_dir": Case("elsewhere", "files/elsewhere/v"),

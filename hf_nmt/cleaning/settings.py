@@ -13,6 +13,7 @@ from hf_nmt.cleaning.contents import Brackets, Links, Markup, Numbers
 from hf_nmt.cleaning.duplicates import ExactDuplicates
 from hf_nmt.cleaning.filters import EmptyAndCopies, Endings, Lengths, LongWords, Ratio
 from hf_nmt.cleaning.near_duplicates import NearDuplicates
+from hf_nmt.cleaning.normalising import Mojibake, Normalise
 from hf_nmt.cleaning.pipeline import NamedStep
 from hf_nmt.cleaning.step import Step
 from hf_nmt.config import Settings
@@ -33,6 +34,8 @@ class InputSettings(CorpusFiles):
 class StepChoice(Settings):
     """One step of the list: a single key, the kind of the step, with its settings below."""
 
+    mojibake: Mojibake | None = Field(None, description="mend text that was read in a wrong encoding, or drop it")
+    normalise: Normalise | None = Field(None, description="bring texts into one form")
     empty: EmptyAndCopies | None = Field(None, description="drop empty sides and copies")
     lengths: Lengths | None = Field(None, description="drop sides that are too short or too long")
     exact_duplicates: ExactDuplicates | None = Field(None, description="drop what repeats another record")
@@ -69,6 +72,8 @@ class StepChoice(Settings):
 
 # Steps that need the whole corpus come last: each begins a pass over the tables.
 DEFAULT_STEPS = (
+    "mojibake",
+    "normalise",
     "empty",
     "lengths",
     "ratio",

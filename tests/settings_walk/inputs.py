@@ -133,6 +133,7 @@ RAW = [
     ("Ein Kind", "A child"),
     ("ein Kind", "a child."),
     ("Ein Kind", "One child"),
+    ("Ein \u201eKind\u201c &amp; eine Katze\uff01", "A child and a cat!"),
     ("Ein Kind", "A child that runs and sees the old dog in the garden of the house"),
 ]
 

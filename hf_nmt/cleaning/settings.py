@@ -12,6 +12,7 @@ from pydantic import Field
 from hf_nmt.cleaning.contents import Brackets, Links, Markup, Numbers
 from hf_nmt.cleaning.duplicates import ExactDuplicates
 from hf_nmt.cleaning.filters import EmptyAndCopies, Endings, Lengths, LongWords, Ratio
+from hf_nmt.cleaning.languages import LanguageCheck, Script
 from hf_nmt.cleaning.near_duplicates import NearDuplicates
 from hf_nmt.cleaning.normalising import Mojibake, Normalise
 from hf_nmt.cleaning.pipeline import NamedStep
@@ -46,6 +47,8 @@ class StepChoice(Settings):
     links: Links | None = Field(None, description="drop pairs with different addresses of the web or of mail")
     markup: Markup | None = Field(None, description="drop what is left of HTML and other markup")
     long_words: LongWords | None = Field(None, description="drop words that no writer meant")
+    script: Script | None = Field(None, description="drop sides in another script than that of their language")
+    language: LanguageCheck | None = Field(None, description="drop sides in another language, and swapped sides")
     brackets: Brackets | None = Field(None, description="drop brackets that are closed on one side only")
 
     @pydantic.model_validator(mode="after")
@@ -81,6 +84,8 @@ DEFAULT_STEPS = (
     "links",
     "markup",
     "long_words",
+    "script",
+    "language",
     "endings",
     "exact_duplicates",
     "near_duplicates",

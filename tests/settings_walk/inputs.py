@@ -133,6 +133,8 @@ RAW = [
     ("Ein Kind", "A child"),
     ("ein Kind", "a child."),
     ("Ein Kind", "One child"),
+    ("Das Kind sagt \ud55c\uad6d\uc5b4", "The child says \ud55c\uad6d\uc5b4"),
+    ("The dog sees a red ball in the old garden.", "Der Hund sieht einen roten Ball im alten Garten."),
     ("Ein \u201eKind\u201c &amp; eine Katze\uff01", "A child and a cat!"),
     ("Ein Kind", "A child that runs and sees the old dog in the garden of the house"),
 ]

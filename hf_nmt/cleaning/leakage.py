@@ -246,6 +246,8 @@ def pass_gate(
             + f"\nThe pairs are in {output / PAIRS}, the counts in {output / REPORT}. Leave them out of the "
             "training text with leakage.on_leak=drop, or raise the bar."
         )
+    for name in files:  # of an earlier run that did not pass
+        (output / name).unlink(missing_ok=True)
     for sentence in told:
         logger.warning("%s Such training pairs are left out.", sentence)
     tables = [path.parent.name for path in cleaned.kept]

@@ -10,8 +10,8 @@ Records with equal texts are one for the search. What meets in a band is compare
 pairs are dropped that are as alike as they are said to be; about one in a hundred pairs at the threshold never meets.
 In a band where more than `MOST_COMPARED` texts meet each is compared with as many, those of the smallest ids.
 
-`measure` keeps 8 bytes a band and the folded texts on disk, about 250 bytes a record. `decide` holds about 80 bytes a
-record in memory, whatever the number of bands, which are sorted one after the other.
+`measure` keeps 8 bytes a band and the folded texts on disk, about 320 bytes a record of 12 words. `decide` holds about
+80 bytes a record in memory, whatever the number of bands, which are sorted one after the other.
 """
 
 from __future__ import annotations

@@ -77,7 +77,8 @@ class Cleaned:
         rejected: files of the records that went: SCHEMA with the texts as the step found them, and `step`, `reason`,
             `detail`.
         steps: counts of every step.
-        seconds: processor time of every step, summed over the workers.
+        seconds: processor time of every step, summed over the workers; of a CorpusStep with what it measured and
+            decided.
     """
 
     kept: list[Path]
@@ -132,6 +133,7 @@ def clean(tables: Sequence[Path], steps: Sequence[NamedStep], work: Path, *, ide
     """
     cleaned = Cleaned(list(tables), [], [], {})
     passes = _passes(steps, work, identity)
+    seconds_before = 0.0
     for number, one in enumerate(passes):
         reports = _run(one, cleaned.kept, engine)
         numbers = range(len(cleaned.kept))
@@ -139,12 +141,16 @@ def clean(tables: Sequence[Path], steps: Sequence[NamedStep], work: Path, *, ide
         if one.steps:
             cleaned.rejected.extend(one.folder / _REJECTED.format(index) for index in numbers)
         _add(cleaned, one, reports)
+        if number:
+            cleaned.seconds[one.steps[0].name] += seconds_before
         if one.measured_for is not None:
+            start = time.process_time()
             state = passes[number + 1].state
             assert state is not None
             if not state.is_dir():
                 with atomic_folder(state) as partial:
                     one.measured_for.decide([one.folder / _MEASURED.format(index) for index in numbers], partial)
+            seconds_before = sum(report["measure"]["seconds"] for report in reports) + time.process_time() - start
     return cleaned
 
 

@@ -113,6 +113,11 @@ def test_a_passed_bar_writes_no_version(arguments, tmp_path):
     exact = [row for row in shown if row["kind"] == "exact"]
     assert len(exact) == 12 and all(row["source"] == row["evaluation_source"] for row in exact)
     assert not list(Path("processed_data").glob("v*"))
+    assert prepare(*arguments, "leakage.sets.test.max_pairs=1") == 0
+    assert (
+        not Path("processed_data/leakage.tsv").exists()
+        and len(list(Path("processed_data").glob("v*/leakage.tsv"))) == 1
+    )
 
 
 def test_leaked_pairs_are_taken_out(arguments, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -95,6 +96,13 @@ def test_the_steps_did_what_they_say(tmp_path, cleaned):
     changed = {step.name: step.changed for step in cleaned.steps}
     assert changed["shorten"] == {"text": sum(len(row["source"]) > 5 for row in present.values())}
     assert not changed["rare"]
+
+
+def test_a_step_that_sees_the_corpus_has_all_its_time(tmp_path, cleaned):
+    reports = [json.loads(path.read_text()) for path in (tmp_path / "work").rglob("*.json")]
+    measured = sum(report["measure"]["seconds"] for report in reports if "measure" in report)
+    applied = sum(report["rare"]["seconds"] for report in reports if "rare" in report)
+    assert cleaned.seconds["rare"] > measured + applied > applied
 
 
 def test_workers_change_nothing(tmp_path, cleaned):

@@ -36,8 +36,8 @@ from hf_nmt.data.manifest import SplitContent, content_hash
 from hf_nmt.data.manifest import Step as RecordedStep
 from hf_nmt.data.readers import Wanted
 from hf_nmt.data.records import SCHEMA, tables_of
-from hf_nmt.data.sources import CorpusFiles, format_of, keys_told, opened
-from hf_nmt.errors import DataError, GateError
+from hf_nmt.data.sources import BUILT_IN, CorpusFiles, format_of, keys_told, opened
+from hf_nmt.errors import ConfigError, DataError, GateError
 
 logger = logging.getLogger(__name__)
 
@@ -178,6 +178,8 @@ def read_sets(sets: Mapping[str, CorpusFiles], languages: tuple[str, str]) -> di
     tables = {}
     for name, settings in sets.items():
         with keys_told(f"leakage.sets.{name}"):
+            if settings.path is not None and settings.path.startswith(BUILT_IN):
+                raise ConfigError(f"path: {settings.path} is no file. Give a set of your own.")
             wanted = Wanted((settings.source_column, settings.target_column), languages)
             corpus, _ = opened(settings, format_of(settings), wanted)
             records = pa.concat_tables([SCHEMA.empty_table(), *tables_of(corpus, {}, rows=ROWS_OF_A_TABLE)])

@@ -18,7 +18,7 @@ from test_near_duplicates import corpus, plainly
 from hf_nmt.cleaning.engine import LocalEngine
 from hf_nmt.cleaning.leakage import LeakageSettings, find_leaks, read_sets
 from hf_nmt.cleaning.shingles import FOLD
-from hf_nmt.errors import DataError, GateError
+from hf_nmt.errors import ConfigError, DataError, GateError
 
 
 def write_lines(folder: Path, name: str, rows: list[dict]) -> dict[str, str]:
@@ -154,3 +154,6 @@ def test_several_references_and_sets_without_text(tmp_path):
     empty = LeakageSettings.model_validate({"sets": {"none": {"path": str(tmp_path / "none.jsonl")}}})
     with pytest.raises(DataError, match="none.jsonl"):
         read_sets(empty.sets, ("de", "en"))
+    built_in = LeakageSettings.model_validate({"sets": {"tiny": {"path": "controlled/tiny", "split": "test"}}})
+    with pytest.raises(ConfigError, match=r"leakage\.sets\.tiny\.path: controlled/tiny is no file"):
+        read_sets(built_in.sets, ("ko", "en"))

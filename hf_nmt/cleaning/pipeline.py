@@ -216,9 +216,12 @@ def apply_step(named: NamedStep, pairs: pa.Table, state: Path | None) -> tuple[p
         ("detail", details.filter(goes)),
     ):
         gone = gone.append_column(column, values)
-    kept = after.filter(stays)
-    before = pairs.filter(stays)
-    same = functools.reduce(pc.and_, (pc.equal(before[side], kept[side]) for side in SIDES))
+    kept = after.filter(stays) if len(gone) else after
+    changed = 0
+    if after is not pairs:
+        before = pairs.filter(stays)
+        same = functools.reduce(pc.and_, (pc.equal(before[side], kept[side]) for side in SIDES))
+        changed = len(kept) - (pc.sum(same).as_py() or 0)
     counts = pc.value_counts(gone["reason"]).to_pylist()
     return (
         kept,
@@ -226,7 +229,7 @@ def apply_step(named: NamedStep, pairs: pa.Table, state: Path | None) -> tuple[p
         {
             "kept": len(kept),
             "dropped": {one["values"]: one["counts"] for one in sorted(counts, key=lambda one: one["values"])},
-            "changed": len(kept) - (pc.sum(same).as_py() or 0),
+            "changed": changed,
         },
     )
 

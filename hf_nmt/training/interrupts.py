@@ -66,8 +66,9 @@ class Interrupts:
                 self.asked, self._heard = number, time.monotonic()
                 if told:
                     logger.warning(
-                        "Stopping after this update%s, with a checkpoint. Once more stops at once, and %s.",
-                        " or the next" if several else "",
+                        "Stopping after this update%s or validation, with a checkpoint. Once more stops at once, and "
+                        "%s.",
+                        ", the next" if several else "",
                         "goes back to the last checkpoint"
                         if runs.list_checkpoints(self._checkpoints)
                         else "loses all that was trained, as there is no checkpoint yet",

@@ -180,7 +180,8 @@ def test_the_second_time_it_ends_at_once(tmp_path, caplog):
         training(run, Interrupt(9, times=2))
     assert steps(run.folder) == [6]
     told = (
-        "Stopping after this update, with a checkpoint. Once more stops at once, and goes back to the last checkpoint."
+        "Stopping after this update or validation, with a checkpoint. Once more stops at once, and goes back to the "
+        "last checkpoint."
     )
     assert caplog.messages.count(told) == 1
 

@@ -25,7 +25,8 @@ PIECES = [
     "https://a.example/b", "www.a.example", "me@a.example", "Gr\u00fc\u00dfe", "Gru\u0308\u00dfe", "GrÃ¼ÃŸe",
     "\u00c3\u0192\u00c2\u00a9", "Ã©tÃ©", "\u00e2\u20ac\u2122", "\u00ef\u00bb\u00bf", "\ufffd", "Der", "Hund", "bellt",
     "The", "dog", "barks", "\uac1c\uac00", "\u1100\u1161", "\u3131", "\uff21\uff11", "\ufb01n", "\u72ac", "\U0001f415",
-    "x" * 60,
+    "x" * 60, "Der alte Mann sitzt auf einer Bank und liest die Zeitung.",
+    "The old man is sitting on a bench and reading the paper.", "Le vieil homme est assis sur un banc dans le parc.",
 ]  # fmt: skip
 TEXTS = st.one_of(
     st.lists(st.sampled_from(PIECES), max_size=7).map("".join),

@@ -35,6 +35,7 @@ from hf_nmt.errors import NmtError
 from hf_nmt.evaluation import corpora
 from hf_nmt.models.modeling_nmt import NmtForConditionalGeneration
 from hf_nmt.tokenizer_training import load_tokenizer
+from hf_nmt.training import preparation
 from hf_nmt.training.trainer import TranslationTrainer
 from hf_nmt.tuning.trials import Outcome, Validation
 from settings_walk import inputs
@@ -110,9 +111,9 @@ class Workplace:
 
             patch.setattr(module, "open_run", open_run)
             if stage == "run":
-                patch.setattr(module, "prepare_tokenizer", _ending(lambda *given: None))
+                patch.setattr(preparation, "prepare_tokenizer", _ending(lambda *given: None))
             elif stage == "tokenizer":
-                patch.setattr(module, "build_model", _ending(see_tokenizer))
+                patch.setattr(preparation, "build_model", _ending(see_tokenizer))
             elif stage == "batches":
                 patch.setattr(TranslationTrainer, "train", _ending(see_batches))
             elif stage == "updates":
@@ -261,7 +262,7 @@ class Workplace:
         with self._watching(arguments) as (seen, patch):
             seen["trials"] = []
 
-            def run(command: list[str], folder: Path, name: str, on_validation: Any) -> Outcome:
+            def run(command: list[str], folder: Path, name: str, on_validation: Any, resume: Any) -> Outcome:
                 seen["trials"].append([Path(command[1]).name, *command[2:]])
                 values = dict(word.partition("=")[::2] for word in command)
                 loss = (math.log10(float(values["training.learning_rate"])) + 2) ** 2
@@ -269,11 +270,14 @@ class Workplace:
                 (path / "best").mkdir(parents=True)
                 write_json(path / "run.json", {"schema_version": 1, "settings": values})
                 write_json(path / "best" / "config.json", {})
+                made: list[Validation] = []
                 for number in (1, 2, 3):
                     metrics = {"loss": loss + 1 / number, "bleu": 30 - loss - 1 / number}
-                    if not on_validation(Validation(100 * number, metrics)) and number < 3:
-                        return Outcome(path, pruned=True, updates=100 * number, cpu_seconds=2.0 * number)
-                return Outcome(path, updates=300, cpu_seconds=6.0)
+                    made.append(Validation(100 * number, metrics))
+                    if not on_validation(made[-1]) and number < 3:
+                        cost = {"updates": 100 * number, "cpu_seconds": 2.0 * number}
+                        return Outcome(path, pruned=True, validations=tuple(made), **cost)
+                return Outcome(path, updates=300, cpu_seconds=6.0, validations=tuple(made))
 
             resolved = {"training": {}, "metrics": {"names": ["bleu"]}}
             patch.setattr(module, "resolve", lambda command: resolved)

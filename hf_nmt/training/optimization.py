@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, Seq2SeqTrainingArguments
 
 from hf_nmt.batching import TokenBatchSampler
 from hf_nmt.errors import need
+from hf_nmt.training.muon import MuonWithAdamW, divided_weights
 from hf_nmt.training.schedule_settings import ScheduleSettings
 from hf_nmt.training.schedules import Course
 from hf_nmt.training.settings import TrainingSettings
@@ -43,9 +44,17 @@ class OptimizationTrainer(ShardingTrainer):
     sampler: TokenBatchSampler | None
 
     def get_optimizer_cls_and_kwargs(self, args: Seq2SeqTrainingArguments, model: Any = None) -> tuple[Any, Any]:
+        betas = args.adam_beta1, args.adam_beta2
         if self.settings.optim == "lion":
-            betas = args.adam_beta1, args.adam_beta2
             return need("pytorch_optimizer", "optimizers").Lion, {"lr": args.learning_rate, "betas": betas}
+        if self.settings.optim == "muon":
+            groups = divided_weights(model, self.get_decay_parameter_names(model), args.weight_decay)
+            return MuonWithAdamW, {
+                "params": groups,
+                "lr": args.learning_rate,
+                "betas": betas,
+                "eps": args.adam_epsilon,
+            }
         return super().get_optimizer_cls_and_kwargs(args, model)
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:

@@ -52,7 +52,7 @@ TRAINER_DEFAULTS: dict[str, tuple[Any, str]] = {
 }
 
 # Optimizers that the Trainer lacks -> what its arguments are told in their place.
-OWN_OPTIMIZERS = {"lion": "lion_32bit"}
+OWN_OPTIMIZERS = {"lion": "lion_32bit", "muon": "adamw_torch_fused"}
 
 # Trackers that are an extra of ours under their own name.
 TRACKER_EXTRAS = ("tensorboard", "wandb", "mlflow")
@@ -327,7 +327,8 @@ class TrainingSettings(_Base):
                 "For whole epochs set training.max_steps=-1.", self.max_steps, self.num_train_epochs,
             )  # fmt: skip
         if self.optim in OWN_OPTIMIZERS:
-            need("pytorch_optimizer", "optimizers")
+            if self.optim == "lion":
+                need("pytorch_optimizer", "optimizers")
             values["optim"] = OWN_OPTIMIZERS[self.optim]
         values["use_cpu"] = self.use_cpu or not _has_accelerator()
         values["dataloader_pin_memory"] = self.dataloader_pin_memory and not values["use_cpu"]

@@ -16,7 +16,7 @@ MEANINGS: dict[str, str] = {
     "num_train_epochs": "Passes over the training text.",
     "max_steps": "Updates of the weights, in place of num_train_epochs; -1 or null leaves it to num_train_epochs.",
     "learning_rate": "Peak of the learning rate; its course is in the schedule section.",
-    "optim": "Optimizer, such as adamw_torch_fused, adafactor, lion, sgd; those of other packages need these.",
+    "optim": "Optimizer, such as adamw_torch_fused, muon, adafactor, lion, sgd; those of other packages need these.",
     "optim_args": "Further options of optim, as text key=value,key=value, for those that take any.",
     "weight_decay": "Factor of decoupled weight decay; biases and layer norms are left out.",
     "adam_beta1": "Decay of the mean of the gradients in Adam.",

@@ -175,7 +175,55 @@ def test_lion_is_that_of_its_paper(tmp_path):
     assert train.trainer.args.optim == "lion_32bit" and type(train.trainer.optimizer.optimizer).__name__ == "Lion"
 
 
-@pytest.mark.parametrize("optim", ["adamw_torch_fused", "adafactor", "lion", "sgd"])
+def test_muon_moves_matrices_along_all_directions_alike_and_the_rest_as_adamw(tmp_path):
+    """Against the iteration's own closed form: it leaves singular vectors as they are, and takes each singular value
+    through a polynomial (Jordan et al. 2024)."""
+    rate, decay, momentum = 1e-2, 0.1, 0.95
+    state: dict[str, tuple] = {}
+
+    def orthogonalised(matrix: torch.Tensor) -> torch.Tensor:
+        left, values, right = torch.linalg.svd(matrix.double(), full_matrices=False)
+        values = values / values.norm()
+        for _ in range(5):
+            values = 3.4445 * values - 4.7750 * values**3 + 2.0315 * values**5
+        assert values.max() < 1.3
+        return (left * values @ right).float()
+
+    @torch.no_grad()
+    def step(model, update):
+        with torch.enable_grad():
+            found = gradients(model, update)
+        for (name, weight), grad in zip(model.named_parameters(), found, strict=True):
+            decays = 0 if "bias" in name or "norm" in name else decay
+            weight *= 1 - rate * decays
+            if weight.ndim == 2 and "embed" not in name:
+                mean = momentum * state.get(name, torch.zeros_like(grad)) + (1 - momentum) * grad
+                state[name] = mean
+                direction = orthogonalised(momentum * mean + (1 - momentum) * grad)
+                weight -= rate * 0.2 * max(weight.shape) ** 0.5 * direction
+            else:
+                count, first, second = state.get(name, (0, 0, 0))
+                count, first, second = count + 1, 0.9 * first + 0.1 * grad, 0.98 * second + 0.02 * grad**2
+                state[name] = count, first, second
+                weight -= rate * (first / (1 - 0.9**count)) / ((second / (1 - 0.98**count)).sqrt() + 1e-9)
+
+    options = {"learning_rate": rate, "adam_beta1": 0.9, "adam_beta2": 0.98, "weight_decay": decay}
+    found = train(tmp_path, optim="muon", max_grad_norm=0, **options)
+    expected = by_hand(step)
+    start = dict(make_model(1, dropout=0).named_parameters())
+    matrices = {name for name, kept in state.items() if isinstance(kept, torch.Tensor)}
+    assert 20 < len(matrices) and all("proj" in name or "fc" in name for name in matrices)
+    for name, tensor in expected.items():
+        if "k_proj.bias" not in name:  # without a gradient but for rounding, see above
+            moved, off = (tensor - start[name]).norm(), found[name] - tensor
+            if name in matrices:
+                assert off.norm() < 0.06 * moved, name  # the iteration runs in bfloat16
+            else:  # AdamW turns with the sign of a gradient near zero
+                assert off.abs().median() < 0.02 * moved / off.numel() ** 0.5, name
+    assert [group["is_matrix"] for group in train.trainer.optimizer.param_groups] == [True, False, False]
+
+
+@pytest.mark.parametrize("optim", ["adamw_torch_fused", "adafactor", "lion", "muon", "sgd"])
 def test_each_optimizer_resumes_under_sam_as_if_never_stopped(tmp_path, optim):
     if optim == "lion":
         pytest.importorskip("pytorch_optimizer")
@@ -233,6 +281,7 @@ def test_what_cannot_be_is_refused(overrides, message):
         ("sgd", "momentum", "momentum"),
         ("adamw_torch_fused", "beta1=0.8,eps=1e-8", "beta1=0.8, eps=1e-8"),
         ("lion", "weight_decouple=false", "weight_decouple=false"),
+        ("muon", "momentum=0.9", "momentum=0.9"),
     ],
 )
 def test_options_that_an_optimizer_does_not_take_are_refused(optim, given, idle):
@@ -244,11 +293,12 @@ def test_options_that_an_optimizer_does_not_take_are_refused(optim, given, idle)
         settings.arguments(seed=1, run_name="x", validate=False)
 
 
-def test_divided_weights_refuse_sam_and_lion(monkeypatch):
+def test_divided_weights_refuse_sam_lion_and_muon(monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    settings = {"fp16": False, "torch_compile": False, "optim": "lion", "sam_rho": 0.05}
-    optimizer, sam = sharding.settings_findings(settings)
-    assert optimizer.startswith("training.optim: given lion, allowed under FSDP: adamw_torch")
+    settings = {"fp16": False, "torch_compile": False, "sam_rho": 0.05}
+    for optim in ("lion", "muon"):
+        optimizer, sam = sharding.settings_findings(settings | {"optim": optim})
+        assert optimizer.startswith(f"training.optim: given {optim}, allowed under FSDP: adamw_torch")
     assert (
         sam == "training.sam_rho: under FSDP no process has the whole gradient, along which it moves; set it to null."
     )

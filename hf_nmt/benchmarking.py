@@ -6,16 +6,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from hf_nmt.environment import environment
+
 ROOT = Path(__file__).resolve().parents[1]
-_PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "accelerate", "sacrebleu")
 # Of the settings; older runs lack some.
 _SECTIONS = ("seed", "tokenizer", "model", "batching", "training", "objective", "schedule", "watch", "decoding")
 _CURVES = ("loss", "learning_rate", "grad_norm", "tokens_per_second", "eval_loss", "eval_bleu", "eval_chrf")
@@ -67,16 +66,12 @@ def _is_of_a_pair(name: str) -> bool:
 
 def measured_here() -> dict[str, Any]:
     """Commit, processor, versions and command: for every entry of a results file."""
-    models = []
-    if Path("/proc/cpuinfo").exists():
-        with Path("/proc/cpuinfo").open() as lines:
-            models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    facts = environment()
     return {
-        "commit": commit,
-        "python": platform.python_version(),
-        "processor": f"{models[0] if models else platform.processor()}, {os.cpu_count()} cores",
-        "versions": {name: version(name) for name in _PACKAGES},
+        "commit": facts["commit"],
+        "python": facts["python"],
+        "processor": f"{facts['processor']}, {os.cpu_count()} cores",
+        "versions": facts["packages"],
         "command": " ".join(Path(argument).name if "/" in argument else argument for argument in sys.argv),
     }
 

@@ -15,18 +15,14 @@ A run is `running` until it ends, `finished`, `interrupted` or `failed` after th
 
 from __future__ import annotations
 
-import importlib.metadata
 import itertools
 import json
 import logging
-import os
-import platform
 import re
 import shlex
-import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -35,14 +31,12 @@ from typing import Any, Self
 
 from hf_nmt import config
 from hf_nmt.artifacts import append_jsonl, file_lock, is_complete, is_held, write_json, write_text
+from hf_nmt.environment import environment
 from hf_nmt.errors import ConfigError, NmtError
 
 SCHEMA_VERSION = 1
 HISTORY = "validation_history.json"
 LOG_BYTES = 5_000_000
-PACKAGES = (
-    "hf_nmt", "torch", "transformers", "tokenizers", "datasets", "accelerate", "deepspeed", "sacrebleu", "numpy"
-)  # fmt: skip
 # How weights were divided among the processes -> the file of recipes/launch that does it, and options beside it.
 _LAUNCH_FILES = {
     "fsdp": ("fsdp.yaml",),
@@ -409,35 +403,6 @@ def _read_history(folder: Path | str) -> list[dict[str, Any]]:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
 
 
-def environment() -> dict[str, Any]:
-    """Versions, code revision, processor and command line."""
-    return {
-        "commit": _commit(),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "processor": processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "packages": {name: version for name in PACKAGES if (version := _version(name)) is not None},
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-    }
-
-
-def _commit() -> str | None:
-    """Commit of the checkout this file belongs to, with "-dirty" where it was changed; None where there is none."""
-    here = Path(__file__)
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(here.parent), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, timeout=10).stdout.strip()
-
-    try:
-        if not git("ls-files", here.name):  # installed, perhaps inside somebody else's checkout
-            return None
-        return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-
-
 def _new_folder(output_dir: Path, name: str) -> Path:
     stamp = time.strftime("%Y%m%d-%H%M%S")
     for number in range(100):
@@ -479,20 +444,3 @@ def _log_to_file(path: Path) -> Iterator[logging.Handler]:
 
 def _now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S%z")
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def processor() -> str:
-    """The model of the processor, such as "AMD EPYC"."""
-    try:
-        lines: Sequence[str] = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = ()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()

@@ -34,6 +34,7 @@ FLOORS = [
         "launching",
         "artifacts",
         "models",
+        "environment",
     },
     {
         "benchmarking",

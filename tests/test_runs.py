@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -207,16 +206,6 @@ def test_choices_add_up(tmp_path):
     run.choose(matmul_precision="high")
     run.choose(attention="eager")
     assert runs.load(run.folder).record["choices"] == {"matmul_precision": "high", "attention": "eager"}
-
-
-def test_the_environment_names_the_revision_of_the_code():
-    commit = runs.environment()["commit"]
-    inside = subprocess.run(["git", "ls-files", "hf_nmt/runs.py"], cwd=ROOT, capture_output=True, text=True).stdout
-    if not inside:
-        assert commit is None
-    else:
-        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
-        assert commit.removesuffix("-dirty") == head
 
 
 def test_of_many_unfinished_runs_the_newest_are_offered_and_files_of_others_are_passed_over(tmp_path):

@@ -21,7 +21,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hf_nmt import artifacts, runs
+from hf_nmt import artifacts
+from hf_nmt.environment import environment
 from hf_nmt.errors import DataError
 from hf_nmt.evaluation.corpora import Corpus
 from hf_nmt.evaluation.scores import SEGMENTS, Evaluation
@@ -163,5 +164,5 @@ def _record(corpus: Corpus, system: System, facts: Mapping[str, Any]) -> dict[st
         "hashes": {"data": corpus.data.hash, "system": system.facts.hash},
         "counts": counts,
         "seconds": system.seconds,
-        "environment": runs.environment(),
+        "environment": environment(),
     }

@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hf_nmt import artifacts
+from hf_nmt.environment import environment
 from hf_nmt.errors import ConfigError, DataError
 from hf_nmt.generation.decoding import DecodingSettings
 from hf_nmt.generation.inputs import Input, Line, windows
 from hf_nmt.generation.meter import Statistics
 from hf_nmt.generation.translator import SourceError, TorchTranslator
 from hf_nmt.protocols import LANGUAGE_COLUMNS, Translation, Translator
-from hf_nmt.runs import environment
 
 logger = logging.getLogger(__name__)
 

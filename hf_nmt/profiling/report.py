@@ -17,9 +17,10 @@ from datasets import Dataset
 from pydantic import Field
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hf_nmt import config, runs
+from hf_nmt import config
 from hf_nmt.config_keys import keys_of, pattern_of
 from hf_nmt.config_yaml import write_yaml
+from hf_nmt.environment import environment
 from hf_nmt.evaluation.pages import Section, Table
 from hf_nmt.generation.decoding import DecodingSettings
 from hf_nmt.generation.translator import TorchTranslator
@@ -271,7 +272,7 @@ def profile(
                 "sentences": min(num_sentences, len(rows)),
                 "rows": [_inference_record(row) for row in inference],
             },
-            "environment": runs.environment(),
+            "environment": environment(),
         }
 
 

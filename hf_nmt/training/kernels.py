@@ -23,8 +23,8 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from hf_nmt.artifacts import write_json
 from hf_nmt.config import fingerprint
+from hf_nmt.environment import processor
 from hf_nmt.models.layers_nmt import eager_attention
-from hf_nmt.runs import processor
 
 _SHORT = re.compile(r"matmul_up_to_(\d+)")
 _LENGTHS = (16, 32, 64, 128, 256)

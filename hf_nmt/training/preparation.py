@@ -31,6 +31,7 @@ from hf_nmt.config import differences
 from hf_nmt.data.manifest import Manifest
 from hf_nmt.data.sources import cache_folder, count_several_references
 from hf_nmt.data.streams import Stream
+from hf_nmt.environment import processor
 from hf_nmt.errors import ConfigError
 from hf_nmt.models.sources_nmt import Languages, languages_kept
 from hf_nmt.models.tokenization_nmt import NmtTokenizer
@@ -115,7 +116,7 @@ def describe_device(arguments: Seq2SeqTrainingArguments) -> dict[str, Any]:
     is_cuda = device.type == "cuda"
     return {
         "type": device.type,
-        "name": torch.cuda.get_device_name(device) if is_cuda else runs.processor(),
+        "name": torch.cuda.get_device_name(device) if is_cuda else processor(),
         "processes": arguments.world_size,
         "sharding": sharding.kind(),
         "threads": torch.get_num_threads(),

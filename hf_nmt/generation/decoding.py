@@ -93,7 +93,12 @@ class DecodingSettings(Settings):
     top_p: float = Field(
         1.0, gt=0, le=1, description="Sampling only: draw from the most probable tokens that together reach this."
     )
-    seed: int = Field(0, ge=0, description="Sampling only: the same seed and sources give the same translations.")
+    seed: int = Field(
+        0,
+        ge=0,
+        description="Sampling only: the same seed and source give the same translation, whatever stands beside it and "
+        "however batches are made (num_beams=1).",
+    )
     batch_tokens: int = Field(
         BATCH_TOKENS,
         ge=1,

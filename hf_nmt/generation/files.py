@@ -79,6 +79,7 @@ def translate_lines(
     *,
     name: str,
     output_format: OutputFormat = "text",
+    rendered: Callable[[list[Translation], Line, int], str] | None = None,
     first_window: int = FIRST_WINDOW,
     index: int = 0,
     tell: Callable[[float], None] | None = None,
@@ -91,6 +92,7 @@ def translate_lines(
         settings: how to translate.
         name: of the input, for errors.
         output_format: see `render`.
+        rendered: makes the output of a line from its translations and its number from 0, in place of `render`.
         first_window: number of lines in the first window.
         index: number of lines of the input before the first of these.
         tell: called with the number of lines done, after each window and, if the translator tells, within it.
@@ -108,7 +110,9 @@ def translate_lines(
         except SourceError as error:
             raise DataError(f"{name}, line {window[error.index].number}: {error.reason}") from error
         written = [
-            render(n_best, line, output_format, index + position, settings.num_return_sequences)
+            rendered(n_best, line, index + position)
+            if rendered is not None
+            else render(n_best, line, output_format, index + position, settings.num_return_sequences)
             for position, (line, n_best) in enumerate(zip(window, n_bests, strict=True))
         ]
         yield window, "".join(written)
@@ -376,6 +380,7 @@ def translate_file(
     settings: DecodingSettings,
     *,
     output_format: OutputFormat = "text",
+    rendered: Callable[[list[Translation], Line, int], str] | None = None,
     tell: Callable[[float], None] | None = None,
 ) -> Progress:
     """Translate a file, or go on with it; returns the counts.
@@ -384,7 +389,7 @@ def translate_file(
         source: what to read.
         output: what `open_output` gave, entered.
         output_format: see `render`.
-        tell: see `translate_lines`.
+        rendered, tell: see `translate_lines`.
     """
     progress = output.progress
     with source.lines(progress.num_lines, progress.input_bytes) as lines:
@@ -397,6 +402,7 @@ def translate_file(
             settings,
             name=source.name,
             output_format=output_format,
+            rendered=rendered,
             first_window=FIRST_WINDOW << min(progress.num_windows, 30),
             index=progress.num_lines,
             tell=tell,

@@ -22,6 +22,7 @@ from hf_nmt.errors import ConfigError, DataError
 from hf_nmt.generation.decoding import DecodingSettings
 from hf_nmt.generation.inputs import beside, windows
 from hf_nmt.generation.meter import Statistics
+from hf_nmt.generation.sampling import keyed_processors
 from hf_nmt.models.decoding_nmt import DecodedBatch, decode, encoder_states, halved, padded
 from hf_nmt.models.sources_nmt import (
     EncodedText,
@@ -221,6 +222,7 @@ class TorchTranslator:
 
         # Which decoding each sentence takes its translations from.
         jobs: dict[Any, int] = {}
+        repeated: collections.Counter[Any] = collections.Counter()
         needed: list[list[int]] = []
         for text, (*_, opening) in zip(encoded, window, strict=True):
             needed.append([])
@@ -228,7 +230,9 @@ class TorchTranslator:
                 prompt = (
                     [*start, *self._forced(forced), *self._target_ids(opening)] if opening and not position else start
                 )
-                key = (tuple(ids), tuple(prompt), len(jobs) if settings.do_sample else None)
+                same = tuple(ids), tuple(prompt)
+                key = (*same, repeated[same] if settings.do_sample else 0)
+                repeated[same] += 1
                 needed[-1].append(jobs.setdefault(key, len(jobs)))
         sources, prompts = [list(key[0]) for key in jobs], [list(key[1]) for key in jobs]
         lengths = settings.max_length_ratio, settings.max_length_extra, settings.max_target_length
@@ -240,6 +244,12 @@ class TorchTranslator:
         mine: list[int] = []
         num_done, num_tokens = 0, sum(map(len, sources))
         kwargs = settings.generate_kwargs() | ({} if forced is None else {"forced_bos_token_id": forced})
+        if settings.do_sample and settings.num_beams == 1:
+            keys = [*jobs]
+            kwargs |= {"temperature": 1.0, "top_k": 0, "top_p": 1.0}  # these are among the processors
+            kwargs["processors_of"] = lambda batch, steps, prompt_length: keyed_processors(
+                settings, [keys[index] for index in batch], steps, prompt_length
+            )
         for batch in decode(
             self.model,
             sources,

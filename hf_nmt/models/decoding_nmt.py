@@ -55,6 +55,7 @@ def decode(
     batch_tokens: int,
     prompts: Sequence[Sequence[int]] | None = None,
     share: tuple[int, int] = (0, 1),
+    processors_of: Callable[[list[int], int, int], Any] | None = None,
     **generate_kwargs: Any,
 ) -> Iterator[DecodedBatch]:
     """Translate encoded sources in batches of like length, longest first.
@@ -65,6 +66,8 @@ def decode(
         batch_tokens: source positions of a batch, padding and beams counted; one source is always taken.
         prompts: decoder ids to continue from, start symbol included; None for the start symbol alone.
         share: (rank, world_size): of all batches, the same whatever the share, only every `world_size`-th from `rank`.
+        processors_of: gives the `logits_processor` of a batch for the indices of its sources, the most tokens that
+            any of them may get, and the length of their prompts.
         generate_kwargs: for `model.generate`.
     """
     num_rows = max(
@@ -76,7 +79,11 @@ def decode(
     prompts = [[start]] * len(sources) if prompts is None else [list(prompt) for prompt in prompts]
 
     def decoded(batch: list[int]) -> DecodedBatch:
-        return _generate(model, sources, limits, prompts, batch, generate_kwargs)
+        own = {}
+        if processors_of is not None:
+            steps = max(limits[i] for i in batch) + 1
+            own["logits_processor"] = processors_of(batch, steps, len(prompts[batch[0]]))
+        return _generate(model, sources, limits, prompts, batch, generate_kwargs | own)
 
     order = sorted(range(len(sources)), key=lambda i: (-len(prompts[i]), -len(sources[i])))
     batches: list[list[int]] = []

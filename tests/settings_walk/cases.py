@@ -338,6 +338,24 @@ TRANSLATE = {
     "overwrite": Case("true", "files/old.en", ("output=old.en",)),
 }
 
+RECORDS = "records.jsonl"
+OF_MANY = ("model=inputs/many",)
+
+BACKTRANSLATE = {
+    "model": Case("inputs/other_model", RECORDS),
+    "input": Case("inputs/val.de", RECORDS),
+    "output": Case("elsewhere.jsonl", "elsewhere.jsonl"),
+    "source_language": Case("nl", RECORDS, OF_MANY),
+    "target_language": Case("ko", RECORDS, OF_MANY),
+    "tag": Case("<BT>", RECORDS),
+    "domain": Case("news", RECORDS),
+    "origin": Case("crawl", RECORDS),
+    "licence": Case("CC0-1.0", RECORDS),
+    **below("decoding", decoding_cases(RECORDS)),
+    "device": Case("nowhere", "refusal"),
+    "overwrite": Case("true", "old.jsonl", ("output=old.jsonl",)),
+}
+
 HALVING = ("pruning.method=successive_halving", "pruning.startup_trials=4")
 
 TUNE = {
@@ -419,6 +437,7 @@ ADAPT_VOCABULARY = {
 }
 
 CASES = {
+    "backtranslate": BACKTRANSLATE,
     "prepare_data": PREPARE_DATA,
     "adapt_vocabulary": ADAPT_VOCABULARY,
     "compare_runs": COMPARE_RUNS,

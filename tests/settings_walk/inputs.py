@@ -111,6 +111,14 @@ SETTINGS = {
         model: inputs/model
         decoding: {num_beams: 3, max_length_ratio: 0.5, max_length_extra: 6}
     """,
+    "backtranslate": """
+        model: inputs/model
+        input: inputs/test.de
+        output: records.jsonl
+        source_language: en
+        target_language: de
+        decoding: {num_beams: 3, max_length_ratio: 0.5, max_length_extra: 6}
+    """,
     "prepare_data": """
         source_language: de
         target_language: en

@@ -150,6 +150,15 @@ class Workplace:
                 self._run(recipe_module("translate"), arguments, seen)
         return seen
 
+    def backtranslate(self, arguments: tuple[str, ...], stage: str) -> dict[str, Any]:
+        """It has one stage. `old.jsonl` is there already."""
+        with self._watching(arguments) as (seen, _):
+            Path("old.jsonl").write_text("old\n", encoding="utf-8")
+            self._run(recipe_module("backtranslate"), arguments, seen)
+            for path in Path().glob("*.jsonl"):
+                seen[path.name] = path.read_text(encoding="utf-8")
+        return seen
+
     def merge_adapter(self, arguments: tuple[str, ...], stage: str) -> dict[str, Any]:
         """It has one stage. The model `old` is there already."""
         with self._watching(arguments) as (seen, _):

@@ -10,6 +10,7 @@ import pydantic
 from pydantic import Field
 
 from hf_nmt.cleaning.contents import Brackets, Links, Markup, Numbers
+from hf_nmt.cleaning.core_set import CoreSet
 from hf_nmt.cleaning.duplicates import ExactDuplicates
 from hf_nmt.cleaning.filters import EmptyAndCopies, Endings, Lengths, LongWords, Ratio
 from hf_nmt.cleaning.languages import LanguageCheck, Script
@@ -50,6 +51,7 @@ class StepChoice(Settings):
     script: Script | None = Field(None, description="drop sides in another script than that of their language")
     language: LanguageCheck | None = Field(None, description="drop sides in another language, and swapped sides")
     brackets: Brackets | None = Field(None, description="drop brackets that are closed on one side only")
+    core_set: CoreSet | None = Field(None, description="keep so many records that stand for all")
 
     @pydantic.model_validator(mode="after")
     def _one_kind(self) -> Self:

@@ -22,6 +22,7 @@ from pydantic import Field
 from hf_nmt.cleaning.duplicates import Fold, folded
 from hf_nmt.cleaning.step import SIDES
 from hf_nmt.config import Settings
+from hf_nmt.data.sketches import mixed
 
 # Numbers count, as they are often all that tells two sentences apart.
 FOLD: tuple[Fold, ...] = ("case", "white_space", "punctuation")
@@ -32,7 +33,7 @@ _SEED = 20221122
 # Windows of so many shingles fit the processor's cache.
 _SHINGLES_AT_A_TIME = 2**15
 _BITS_COMPARED = 44
-_BASE, _MIX_1, _MIX_2 = (np.uint64(n) for n in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
+_BASE = np.uint64(0x9E3779B97F4A7C15)
 
 
 class Similarity(Settings):
@@ -99,8 +100,8 @@ def shingles_of(texts: pa.Table, settings: Similarity) -> Shingles:
     for offset in range(size):
         rolled *= _BASE
         rolled += line[offset : offset + len(rolled)]
-    hashes ^= _mixed(rolled)[at]
-    return Shingles(_mixed(hashes), np.concatenate([[0], window_ends[1::2]]))
+    hashes ^= mixed(rolled)[at]
+    return Shingles(mixed(hashes), np.concatenate([[0], window_ends[1::2]]))
 
 
 def _characters(texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
@@ -113,16 +114,6 @@ def _words(texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
     codes = words.flatten().dictionary_encode()
     hashes = [xxhash.xxh3_64_intdigest(word.encode()) for word in codes.dictionary.to_pylist()]
     return np.array(hashes, np.uint64)[codes.indices.to_numpy()], pc.list_value_length(words).to_numpy()
-
-
-def _mixed(values: np.ndarray) -> np.ndarray:
-    """A permutation of the 64-bit numbers after which all bits depend on all (SplitMix64, Steele et al. 2014)."""
-    values = values ^ (values >> np.uint64(30))
-    values *= _MIX_1
-    values ^= values >> np.uint64(27)
-    values *= _MIX_2
-    values ^= values >> np.uint64(31)
-    return values
 
 
 def signatures(shingles: Shingles, hashes: int) -> np.ndarray:
@@ -168,7 +159,7 @@ def band_keys(shingles: Shingles, threshold: float) -> np.ndarray:
     least = signatures(shingles, bands * rows).reshape(bands, rows, len(shingles))
     keys = np.zeros((bands, len(shingles)), np.uint64)
     for row in range(rows):
-        keys = _mixed(keys + _BASE + least[:, row])
+        keys = mixed(keys + _BASE + least[:, row])
     return keys
 
 

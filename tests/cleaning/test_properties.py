@@ -15,7 +15,7 @@ from hf_nmt.cleaning.settings import StepChoice
 from hf_nmt.cleaning.step import Step
 
 # Settings that a kind cannot do without, or that make it act on less than a corpus.
-NEEDED: dict[str, dict] = {}
+NEEDED: dict[str, dict] = {"core_set": {"size": 4}}
 KINDS = sorted(StepChoice.model_fields)
 PIECES = [
     "", " ", "\u00a0", "\u200b", "\ufeff", "\u3000", "\x00", "\x07", "\n", "\r\n", "\t", ".", "?", "\u3002", "!",

@@ -27,7 +27,16 @@ from hf_nmt.artifacts import file_lock, is_held, write_json
 from hf_nmt.config import differences, fingerprint
 from hf_nmt.errors import ConfigError, NmtError, need
 from hf_nmt.tuning.settings import TuningSettings
-from hf_nmt.tuning.trials import Outcome, Validation, children_seconds, cost_of, goes_on_at, run_folder, run_trial
+from hf_nmt.tuning.trials import (
+    Outcome,
+    Validation,
+    children_seconds,
+    cost_of,
+    goes_on_at,
+    outcome_of,
+    run_folder,
+    run_trial,
+)
 
 # So many trials that all fail: the fault is not in the values.
 _FAILURES = 3
@@ -209,13 +218,16 @@ class Study:
 
         overrides = [f"{key}={json.dumps(value)}" for key, value in values.items()]
         folder, resumes, resume = self.folder / "trials", trial.user_attrs.get("resumes"), None
-        if resumes is not None and (step := goes_on_at(folder / resumes)):
+        # A worker that was killed may leave a run that goes to its end by itself.
+        outcome = None if resumes is None else outcome_of(folder / resumes)
+        if outcome is None and resumes is not None and (step := goes_on_at(folder / resumes)):
             trial.set_user_attr("resumed_at", step)
             logger.info("trial %d goes on at step %d of %s", trial.number, step, resumes)
             resume = folder / resumes, step
         before = children_seconds()
         try:
-            outcome = self.run([*self.command, *overrides], folder, _name_of(trial), on_validation, resume=resume)
+            if outcome is None:
+                outcome = self.run([*self.command, *overrides], folder, _name_of(trial), on_validation, resume=resume)
         except BaseException:
             self._give_back(trial, children_seconds() - before)
             raise

@@ -156,6 +156,16 @@ def run_trial(
     return Outcome(run, pruned, error, updates, round(children_seconds() - before, 2), tuple(_validations(run)))
 
 
+def outcome_of(run: Path) -> Outcome | None:
+    """Of a run that came to its end, without a cost of its own; None where it did not."""
+    try:
+        if load(run).record.get("status") != "finished":
+            return None
+    except ConfigError:
+        return None
+    return Outcome(run, validations=tuple(_validations(run)))
+
+
 def goes_on_at(run: Path) -> int | None:
     """The step of the checkpoint at which a run that was stopped goes on; None where it has to begin anew."""
     try:

@@ -259,6 +259,24 @@ def test_a_stopped_trial_counts_in_the_budget_and_goes_on_from_its_checkpoint(tm
     assert states(spent_up) == ["FAIL", "WAITING"]
 
 
+def test_a_run_that_ended_after_its_worker_was_killed_is_not_made_again(tmp_path):
+    run = Formula()
+    study = make(tmp_path, run, "budget.trials=2")
+    lost = study.optuna_study.ask({key: one.distribution() for key, one in study.ranges.items()})
+    folder = study.folder / "trials" / f"trial-{lost.number:04d}-20260101-000000"
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text(json.dumps({"schema_version": 1, "status": "finished"}))
+    entries = [{"step": 300, "metrics": {"loss": 1.5}}]
+    (folder / "validation_history.json").write_text(json.dumps(entries))
+    metric = {"step": 300, "name": "loss", "value": 2.0, "cpu_seconds": 30.0}
+    (folder / "metrics.jsonl").write_text(json.dumps(metric) + "\n")
+    study.optimize()
+    assert states(study) == ["FAIL", "COMPLETE", "COMPLETE"] and len(run.values) == 1
+    again = study.trials[1]
+    assert again.value == 1.5 and again.params == lost.params and again.user_attrs["run"] == folder.name
+    assert study.spent() == {"trials": 2, "updates": 600, "cpu_minutes": 0.6}
+
+
 def test_validations_that_a_run_gave_up_are_not_its_best(tmp_path):
     class GivingUp(Formula):
         def __call__(self, *given, **more):

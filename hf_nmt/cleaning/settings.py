@@ -9,6 +9,7 @@ from typing import Self
 import pydantic
 from pydantic import Field
 
+from hf_nmt.cleaning.alignment import Alignment
 from hf_nmt.cleaning.contents import Brackets, Links, Markup, Numbers
 from hf_nmt.cleaning.core_set import CoreSet
 from hf_nmt.cleaning.duplicates import ExactDuplicates
@@ -50,6 +51,7 @@ class StepChoice(Settings):
     long_words: LongWords | None = Field(None, description="drop words that no writer meant")
     script: Script | None = Field(None, description="drop sides in another script than that of their language")
     language: LanguageCheck | None = Field(None, description="drop sides in another language, and swapped sides")
+    alignment: Alignment | None = Field(None, description="drop pairs whose words do not go together")
     brackets: Brackets | None = Field(None, description="drop brackets that are closed on one side only")
     core_set: CoreSet | None = Field(None, description="keep so many records that stand for all")
 

@@ -15,7 +15,7 @@ from hf_nmt.cleaning.settings import StepChoice
 from hf_nmt.cleaning.step import Step
 
 # Settings that a kind cannot do without, or that make it act on less than a corpus.
-NEEDED: dict[str, dict] = {"core_set": {"size": 4}}
+NEEDED: dict[str, dict] = {"alignment": {"min_pairs": 100}, "core_set": {"size": 4}}
 KINDS = sorted(StepChoice.model_fields)
 PIECES = [
     "", " ", "\u00a0", "\u200b", "\ufeff", "\u3000", "\x00", "\x07", "\n", "\r\n", "\t", ".", "?", "\u3002", "!",
@@ -93,13 +93,20 @@ def test_what_was_kept_is_kept_again_unchanged(step, pairs, languages):
     assert [(row["source"], row["target"]) for row in again] == once and not gone
 
 
+def shifted_lines(chance: random.Random) -> list[tuple[str, str]]:
+    """Sentences with their translations, word by word, and some with another."""
+    lines = [[(f"a{n}", f"b{n}") for n in chance.choices(range(50), k=9)] for _ in range(900)]
+    others = [lines[(n + (n % 20 == 0)) % len(lines)] for n in range(len(lines))]
+    return [(" ".join(a for a, _ in one), " ".join(b for _, b in two)) for one, two in zip(lines, others, strict=True)]
+
+
 @functools.cache
 def kinds_that_act() -> set[str]:
     chance = random.Random(3)
     acting = set()
     for kind in KINDS:
         texts = [[" ".join(chance.choices(PIECES, k=chance.randrange(9))) for _ in range(2)] for _ in range(300)]
-        pairs = [tuple(pair) for pair in texts]
+        pairs = [tuple(pair) for pair in texts] + shifted_lines(chance)
         kept, gone = run(step_of(kind), [table_of(pairs)])
         if gone or any((row["source"], row["target"]) != pairs[int(row["id"], 16)] for row in kept):
             acting.add(kind)

@@ -55,6 +55,12 @@ IN_VERSION = "files/processed_data/v"
 # The training text itself as an evaluation set.
 LEAKED = (f"leakage.sets.{NAME}.path=inputs/raw.jsonl",)
 LISTED = (*LEAKED, f"leakage.sets.{NAME}.max_pairs=null")
+# Lines, some of which stand beside the translation of the next.
+SHIFTED = (
+    f"inputs.{NAME}.path=inputs/shifted.tsv",
+    f"inputs.{NAME}.source_column=1",
+    f"inputs.{NAME}.target_column=2",
+)
 
 PREPARE_DATA = {
     **{
@@ -115,4 +121,10 @@ PREPARE_DATA = {
     "steps[].near_duplicates.shingles": Case("words", REJECTED, beside="threshold: 0.5"),
     "steps[].near_duplicates.size": Case("12", REJECTED, beside="threshold: 0.5"),
     "steps[].near_duplicates.threshold": Case("0.3", REJECTED),
+    "steps[].alignment.max_chance": Case("0.9", REJECTED, SHIFTED, beside="min_pairs: 100, min_precision: 0"),
+    "steps[].alignment.min_precision": Case("0", REJECTED, SHIFTED, beside="min_pairs: 100, max_chance: 0.001"),
+    "steps[].alignment.sample_pairs": Case("200", REJECTED, SHIFTED, beside="min_pairs: 100"),
+    "steps[].alignment.vocabulary": Case("10", REJECTED, SHIFTED, beside="min_pairs: 100"),
+    "steps[].alignment.iterations": Case("1", REJECTED, SHIFTED, beside="min_pairs: 100"),
+    "steps[].alignment.min_pairs": Case("100", REJECTED, SHIFTED),
 }

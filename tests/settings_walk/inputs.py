@@ -182,6 +182,9 @@ def write(folder: Path) -> None:
     tests = pairs(12, seed=sum(b"test"))
     _write_lines(folder / "good.en", [text.replace("carries", "Lifts") for _, text in tests])
     _write_lines(folder / "poor.en", [text.replace("the ", "The  ").replace("!", " ?") for _, text in tests])
+    aligned = pairs(400, seed=23)
+    misaligned = [(source, aligned[(n + n % 20 // 19) % 400][1]) for n, (source, _) in enumerate(aligned)]
+    _write_lines(folder / "shifted.tsv", ("\t".join(row) for row in misaligned))
     _write_lines(folder / "raw.jsonl", (json.dumps(dict(zip(("source", "target"), row, strict=True))) for row in RAW))
     _write_hub_folder(folder / "hub")
     DatasetDict(

@@ -10,6 +10,9 @@ written: the story of one pair goes to stdout.
 
 With `leakage.sets` training text that holds pairs of an evaluation set makes no version: exit status 1, and the pairs
 in leakage.tsv. leakage.on_leak=drop takes them out.
+
+With `splits.sets` the version holds validation and test sets that share no article and no sentence with train:
+splits.sets.validation.count=1000. split_manifest.json tells what stands where.
 """
 
 from __future__ import annotations
@@ -18,17 +21,22 @@ import logging
 import os
 import sys
 from pathlib import Path
+from typing import Self
 
+import pydantic
 from pydantic import Field
 
+from hf_nmt.cleaning import split_manifest
 from hf_nmt.cleaning.corpus import read_inputs
 from hf_nmt.cleaning.engine import LocalEngine
 from hf_nmt.cleaning.leakage import LeakageSettings, pass_gate, read_sets
 from hf_nmt.cleaning.pipeline import clean, explain, read_table
 from hf_nmt.cleaning.settings import InputSettings, StepChoice, default_steps, named_steps
+from hf_nmt.cleaning.splits import TRAIN, SplitSettings, check_names, split
 from hf_nmt.config import Settings, from_command_line, launch
 from hf_nmt.data.manifest import files_of
 from hf_nmt.data.versions import write_version
+from hf_nmt.errors import ConfigError
 
 logger = logging.getLogger("hf_nmt.recipes.prepare_data")
 
@@ -45,6 +53,9 @@ class PrepareDataRecipe(Settings):
     leakage: LeakageSettings | None = Field(
         None, description="Evaluation sets, and how much of them the training text may hold."
     )
+    splits: SplitSettings | None = Field(
+        None, description="Sets that are taken from the corpus, such as validation and test; null makes train alone."
+    )
     output_dir: Path = Field(Path("processed_data"), description="Where v<date>-<hash>/ is written.")
     work_dir: Path = Field(
         Path("processed_data/.work"),
@@ -54,6 +65,16 @@ class PrepareDataRecipe(Settings):
         None, ge=1, description="Processes; null takes one for each processor. It changes nothing in the result."
     )
     explain: str | None = Field(None, description="Id of a record whose story is told, in place of a run.")
+
+    @pydantic.model_validator(mode="after")
+    def _sets_to_compare(self) -> Self:
+        if self.splits is not None:
+            check_names(self.splits, self.leakage.sets if self.leakage else {})
+        elif self.leakage is not None and not self.leakage.sets:
+            raise ConfigError("leakage.sets: no set to compare with. Give one, or make some with splits.sets.")
+        elif self.leakage is not None and "splits" in self.leakage.model_fields_set:
+            raise ConfigError("leakage.splits: it would change nothing, as no splits are made. Take it out.")
+        return self
 
 
 SETTINGS = PrepareDataRecipe
@@ -72,11 +93,19 @@ def main(argv: list[str]) -> int:
             sys.stdout.write(line + "\n")
         return 0
     reports: dict[str, str] = {}
-    if settings.leakage:
-        cleaned, reports = pass_gate(cleaned, sets, settings.leakage, engine, settings.work_dir, settings.output_dir)
+    made, own = None, {}
+    if settings.splits:
+        made = split(cleaned.kept, settings.splits, settings.work_dir, engine)
+        own = {name: paths for name, paths in made.tables.items() if name != TRAIN}
+        cleaned = made.train(cleaned)
+    if leakage := settings.leakage or (LeakageSettings() if own else None):
+        cleaned, reports = pass_gate(cleaned, sets, leakage, engine, settings.work_dir, settings.output_dir, own)
+    splits = {TRAIN: cleaned.kept, **own}
+    if made:
+        reports[split_manifest.NAME] = split_manifest.describe(made, splits)
     folder = write_version(
         settings.output_dir,
-        {"train": [read_table(path) for path in cleaned.kept]},
+        {name: [read_table(path) for path in paths] for name, paths in splits.items()},
         [read_table(path) for path in cleaned.rejected],
         steps=cleaned.steps,
         files=[file for one in settings.inputs.values() for file in files_of(one)],

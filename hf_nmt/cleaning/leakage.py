@@ -72,7 +72,10 @@ class EvaluationSet(CorpusFiles, Bars):
 class LeakageSettings(Settings):
     """What must not be in the training text."""
 
-    sets: dict[str, EvaluationSet] = Field(min_length=1, description="evaluation sets by names of your own")
+    sets: dict[str, EvaluationSet] = Field(
+        {}, description="evaluation sets by names of your own; needed where no splits are made"
+    )
+    splits: Bars = Field(Bars(), description="How much train may hold of the other splits of this corpus.")
     on_leak: Literal["fail", "drop"] = Field(
         "fail",
         description="where a bar is passed: fail writes no version and ends with exit status 1; drop takes all "
@@ -119,11 +122,15 @@ class Leakage:
     def told(self) -> list[str]:
         """The bars that are passed, a sentence each."""
         return [
-            f"leakage.sets.{name}.max_{bar}: {self.shares(name)[bar]:.2%} of {self.sets[name].rows:,} pairs, "
+            f"{self._place(name)}.max_{bar}: {self.shares(name)[bar]:.2%} of {self.sets[name].rows:,} pairs, "
             f"{getattr(self.bars[name], f'max_{bar}'):.2%} are allowed."
             for name, bars in self.passed().items()
             for bar in bars
         ]
+
+    def _place(self, name: str) -> str:
+        is_file = isinstance(self.bars[name], EvaluationSet)
+        return f"leakage.sets.{name}" if is_file else f"leakage.splits ({name})"
 
     def report(self) -> dict[str, Any]:
         """`leakage.json`."""
@@ -218,7 +225,13 @@ def find_leaks(
 
 
 def pass_gate(
-    cleaned: Cleaned, sets: Mapping[str, pa.Table], settings: LeakageSettings, engine: Engine, work: Path, output: Path
+    cleaned: Cleaned,
+    sets: Mapping[str, pa.Table],
+    settings: LeakageSettings,
+    engine: Engine,
+    work: Path,
+    output: Path,
+    splits: Mapping[str, Sequence[Path]] | None = None,
 ) -> tuple[Cleaned, dict[str, str]]:
     """Compare what was cleaned with the evaluation sets (`read_sets`).
 
@@ -229,6 +242,7 @@ def pass_gate(
         engine: where the work is done.
         work: folder for the tables that are left where pairs are taken out.
         output: folder for the report where a bar is passed and nothing may be taken out.
+        splits: files of the records of each split but train, which are compared as sets are.
 
     Returns:
         What is left, and files that go beside it, by name.
@@ -236,7 +250,9 @@ def pass_gate(
     Raises:
         GateError: a bar is passed and nothing may be taken out.
     """
-    leakage = find_leaks(cleaned.kept, sets, settings.sets, settings, engine)
+    own = {name: pa.concat_tables(map(read_table, paths)) for name, paths in (splits or {}).items()}
+    bars = {**settings.sets, **dict.fromkeys(own, settings.splits)}
+    leakage = find_leaks(cleaned.kept, {**sets, **own}, bars, settings, engine)
     files = {REPORT: json.dumps(leakage.report(), ensure_ascii=False, indent=2) + "\n", PAIRS: leakage.table()}
     told = leakage.told()
     if told and settings.on_leak == "fail":

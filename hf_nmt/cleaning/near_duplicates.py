@@ -64,17 +64,33 @@ class NearDuplicates(Similarity, DuplicateStep):
         similarity = np.ones(len(of), np.float32)
         members, starts = equal_keys(records.column("key_high"), records.column("key_low"))
         of[members] = np.where(members == members[starts], -1, members[starts])
-        places = np.flatnonzero(of < 0)
-        for number in range(bands_of(self.threshold)[0]):
-            members, starts = equal_keys(records.column(f"band_{number}")[places])
-            for later, earlier in _candidates(places[members], starts, of):
-                alike = _similarity(records, later, earlier, self)
-                near = np.flatnonzero(alike >= self.threshold)
-                # Candidates of a record come by rising id: the first is the smallest.
-                found, first = np.unique(later[near], return_index=True)
-                of[found], similarity[found] = earlier[near[first]], alike[near[first]]
+        for later, earlier, alike in near_pairs(records, np.flatnonzero(of < 0), of, self):
+            # Candidates of a record come by rising id: the first is the smallest.
+            found, first = np.unique(later, return_index=True)
+            of[found], similarity[found] = earlier[first], alike[first]
         goes = np.flatnonzero((of >= 0) & ~records.repeats)
         records.write(state, goes, of[goes], similarity[goes])
+
+
+def near_pairs(
+    records: InOrderOfIds, places: np.ndarray, of: np.ndarray, settings: Similarity
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Pairs of records that are as alike as the threshold, some thousand at a time: the later and the earlier by id,
+    and how alike they are; a pair may come more than once.
+
+    Args:
+        records: as `NearDuplicates.measure` saw them.
+        places: those to be compared, in the order of ids.
+        of: what each place repeats; only those that repeat nothing so far (-1) are the later of a pair. It may change
+            between one part and the next.
+        settings: what is compared.
+    """
+    for number in range(bands_of(settings.threshold)[0]):
+        members, starts = equal_keys(records.column(f"band_{number}")[places])
+        for later, earlier in _candidates(places[members], starts, of):
+            alike = _similarity(records, later, earlier, settings)
+            near = alike >= settings.threshold
+            yield later[near], earlier[near], alike[near]
 
 
 def _candidates(members: np.ndarray, starts: np.ndarray, of: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -62,7 +62,45 @@ SHIFTED = (
     f"inputs.{NAME}.target_column=2",
 )
 
+ARTICLES = (f"inputs.{NAME}.path=inputs/articles.jsonl",)
+IN_VALIDATION = "validation-00000-of-00001.parquet"
+
+
+def drawn(*given: str) -> tuple[str, ...]:
+    """Articles, of which a validation set is drawn by these settings of it."""
+    return (*ARTICLES, *(f"splits.sets.validation.{setting}" for setting in given))
+
+
+NEAR = (*drawn("share=0.3"), "splits.near.threshold=0.5")
+# The set shares a whole pair, or one side, with what is left to train on.
+APART = (*drawn("include=[a00]"), "splits.tie_articles=false")
+ONE_SIDED = (*drawn("include=[a02]"), "splits.tie_articles=false", "leakage.similarity.threshold=0.5")
+SPLITS = {
+    "splits.sets.<name>.share": Case("0.5", IN_VALIDATION, drawn("share=0.2"), name="validation"),
+    "splits.sets.<name>.count": Case("20", IN_VALIDATION, drawn("count=8"), name="validation"),
+    "splits.sets.<name>.per_domain": Case("16", IN_VALIDATION, drawn("per_domain=8"), name="validation"),
+    "splits.sets.<name>.domains": Case("[law]", IN_VALIDATION, drawn("domains=[news]"), name="validation"),
+    "splits.sets.<name>.include": Case("[a05]", IN_VALIDATION, drawn("include=[a04]"), name="validation"),
+    "splits.sets.<name>.exclude": Case(
+        "[a04,a05,a06,a07,a08,a09]", IN_VALIDATION, drawn("count=20"), name="validation"
+    ),
+    "splits.seed": Case("2", IN_VALIDATION, drawn("share=0.3")),
+    "splits.bins": Case("1", IN_VERSION, drawn("share=0.3")),
+    "splits.fold": Case("[]", IN_VALIDATION, drawn("share=0.3")),
+    "splits.tie_articles": Case("false", IN_VERSION, drawn("share=0.3")),
+    "splits.near.shingles": Case("words", IN_VERSION, NEAR),
+    "splits.near.size": Case("2", IN_VERSION, NEAR),
+    "splits.near.threshold": Case("0.9", IN_VERSION, NEAR),
+    "splits.coherence.side": Case("target", IN_VERSION, drawn("share=0.3")),
+    "splits.coherence.ngram": Case("2", IN_VERSION, drawn("share=0.3")),
+    "splits.coherence.encoder": Case("inputs/nowhere", "refusal", drawn("share=0.3")),
+    "leakage.splits.max_pairs": Case("1", KEPT, APART),
+    "leakage.splits.max_one_sided": Case("0", "refusal", ONE_SIDED),
+    "leakage.splits.max_near": Case("0", "refusal", ONE_SIDED),
+}
+
 PREPARE_DATA = {
+    **SPLITS,
     **{
         key.replace(NAME, "<name>"): case
         for key, case in corpus_cases(f"leakage.sets.{NAME}", "test", IN_VERSION, "all").items()

@@ -147,6 +147,27 @@ RAW = [
     ("Ein Kind", "A child that runs and sees the old dog in the garden of the house"),
 ]
 
+# Articles of four sentences in two domains, and records without an article. Two articles have a sentence in common,
+# two others a source with another target, and two a sentence that is almost the same.
+ARTICLES = [
+    {
+        "source": f"Satz {at} steht im Text {number} {'und wieder ' * (number % 4)}da.",
+        "target": f"Line {at} of {number}.",
+        "article": f"a{number:02d}",
+        "position": at,
+        "domain": ("law", "news")[number % 2],
+    }
+    for number in range(12)
+    for at in range(4)
+]
+ARTICLES[4] |= {side: ARTICLES[0][side] for side in ("source", "target")}
+ARTICLES[8]["source"] = ARTICLES[5]["source"]
+ARTICLES[9] |= {side: f"{ARTICLES[12][side]} Ja." for side in ("source", "target")}
+ARTICLES += [
+    {"source": f"{('Haus', 'haus')[number % 2]} {number // 2}", "target": f"Line {number}", "domain": "law"}
+    for number in range(20)
+]
+
 SETTINGS["wider_train"] = SETTINGS["train"].replace("d_model: 16", "d_model: 32")
 SETTINGS["train_saved"] = re.sub(r"(?m)^ +model:\n( {10}.*\n)+", "", SETTINGS["train"])
 
@@ -186,6 +207,7 @@ def write(folder: Path) -> None:
     misaligned = [(source, aligned[(n + n % 20 // 19) % 400][1]) for n, (source, _) in enumerate(aligned)]
     _write_lines(folder / "shifted.tsv", ("\t".join(row) for row in misaligned))
     _write_lines(folder / "raw.jsonl", (json.dumps(dict(zip(("source", "target"), row, strict=True))) for row in RAW))
+    _write_lines(folder / "articles.jsonl", map(json.dumps, ARTICLES))
     _write_hub_folder(folder / "hub")
     DatasetDict(
         {split: _dataset(pairs(16, seed)) for seed, split in enumerate(("train", "validation", "test"))}

@@ -36,6 +36,7 @@ class Case:
         context: further arguments of both runs, for a key that matters in combination only.
         beside: further settings of the same item of a list of sections, as in `{a: 1, b: 2}`.
         stage: how far to run.
+        name: what a section is called that users name.
     """
 
     changed: str
@@ -43,6 +44,7 @@ class Case:
     context: tuple[str, ...] = ()
     stage: str = "all"
     beside: str = ""
+    name: str = NAME
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +129,7 @@ def fault(recipe: Recipe, key: str, baseline: Callable[[tuple[str, ...], str], M
         baseline: as `recipe.observe`, and may remember.
     """
     case = recipe.cases.get(key)
-    key = key.replace("<name>", NAME)
+    key = key.replace("<name>", case.name if case else NAME)
     if case is None:
         return (
             f"{key}: no case. Add one for it in tests/settings_walk: a changed value, where the difference shows, and "

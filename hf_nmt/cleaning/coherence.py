@@ -43,8 +43,8 @@ class CoherenceSettings(Settings):
     ngram: int = Field(3, ge=1, le=10, description="characters of a run, for the vectors that need no model")
     encoder: Path | None = Field(
         None,
-        description="folder of a model of sentence-transformers (pip install sentence-transformers) in place of runs "
-        "of characters; it must be here, nothing is downloaded",
+        description="folder of a model of sentence-transformers (extra encoders) in place of runs of characters; it "
+        "must be here, nothing is downloaded",
     )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import random
+import sys
+import types
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from hf_nmt.cleaning.engine import LocalEngine
 from hf_nmt.cleaning.shingles import FOLD
 from hf_nmt.cleaning.split_manifest import describe
 from hf_nmt.cleaning.splits import Split, SplitSettings, split
-from hf_nmt.errors import ConfigError, DataError
+from hf_nmt.errors import ConfigError, DataError, NmtError
 
 ONE = LocalEngine(1)
 WORDS = "Haus Garten Hund Katze Brot Fluss Lampe Wagen Stein Vogel Fenster Apfel Regen Berg Wolke Tisch".split()
@@ -131,6 +133,28 @@ def test_coherence_is_that_of_exact_vectors_up_to_the_projection(tmp_path, side)
     assert abs(np.mean(errors)) < 0.03 and max(map(abs, errors)) < 0.08  # one cosine is told to 1/sqrt(1024)
     ranks = [np.argsort(np.argsort([values[name] for name in expected])) for values in (found, expected)]
     assert np.corrcoef(*ranks)[0, 1] > 0.9
+
+
+def test_an_encoder_may_take_the_place_of_runs_of_characters(tmp_path, monkeypatch):
+    """One that tells the number of blanks: neighbours with one number are alike, others opposite."""
+
+    class Model:
+        def __init__(self, folder: str, local_files_only: bool):
+            assert folder == "some/folder" and local_files_only
+
+        def encode(self, texts: list[str], normalize_embeddings: bool, show_progress_bar: bool) -> np.ndarray:
+            return np.array([[1.0, 0.0] if " " in text else [0.0, 1.0] for text in texts])
+
+    package = types.ModuleType("sentence_transformers")
+    package.SentenceTransformer = Model
+    monkeypatch.setitem(sys.modules, "sentence_transformers", package)
+    rows = article("same", ["ein Haus", "ein Hund", "ein Tag"]) + article("half", ["zwei Worte", "eins", "zwei"])
+    one = made(tmp_path, rows, sets={"test": {"include": ["half"]}}, coherence={"encoder": "some/folder"})
+    told = json.loads(describe(one, one.tables))["splits"]
+    assert told["train"]["articles"][0]["coherence"] == 1 and told["test"]["articles"][0]["coherence"] == 0.5
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+    with pytest.raises(NmtError, match=r'pip install "hf_nmt\[encoders\]"'):
+        made(tmp_path / "none", rows, sets={"test": {"include": ["half"]}}, coherence={"encoder": "some/folder"})
 
 
 def test_every_bin_is_shared_out_alike(tmp_path):

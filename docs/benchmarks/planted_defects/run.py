@@ -1,0 +1,264 @@
+"""How many of a thousand planted defects prepare_data finds, and what else it drops.
+
+    python docs/benchmarks/planted_defects/run.py measure --data FOLDER
+
+FOLDER holds Multi30k: `train.<language>.gz` for de, en, fr and cs, and `test_2016_flickr.{de,en}.gz`. Its training
+text (de-en) is freed of its own duplicates; then a hundred pairs of each kind of defect take the places of others,
+drawn by a seed. The recipe runs over it twice: with its own list of steps, and with `alignment` in it. Both times the
+leakage gate stands against the test set. The judged drops come from judge.py.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+import re
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from hf_nmt.benchmarking import command_line, keep_result, recipe, where_measured
+from hf_nmt.cleaning.settings import DEFAULT_STEPS
+
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE / "results.json"
+WORK = Path("predictions/planted_defects")
+SEED, OF_A_KIND, RUN = 20221122, 100, 10
+BAR, BAR_OVER_ALL, BAR_PRECISION = 0.8, 0.9, 0.95
+KINDS = {
+    "empty": "one side is empty, a blank, or an ideographic space",
+    "copy": "both sides are the source, or the target",
+    "swapped": "each side in the place of the other",
+    "language": "the target, or the source, is the French or Czech caption of the same picture",
+    "shifted": "runs of ten lines beside the translation of the next",
+    "half": "the first half of the target's words",
+    "mojibake": "UTF-8 read as Windows-1252, or as ASCII with signs of replacement; found where mended or dropped",
+    "markup": "a tag, an escaped tag, an entity, BBCode, a link or a template of a wiki in one side",
+    "number": "a number of the target is another one; where both sides have one",
+    "near": "pairs of the test set with a word replaced or left out, or other case and punctuation",
+}
+LISTS = {"default": DEFAULT_STEPS, "with alignment": (*DEFAULT_STEPS[:-2], "alignment", *DEFAULT_STEPS[-2:])}
+Pair = tuple[str, str]
+
+
+def lines(data: Path, name: str, language: str) -> list[str]:
+    with gzip.open(data / f"{name}.{language}.gz", "rt", encoding="utf-8") as file:
+        return file.read().splitlines()
+
+
+def rows_of(version: Path, file: str) -> list[dict[str, Any]]:
+    return [row for path in sorted(version.glob(file)) for row in pq.read_table(path).to_pylist()]
+
+
+def prepare(rows: list[dict[str, Any]], name: str, work: Path, steps: list[dict], leakage: dict | None) -> Path:
+    """The version that the recipe makes of some rows."""
+    (work / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    settings = {
+        "source_language": "de",
+        "target_language": "en",
+        "inputs": {name: {"path": str(work / f"{name}.jsonl")}},
+        "steps": steps,
+        "output_dir": str(work / name),
+        "work_dir": str(work / "between"),
+        "num_workers": 1,
+    }
+    (work / f"{name}.yaml").write_text(json.dumps(settings | ({"leakage": leakage} if leakage else {})), "utf-8")
+    return Path(recipe("prepare_data", "--config", str(work / f"{name}.yaml")))
+
+
+def planted(data: Path, own: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """All pairs, defects among them, with `article` naming these and `was` what stood there."""
+    chance = random.Random(SEED)
+    french, czech = (lines(data, "train", language) for language in ("fr", "cs"))
+    test = list(zip(*(lines(data, "test_2016_flickr", side) for side in ("de", "en")), strict=True))
+    pairs = [(row["source"], row["target"]) for row in own]
+    places = places_of(chance, pairs)
+    near = chance.sample(test, OF_A_KIND)
+    for place, (row, pair) in enumerate(zip(own, pairs, strict=True)):
+        if place not in places:
+            yield {"source": pair[0], "target": pair[1]}
+            continue
+        kind, number = places[place]
+        other = (french, czech)[number // 2 % 2][row["position"]]
+        found = defect(kind, number, pair, pairs[place + 1], other, near[number], chance)
+        yield {"source": found[0], "target": found[1], "article": f"{kind}-{number}", "was": pair}
+
+
+def places_of(chance: random.Random, pairs: list[Pair]) -> dict[int, tuple[str, int]]:
+    """Where the defects go: place -> kind, number."""
+    runs = chance.sample(range(len(pairs) // RUN - 1), OF_A_KIND // RUN)
+    places = {run * RUN + n: ("shifted", number * RUN + n) for number, run in enumerate(runs) for n in range(RUN)}
+    fits = {
+        "number": lambda pair: all(re.search(r"\d", text) for text in pair),
+        "mojibake": lambda pair: re.search(r"[äöüß].*[äöüß]", pair[0]),
+        "half": lambda pair: len(pair[1].split()) >= 6,
+    }
+    for kind in (*fits, *(kind for kind in KINDS if kind not in fits and kind != "shifted")):
+        free = [n for n, pair in enumerate(pairs) if n not in places and fits.get(kind, len)(pair)]
+        places |= {place: (kind, number) for number, place in enumerate(chance.sample(free, OF_A_KIND))}
+    return places
+
+
+def defect(kind: str, number: int, pair: Pair, following: Pair, other: str, near: Pair, chance: random.Random) -> Pair:
+    source, target = pair
+    side = number % 2
+    if kind == "empty":
+        return with_side(pair, side, ("", " ", "\u3000")[number % 3])
+    if kind == "copy":
+        return (pair[side], pair[side])
+    if kind == "swapped":
+        return target, source
+    if kind == "language":
+        return with_side(pair, side, other)
+    if kind == "shifted":
+        return source, following[1]
+    if kind == "half":
+        words = target.split()
+        return source, " ".join(words[: len(words) // 2])
+    if kind == "mojibake":
+        as_bytes = source.encode()
+        lossy = as_bytes.decode("ascii", "replace")
+        return (as_bytes.decode("cp1252", "replace") if side else lossy), target
+    if kind == "markup":
+        return with_side(pair, side, marked(pair[side], number // 2, chance))
+    if kind == "number":
+        found = chance.choice(list(re.finditer(r"\d+", target)))
+        new = int(found[0]) + chance.randint(1, 8)
+        return source, target[: found.start()] + str(new) + target[found.end() :]
+    return changed_slightly(near, number, chance)
+
+
+def with_side(pair: Pair, side: int, text: str) -> Pair:
+    return (pair[0], text) if side else (text, pair[1])
+
+
+def marked(text: str, number: int, chance: random.Random) -> str:
+    words = text.split()
+    at = chance.randrange(len(words))
+    forms = (
+        "<b>{}</b>",
+        "{}<br />",
+        "&lt;i&gt;{}&lt;/i&gt;",
+        "[url=x]{}[/url]",
+        "{{{{lang|{}}}}}",
+        '<a href="x">{}</a>',
+        "&quot;{}&quot;&nbsp;</p>",
+    )
+    words[at] = forms[number % len(forms)].format(words[at])
+    return " ".join(words)
+
+
+def changed_slightly(pair: Pair, number: int, chance: random.Random) -> Pair:
+    way, side = number % 4, number // 4 % 2
+    if way == 0:
+        return pair[0].upper() if side else pair[0].lower().rstrip("."), pair[1].lower().rstrip(".") + " !"
+    found = list(pair)
+    for place in (0, 1) if way == 1 else (side,):
+        words = found[place].split()
+        at = chance.randrange(1, len(words) - 1)
+        words[at : at + 1] = [] if way < 3 else [chance.choice(("old", "young", "tall", "green", "quiet"))]
+        found[place] = " ".join(words)
+    return found[0], found[1]
+
+
+def measure(data: Path, work: Path, runs: dict[str, str]) -> None:
+    raw = zip(*(lines(data, "train", side) for side in ("de", "en")), strict=True)
+    rows = [{"source": one, "target": other, "position": place} for place, (one, other) in enumerate(raw)]
+    freed = prepare(rows, "freed", work, [{"exact_duplicates": {}}, {"near_duplicates": {}}], None)
+    own = sorted(rows_of(freed, "data/*.parquet"), key=lambda row: row["position"])
+    every = list(planted(data, own))
+    was = {row["article"]: row.pop("was") for row in every if "article" in row}
+    for language in ("de", "en"):
+        (work / f"test.{language}").write_text("\n".join(lines(data, "test_2016_flickr", language)) + "\n", "utf-8")
+    test = {"source": str(work / "test.de"), "target": str(work / "test.en"), "max_near": 0, "max_one_sided": 0}
+    for name, steps in LISTS.items():
+        start = time.monotonic()
+        leakage = {"sets": {"test": test}, "on_leak": "drop"}
+        version = prepare(every, name.replace(" ", "-"), work, [{kind: {}} for kind in steps], leakage)
+        keep_result(RESULTS, name, judged(version, was) | {"seconds": round(time.monotonic() - start)})
+
+
+def judged(version: Path, was: dict[str, Pair]) -> dict[str, Any]:
+    gone, left = rows_of(version, "rejects.parquet"), rows_of(version, "data/*.parquet")
+    found: dict[str, Counter[str]] = {kind: Counter() for kind in KINDS}
+    for row in gone:
+        if row["article"]:
+            found[row["article"].split("-")[0]][f"{row['step']}: {row['reason']}"] += 1
+    for row in left:
+        if row["article"] and row["article"].startswith("mojibake-"):
+            found["mojibake"]["mended"] += (row["source"], row["target"]) == tuple(was[row["article"]])
+    others = Counter(f"{row['step']}: {row['reason']}" for row in gone if not row["article"])
+    return {
+        "pairs": len(gone) + len(left),
+        "planted": dict(Counter(article.split("-")[0] for article in was)),
+        "found": {kind: dict(counts.most_common()) for kind, counts in found.items()},
+        "not_planted": dict(others.most_common()),
+    }
+
+
+def page() -> None:
+    results = json.loads(RESULTS.read_text(encoding="utf-8"))
+    runs = {name: results[name] for name in LISTS}
+    shares = {
+        name: {kind: sum(run["found"][kind].values()) / run["planted"][kind] for kind in KINDS}
+        for name, run in runs.items()
+    }
+    pairs = next(iter(runs.values()))["pairs"]
+    text = [
+        "# Planted defects",
+        "",
+        f"Made by `run.py` and `judge.py` from `results.json` and `verdicts.tsv`. Into the {pairs:,}",
+        "German-English training pairs of Multi30k that are no duplicates of each other",
+        f"{OF_A_KIND * len(KINDS):,} defects are planted, {OF_A_KIND} of each kind, and `prepare_data` is run",
+        "over them: with its default steps, and with the step `alignment`, which is opt-in, before the duplicates.",
+        "The leakage gate stands against the test set of 2016, with `on_leak: drop` and a bar of 0 for equal,",
+        f"one-sided and near pairs. The bar is a recall of {BAR} for each kind and {BAR_OVER_ALL} over all. Whatever",
+        "drops a planted pair has found it.",
+        "",
+        f"| kind | what is planted | {' | '.join(runs)} | found by (with alignment) |",
+        "|---|---|" + "---|" * (len(runs) + 1),
+    ]
+    last = [*runs.values()][-1]
+    for kind, told in KINDS.items():
+        cells = [f"{shares[name][kind]:.2f}{'' if shares[name][kind] >= BAR else ' (below the bar)'}" for name in runs]
+        by = ", ".join(f"{reason} {count}" for reason, count in last["found"][kind].items())
+        text.append(f"| {kind} | {told} | {' | '.join(cells)} | {by} |")
+    means = [f"{sum(of.values()) / len(of):.3f}" for of in shares.values()]
+    text += [f"| over all | | {' | '.join(means)} | |", "", "What was dropped and not planted:", ""]
+    for name, run in runs.items():
+        others = ", ".join(f"{reason} {count}" for reason, count in run["not_planted"].items()) or "nothing"
+        text.append(f"-   {name}: {sum(run['not_planted'].values())} of {run['pairs']:,}: {others}.")
+    text += ["", *verdicts_told(), *environment_told(results)]
+    (HERE / "README.md").write_text("\n".join(text), encoding="utf-8")
+
+
+def verdicts_told() -> list[str]:
+    path = HERE / "verdicts.tsv"
+    if not path.exists():
+        return []
+    rows = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()[1:]]
+    right = Counter(row[2] for row in rows if row[3] == "right")
+    every = Counter(row[2] for row in rows)
+    told = [
+        "## Judged drops", "",
+        f"{len(rows)} drops of the unchanged corpora, drawn by a seed and read one by one: right where the pair is no "
+        "good, or repeats another. Ids and verdicts are in `verdicts.tsv`; `explain=ID` shows the text to those who "
+        f"have it. Right: {right.total()} of {every.total()}, {right.total() / every.total():.3f} (bar: "
+        f"{BAR_PRECISION}).", "", "| step: reason | judged | right |", "|---|---|---|",
+    ]  # fmt: skip
+    return [*told, *(f"| {reason} | {count} | {right[reason]} |" for reason, count in every.most_common()), ""]
+
+
+def environment_told(results: dict[str, Any]) -> list[str]:
+    processors, versions = where_measured(results[name] for name in LISTS)
+    seconds = ", ".join(f"{name} {results[name]['seconds']} s" for name in LISTS)
+    return [f"Wall time on one busy core: {seconds}. {processors}; {versions}.", ""]
+
+
+if __name__ == "__main__":
+    command_line(__doc__, {"measure": measure}, page, work=WORK)

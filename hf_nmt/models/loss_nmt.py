@@ -12,6 +12,11 @@ from torch import nn
 CHUNK_ROWS = 512
 
 
+def summed_in(dtype: torch.dtype) -> torch.dtype:
+    """The type of sums over values of another: float32, or float64 where they have it."""
+    return torch.promote_types(dtype, torch.float32)
+
+
 class ChunkedLoss(torch.autograd.Function):
     """A loss of `hidden @ weight.T` whose gradients are already computed in the forward pass, chunk by chunk.
 
@@ -42,42 +47,42 @@ class _ChunkedCrossEntropy(ChunkedLoss):
     @staticmethod
     def forward(ctx, hidden, weight, labels, masked_id, smoothing, needs_gradient):
         keep, share = 1.0 - smoothing, smoothing / (weight.shape[0] - 1)  # the masked entry takes no part
-        output_weight = weight.to(hidden.dtype)
-        unmasked = output_weight.sum(0, dtype=torch.float32) - output_weight[masked_id]  # (D), sum of the rows
-        loss = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        output_weight, exact = weight.to(hidden.dtype), summed_in(hidden.dtype)
+        unmasked = output_weight.sum(0, dtype=exact) - output_weight[masked_id]  # (D), sum of the rows
+        loss = torch.zeros((), dtype=exact, device=hidden.device)
         hidden_gradient = weight_gradient = None
         if needs_gradient:
-            hidden_gradient = torch.empty(hidden.shape, dtype=torch.float32, device=hidden.device)
-            weight_gradient = torch.zeros(weight.shape, dtype=torch.float32, device=hidden.device)
+            hidden_gradient = torch.empty(hidden.shape, dtype=exact, device=hidden.device)
+            weight_gradient = torch.zeros(weight.shape, dtype=exact, device=hidden.device)
         for start in range(0, hidden.shape[0], CHUNK_ROWS):
             rows = hidden[start : start + CHUNK_ROWS]
             targets = labels[start : start + CHUNK_ROWS]
             logits = rows @ output_weight.t()  # (C, V)
             if not needs_gradient:
-                logits = logits.float()
+                logits = logits.to(exact)
             logits[:, masked_id] = float("-inf")
-            target_logits = logits.gather(1, targets[:, None]).squeeze(1).float()
-            largest = logits.amax(1).float()
-            # One pass over the logits, in float32 inside, rounded to their type: that of the products below.
+            target_logits = logits.gather(1, targets[:, None]).squeeze(1).to(exact)
+            largest = logits.amax(1).to(exact)
+            # One pass over the logits, summed in `exact`, rounded to their type: that of the products below.
             probabilities = torch.softmax(logits, 1)
             # p of the largest logit is e^largest / normaliser, and at least 1 / V.
-            log_normaliser = largest - probabilities.amax(1).float().log()
+            log_normaliser = largest - probabilities.amax(1).to(exact).log()
             # -(1 - e) log p(y) - e / (V - 1) * sum of log p, over all entries but the masked one
             loss += (log_normaliser - keep * target_logits).sum()
             if smoothing:  # an infinite sum would make it 0 * inf
-                loss -= share * (rows.float() @ unmasked).sum()
+                loss -= share * (rows.to(exact) @ unmasked).sum()
             if needs_gradient:
                 # p - (1 - e) [y] - e / (V - 1): the first as products, the other two as the sums they come to.
                 hidden_gradient[start : start + CHUNK_ROWS] = probabilities @ output_weight
-                if hidden.dtype == torch.float32:
+                if hidden.dtype == exact:
                     weight_gradient.addmm_(probabilities.t(), rows)
                 else:
                     weight_gradient += probabilities.t() @ rows
-                weight_gradient.index_add_(0, targets, rows.float(), alpha=-keep)
+                weight_gradient.index_add_(0, targets, rows.to(exact), alpha=-keep)
         if needs_gradient:
             hidden_gradient.sub_(output_weight[labels], alpha=keep).sub_(unmasked, alpha=share)
             masked_row = weight_gradient[masked_id].clone()
-            weight_gradient.sub_(hidden.sum(0, dtype=torch.float32), alpha=share)
+            weight_gradient.sub_(hidden.sum(0, dtype=exact), alpha=share)
             weight_gradient[masked_id] = masked_row
         ctx.dtypes = hidden.dtype, weight.dtype
         ctx.save_for_backward(hidden_gradient, weight_gradient)
@@ -100,7 +105,7 @@ def smoothed_cross_entropy(
         smoothing: probability mass taken from the target, at least 0 and below 1.
 
     Returns:
-        A float32 scalar, in nats.
+        A scalar in nats, float32 or, of float64, float64.
     """
     return _ChunkedCrossEntropy.of(hidden, weight, labels, masked_id, smoothing)
 
@@ -114,10 +119,10 @@ def smoothed_cross_entropy_from_logits(logits: torch.Tensor, labels: torch.Tenso
         smoothing: mass spread evenly over all V entries.
 
     Returns:
-        A float32 scalar, in nats.
+        A scalar in nats, float32 or, of float64, float64.
     """
     return nn.functional.cross_entropy(
-        logits.float().view(-1, logits.shape[-1]),
+        logits.to(summed_in(logits.dtype)).view(-1, logits.shape[-1]),
         labels.reshape(-1),
         ignore_index=-100,
         label_smoothing=smoothing,

@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import nn
 
 from hf_nmt.config import Settings
-from hf_nmt.models.loss_nmt import CHUNK_ROWS, ChunkedLoss
+from hf_nmt.models.loss_nmt import CHUNK_ROWS, ChunkedLoss, summed_in
 from hf_nmt.models.modeling_nmt import NmtForConditionalGeneration
 
 DIVERGENCE = "r_drop_divergence"  # in metrics.jsonl
@@ -107,7 +107,7 @@ class _ChunkedPairs(ChunkedLoss):
     @staticmethod
     def forward(ctx, hidden, weight, labels, alpha, masked_id, smoothing, needs_gradient):
         share = smoothing / (weight.shape[0] - 1)  # the masked entry takes no part
-        exact = torch.float64 if hidden.dtype == torch.float64 else torch.float32
+        exact = summed_in(hidden.dtype)
         output_weight = weight.to(hidden.dtype)
         loss = torch.zeros((), dtype=exact, device=hidden.device)
         divergence = torch.zeros_like(loss)

@@ -293,27 +293,34 @@ def plain(
 def losses(work: Path) -> dict[str, Any]:
     """Relative differences: the largest of the first updates in fp32, that of the mean of the last in bfloat16.
 
-    Beside the first, what rounding alone comes to: the plain Trainer with two attentions that are equal but for it.
+    Beside the first, what rounding alone comes to: the plain Trainer with two attentions that are equal but for it;
+    and what is left of the difference where all is computed in float64.
     """
     ours = {}
-    for precision, updates in (("fp32", EXACT), ("bf16", LOSSES)):
+    for precision, updates in (("float64", EXACT), ("fp32", EXACT), ("bf16", LOSSES)):
         trainer = translation_trainer(
             work, *SAME_BATCHES, f"training.max_steps={updates}", f"training.bf16={str(precision == 'bf16').lower()}"
         )
+        if precision == "float64":
+            trainer.model.double()
         model = copy.deepcopy(trainer.model)
         ours[precision], batches = recorded(trainer)
+        if precision == "float64":
+            exactly = plain(work, model, batches, trainer.args, EXACT, "sdpa")
     theirs = plain(work, model, batches, trainer.args, LOSSES, "sdpa")
     control = plain(work, model, batches, trainer.args, EXACT, "eager")
 
-    def largest(losses: list[float]) -> float:
-        return max(abs(one - other) / other for one, other in zip(losses, theirs[:EXACT], strict=True))
+    def largest(losses: list[float], others: list[float] = theirs[:EXACT]) -> float:
+        return max(abs(one - other) / other for one, other in zip(losses, others, strict=True))
 
     low, high = (sum(losses[-MEAN_OF:]) / MEAN_OF for losses in (ours["bf16"], theirs))
     return {
         f"fp32: largest relative difference of {EXACT} updates": largest(ours["fp32"]),
         "the plain Trainer with eager attention: likewise, from itself with sdpa": largest(control),
+        "float64: likewise": largest(ours["float64"], exactly),
         f"bf16: of the mean loss of updates {LOSSES - MEAN_OF} to {LOSSES}": abs(low - high) / high,
-        "losses": ours | {"Seq2SeqTrainer": theirs, "Seq2SeqTrainer, eager": control},
+        "losses": ours
+        | {"Seq2SeqTrainer": theirs, "Seq2SeqTrainer, eager": control, "Seq2SeqTrainer, float64": exactly},
     }
 
 

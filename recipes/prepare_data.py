@@ -27,6 +27,7 @@ import pydantic
 from pydantic import Field
 
 from hf_nmt.cleaning import split_manifest
+from hf_nmt.cleaning.augmentation import AugmentSettings, augment
 from hf_nmt.cleaning.corpus import read_inputs
 from hf_nmt.cleaning.engine import LocalEngine
 from hf_nmt.cleaning.leakage import LeakageSettings, pass_gate, read_sets
@@ -49,6 +50,9 @@ class PrepareDataRecipe(Settings):
     )
     steps: list[StepChoice] = Field(
         default_factory=default_steps, description="Steps in their order, each `- KIND: {settings}`."
+    )
+    augment: AugmentSettings | None = Field(
+        None, description="Synthetic copies of the training text, and how much of it may be synthetic; null: neither."
     )
     leakage: LeakageSettings | None = Field(
         None, description="Evaluation sets, and how much of them the training text may hold."
@@ -76,6 +80,12 @@ class PrepareDataRecipe(Settings):
             raise ConfigError("leakage.splits: it would change nothing, as no splits are made. Take it out.")
         return self
 
+    def check_files(self) -> list[str]:
+        inputs = self.inputs.values()
+        own = [(one.source_language, one.target_language) for one in inputs]
+        pairs = [(one or self.source_language, other or self.target_language) for one, other in own]
+        return self.augment.problems(pairs) if self.augment else []
+
 
 SETTINGS = PrepareDataRecipe
 
@@ -98,6 +108,8 @@ def main(argv: list[str]) -> int:
         made = split(cleaned.kept, settings.splits, settings.work_dir, engine)
         own = {name: paths for name, paths in made.tables.items() if name != TRAIN}
         cleaned = made.train(cleaned)
+    if settings.augment:
+        cleaned = augment(cleaned, settings.augment, engine, settings.work_dir)
     if leakage := settings.leakage or (LeakageSettings() if own else None):
         cleaned, reports = pass_gate(cleaned, sets, leakage, engine, settings.work_dir, settings.output_dir, own)
     splits = {TRAIN: cleaned.kept, **own}

@@ -19,7 +19,7 @@ from hf_nmt.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
-READER_VERSION = 1
+READER_VERSION = 2
 
 
 def read_inputs(

@@ -33,13 +33,15 @@ _ROWS_AT_A_TIME = 10_000
 
 
 class Step(pydantic.BaseModel):
-    """One thing done to a corpus: how many records came out, and how many did not for which reason."""
+    """One thing done to a corpus: how many records came out, how many did not for which reason, and how many of them
+    it made, by kind."""
 
     name: str
     settings: dict[str, Any] = {}
     kept: int
     dropped: dict[str, int] = {}
     changed: dict[str, int] = {}
+    added: dict[str, int] = {}
     split: str | None = None
 
 

@@ -38,6 +38,7 @@ SCHEMA = pa.schema(
         pa.field("origin", pa.string()),
         pa.field("licence", pa.string()),
         pa.field("synthetic", pa.string()),
+        pa.field("parent", pa.string()),
     ]
 )
 
@@ -58,6 +59,7 @@ class PairRecord(pydantic.BaseModel):
     origin: str | None = Field(None, description="corpus that it comes from")
     licence: str | None = Field(None, description="terms of use, such as CC-BY-4.0")
     synthetic: str | None = Field(None, description="how it was made, such as backtranslation; null for human text")
+    parent: str | None = Field(None, description="id of the record that it was made of, where it was made of one")
 
 
 def id_of(record: Mapping[str, Any]) -> str:

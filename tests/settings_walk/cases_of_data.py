@@ -51,6 +51,11 @@ def corpus_cases(section: str, name: str, sees: str, stage: str, context: tuple[
 
 KEPT, REJECTED = "train-00000-of-00001.parquet", "rejects.parquet"
 
+# Copies of all records, at a share that lets them in.
+AUGMENTED = ("augment.max_synthetic_share=0.9",)
+NOISY = (*AUGMENTED, "augment.noise.case=0.5")
+OTHER_WORDS = (*AUGMENTED, "augment.synonyms.lexicon=inputs/words.tsv")
+
 IN_VERSION = "files/processed_data/v"
 # The training text itself as an evaluation set.
 LEAKED = (f"leakage.sets.{NAME}.path=inputs/raw.jsonl",)
@@ -114,6 +119,18 @@ PREPARE_DATA = {
     "leakage.similarity.shingles": Case("words", IN_VERSION, (*LISTED, "leakage.similarity.threshold=0.5")),
     "leakage.similarity.size": Case("12", IN_VERSION, (*LISTED, "leakage.similarity.threshold=0.5")),
     "leakage.similarity.threshold": Case("0.5", IN_VERSION, LISTED),
+    "augment.noise.copies": Case("3", KEPT, NOISY),
+    "augment.noise.drop": Case("0.5", KEPT, NOISY),
+    "augment.noise.swap": Case("1", KEPT, NOISY),
+    "augment.noise.swap_window": Case("1", KEPT, (*NOISY, "augment.noise.swap=1")),
+    "augment.noise.typo": Case("0.5", KEPT, NOISY),
+    "augment.noise.case": Case("1", KEPT, NOISY),
+    "augment.noise.punctuation": Case("1", KEPT, NOISY),
+    "augment.synonyms.lexicon": Case("inputs/other_words.tsv", KEPT, OTHER_WORDS),
+    "augment.synonyms.copies": Case("5", KEPT, (*OTHER_WORDS, "augment.synonyms.probability=0.5")),
+    "augment.synonyms.probability": Case("1", KEPT, (*OTHER_WORDS, "augment.synonyms.probability=0.01")),
+    "augment.max_synthetic_share": Case("0.1", KEPT, NOISY),
+    "augment.seed": Case("1", KEPT, NOISY),
     "source_language": Case("nl", KEPT),
     "target_language": Case("nl", KEPT),
     "output_dir": Case("elsewhere", "files/elsewhere/v"),

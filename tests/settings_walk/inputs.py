@@ -208,6 +208,8 @@ def write(folder: Path) -> None:
     _write_lines(folder / "shifted.tsv", ("\t".join(row) for row in misaligned))
     _write_lines(folder / "raw.jsonl", (json.dumps(dict(zip(("source", "target"), row, strict=True))) for row in RAW))
     _write_lines(folder / "articles.jsonl", map(json.dumps, ARTICLES))
+    _write_lines(folder / "words.tsv", ["dog\thound\tpup", "child\tkid", "garden\tpark\tyard", "old\taged"])
+    _write_lines(folder / "other_words.tsv", ["dog\tcur", "child\tinfant"])
     _write_hub_folder(folder / "hub")
     DatasetDict(
         {split: _dataset(pairs(16, seed)) for seed, split in enumerate(("train", "validation", "test"))}

@@ -24,6 +24,7 @@ from hf_nmt.artifacts import hash_file, hash_folder, write_json
 from hf_nmt.config import fingerprint
 from hf_nmt.data.sources import BUILT_IN, CorpusFiles, CorpusSettings, format_of
 from hf_nmt.data.streams import Stream
+from hf_nmt.data.version_reading import Version
 
 SCHEMA_VERSION = 1
 # Records are shared out to this many temporary files by the first bits of their id and sorted file by file, so memory
@@ -122,6 +123,11 @@ def describe(
         for part in ([settings] if isinstance(settings, CorpusSettings) else settings.values())
     ]
     files = {file.path: file for part in parts for file in files_of(part)}
+    versions = {
+        Version.read(part.path).content_hash
+        for part in parts
+        if part.path is not None and not part.path.startswith(BUILT_IN) and format_of(part) == "version"
+    }
     return Manifest(
         content_hash=hash_of_splits(splits),
         recipe_hash=hash_of_steps(steps),
@@ -131,6 +137,7 @@ def describe(
         files=list(files.values()),
         inputs=inputs,
         steps=steps,
+        parent=versions.pop() if len(versions) == 1 else None,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
 
@@ -163,7 +170,12 @@ def files_of(settings: CorpusFiles) -> Iterator[InputFile]:
     """The files that are read for a corpus, none for one of the Hub or the built-in one."""
     if settings.path is not None and settings.path.startswith(BUILT_IN):
         return
-    if format_of(settings) == "arrow":
+    if format_of(settings) == "version":
+        version = Version.read(str(settings.path))
+        for path in version.files(version.split(settings.split)):
+            digest = version.sha256[path.relative_to(version.folder).as_posix()]
+            yield InputFile(path=str(path), bytes=path.stat().st_size, sha256=digest)
+    elif format_of(settings) == "arrow":
         for name, digest in hash_folder(str(settings.path)).items():
             path = Path(str(settings.path), name)
             yield InputFile(path=str(path), bytes=path.stat().st_size, sha256=digest)

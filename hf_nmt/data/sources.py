@@ -12,7 +12,7 @@ import logging
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 import datasets
 import pyarrow as pa
@@ -36,6 +36,7 @@ from hf_nmt.data import readers
 from hf_nmt.data.readers import ROWS_AT_A_TIME, Corpus, Wanted
 from hf_nmt.data.tables import CorpusTables
 from hf_nmt.data.text_lines import existing_file
+from hf_nmt.data.version_reading import contents_of_split, is_version, open_split
 from hf_nmt.errors import ConfigError, DataError
 
 logger = logging.getLogger(__name__)
@@ -65,6 +66,7 @@ _IDLE = {
     "parquet": ("subset", "split"),
     "tmx": ("subset", "split", *_COLUMNS),
     "arrow": ("subset",),
+    "version": ("subset", *_COLUMNS),
     "hub": (),
 }
 
@@ -85,8 +87,8 @@ class CorpusFiles(Settings):
     path: str | None = Field(
         None,
         description="one file or folder with both sides: .tsv, .csv, .tmx, .jsonl (each also .gz), .parquet, a folder "
-        "of Dataset.save_to_disk, a dataset of the Hub as owner/name, or the built-in controlled/tiny and "
-        "controlled/full",
+        "of Dataset.save_to_disk, a version of a corpus (processed_data/v<date>-<hash>), a dataset of the Hub as "
+        "owner/name, or the built-in controlled/tiny and controlled/full",
     )
     format: Literal["auto", "tsv", "csv", "tmx", "jsonl", "parquet", "arrow", "hub"] = Field(
         "auto",
@@ -94,7 +96,9 @@ class CorpusFiles(Settings):
         "folder owner is here; hub asks it for any name",
     )
     subset: str | None = Field(None, description="configuration of a Hub dataset, such as de-en")
-    split: str | None = Field(None, description="split of a Hub dataset, a saved DatasetDict or the built-in corpus")
+    split: str | None = Field(
+        None, description="split of a Hub dataset, a saved DatasetDict, a version of a corpus or the built-in corpus"
+    )
     source_column: str | None = Field(
         None,
         description="column of the source: a name, or in TSV and CSV without a header a number from 1; null looks for "
@@ -139,6 +143,8 @@ class CorpusSettings(CorpusFiles):
         description="pairs with an empty side are refused, as they may mean misaligned files, or dropped and counted",
     )
 
+
+Files = TypeVar("Files", bound=CorpusFiles)
 
 _KEYS = re.compile(rf"(?<![\w.=-])({'|'.join(CorpusSettings.model_fields)})(?==\w)")
 
@@ -260,7 +266,7 @@ def format_of(settings: CorpusFiles) -> str:
     path = Path(settings.path)
     suffixes = [suffix for suffix in path.suffixes if suffix != ".gz"]
     if path.is_dir():
-        return "arrow"
+        return "version" if is_version(path) else "arrow"
     if suffixes and suffixes[-1].lower() in _SUFFIXES:
         return _SUFFIXES[suffixes[-1].lower()]
     if path.exists():
@@ -277,6 +283,13 @@ def format_of(settings: CorpusFiles) -> str:
     raise AssertionError(path)
 
 
+def in_split(settings: Files, name: str) -> Files:
+    """The same corpus; of a version of a corpus without a split the one of this name."""
+    if settings.path is None or settings.split is not None or not is_version(settings.path):
+        return settings
+    return settings.model_copy(update={"split": name})
+
+
 def check_settings(settings: CorpusFiles, format_name: str) -> None:
     """Refuse settings that change nothing for a corpus of this format, and names of files that are not there."""
     if format_name == "lines":
@@ -284,11 +297,12 @@ def check_settings(settings: CorpusFiles, format_name: str) -> None:
             existing_file(str(name))
         return
     if names := settings.idle(format_name):
-        kind = "a saved dataset" if format_name == "arrow" else f"a single {format_name} file"
+        kinds = {"arrow": "a saved dataset", "version": "a version of a corpus"}
+        kind = kinds.get(format_name, f"a single {format_name} file")
         raise ConfigError(f"{names} would change nothing: {Path(str(settings.path))} is {kind}. Take it out.")
     if format_name == "hub" and settings.split is None:
         raise ConfigError(f"split is needed for the Hub dataset {settings.path!r}, such as train: set it beside path.")
-    if format_name not in ("arrow", "hub"):
+    if format_name not in ("arrow", "version", "hub"):
         existing_file(str(settings.path))
 
 
@@ -296,6 +310,8 @@ def contents_of(settings: CorpusFiles, format_name: str) -> Any:
     """What identifies the contents of files, wherever they lie: hashes of all their bytes."""
     if format_name == "lines":
         return [hash_file(str(name)) for name in (settings.source, *settings.targets)]
+    if format_name == "version":
+        return contents_of_split(str(settings.path), settings.split)
     return (hash_folder if format_name == "arrow" else hash_file)(str(settings.path))
 
 
@@ -312,6 +328,7 @@ def open_corpus(settings: CorpusFiles, format_name: str, wanted: Wanted) -> Corp
         "jsonl": lambda: readers.read_jsonl(path, wanted),
         "parquet": lambda: readers.read_parquet(path, wanted),
         "arrow": lambda: _rows_of(saved(settings), settings, wanted),
+        "version": lambda: open_split(path, settings.split, wanted),
     }
     return openers[format_name]()
 

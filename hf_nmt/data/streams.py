@@ -40,6 +40,7 @@ from hf_nmt.data.sources import (
 )
 from hf_nmt.data.tables import CorpusTables, LanguageProblem
 from hf_nmt.data.text_lines import aligned_lines, open_bytes
+from hf_nmt.data.version_reading import Version
 
 logger = logging.getLogger(__name__)
 
@@ -170,6 +171,9 @@ class PairStream(Stream):
             rows = len(self._dataset)
         elif self._format_name == "arrow":
             rows = len(saved(settings))
+        elif self._format_name == "version":
+            version = Version.read(name)
+            rows = version.rows[version.split(settings.split)]
         elif self._format_name == "parquet":
             rows = pyarrow.parquet.read_metadata(name).num_rows
         elif self._format_name == "tmx":

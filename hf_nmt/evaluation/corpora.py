@@ -19,7 +19,7 @@ from hf_nmt.data.mixtures import (
     problems_of_codes,
     unnamed_languages,
 )
-from hf_nmt.data.sources import CorpusSettings, keys_told, load_pairs
+from hf_nmt.data.sources import CorpusSettings, in_split, keys_told, load_pairs
 from hf_nmt.errors import ConfigError, DataError
 from hf_nmt.metrics import LanguagePair, ScoredData
 from hf_nmt.protocols import LANGUAGE_COLUMNS
@@ -119,8 +119,9 @@ def load_corpus(data: EvaluationData, usual: LanguagePair = (None, None)) -> Cor
         rows = join_pairs(named, "test")
         return corpus_of(rows, {name: pair.test for name, pair in data.pairs.items()})
     assert data.test is not None
+    test = in_split(data.test, "test")
     with keys_told("data.test"):
-        rows = load_pairs(data.test, source_language=usual[0], target_language=usual[1])
+        rows = load_pairs(test, source_language=usual[0], target_language=usual[1])
     findings = [
         f"data.test: the column {column}: {told}"
         for column in LANGUAGE_COLUMNS
@@ -130,7 +131,14 @@ def load_corpus(data: EvaluationData, usual: LanguagePair = (None, None)) -> Cor
     ]
     if findings:
         raise ConfigError(findings)
-    return corpus_of(rows, data.test, usual=usual)
+    return corpus_of(rows, test, usual=usual)
+
+
+def _domains(rows: datasets.Dataset) -> list[str] | None:
+    """The domain of each row; None where no row names one, as in a version of a corpus without domains."""
+    if "domain" not in rows.column_names or rows.unique("domain") == [None]:
+        return None
+    return [str(domain) for domain in rows["domain"]]
 
 
 def corpus_of(
@@ -171,7 +179,7 @@ def corpus_of(
     return Corpus(
         sources=list(rows["source"]),
         references=[list(row) if row else [text] for row, text in zip(several, rows["target"], strict=True)],
-        domains=[str(domain) for domain in rows["domain"]] if "domain" in rows.column_names else None,
+        domains=_domains(rows),
         data=ScoredData(id=name, hash=manifest.content_hash, split=split),
         manifest=manifest,
         pairs=pairs,

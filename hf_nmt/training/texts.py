@@ -23,9 +23,10 @@ from hf_nmt.data.mixtures import (
     problems_of_codes,
     unnamed_languages,
 )
-from hf_nmt.data.sources import BUILT_IN, CorpusSettings, count_copies, format_of, keys_told, load_pairs
+from hf_nmt.data.sources import BUILT_IN, CorpusSettings, count_copies, format_of, in_split, keys_told, load_pairs
 from hf_nmt.data.streams import Stream, stream_pairs
 from hf_nmt.data.text_lines import existing_file
+from hf_nmt.data.version_reading import Version
 from hf_nmt.errors import ConfigError, DataError
 from hf_nmt.protocols import LANGUAGE_COLUMNS
 from hf_nmt.training.streams import ROWS_LOOKED_AT, mix_streams
@@ -77,6 +78,12 @@ class TrainingData(Settings):
     target_language: str | None = Field(
         None, description="Code of the target language, such as en, as source_language; built-in: en."
     )
+    version: str | None = Field(
+        None,
+        description="Folder of a version of a corpus, processed_data/v<date>-<hash> of recipes/prepare_data.py, in "
+        "place of train: its split train, in its languages, and its split validation where it has one and none is "
+        "given.",
+    )
     train: TrainingCorpus | None = Field(
         None, description="Pairs to train on; null takes the built-in corpus controlled/tiny, or those of pairs."
     )
@@ -101,7 +108,12 @@ class TrainingData(Settings):
 
     @pydantic.model_validator(mode="after")
     def _pairs_alone(self) -> TrainingData:
-        findings = given_beside_pairs(self, *_EXAMPLES, "train", "validation") if self.pairs else []
+        findings = given_beside_pairs(self, *_EXAMPLES, "version", "train", "validation") if self.pairs else []
+        if self.version is not None and self.train is not None:
+            findings.append(
+                "version: given together with data.train, which is another corpus. Leave one of them out; "
+                "data.train.path takes a version too, beside settings such as streaming."
+            )
         for name, pair in self.pairs.items():
             findings += unnamed_languages(name, self._named(name))
             if pair.train is None and pair.validation is None:
@@ -137,12 +149,13 @@ class TrainingData(Settings):
 
     @pydantic.model_validator(mode="after")
     def _one_translation_each(self) -> TrainingData:
+        given = [("train", self.train), *((f"pairs.{name}.train", pair.train) for name, pair in self.pairs.items())]
         findings = [
             f"{place}.target: training reads one translation of each source, and {len(corpus.targets)} files "
             "are given. To train on all of them, join them one after another into one file, and the source as "
             "many times into another; several references are for validation and tests."
-            for place, corpus in self._places()
-            if place.endswith("train") and len(corpus.targets) > 1
+            for place, corpus in given
+            if corpus is not None and len(corpus.targets) > 1
         ]
         if findings:
             raise ConfigError(findings)
@@ -176,6 +189,8 @@ class TrainingData(Settings):
         """Whether there may be several language pairs, as far as the settings tell."""
         if self.pairs:
             return len({self._named(name) for name, pair in self.pairs.items() if pair.train is not None}) > 1
+        if self.version is not None:
+            return True
         if self.train is None or self.train.path is None or self.built_in is not None:
             return False
         return ".tmx" not in Path(self.train.path).suffixes and self.train.format != "tmx"
@@ -183,7 +198,7 @@ class TrainingData(Settings):
     @property
     def built_in(self) -> str | None:
         """`path` of the built-in corpus, where that is what is trained on."""
-        if self.pairs:
+        if self.pairs or self.version is not None:
             return None
         path = f"{BUILT_IN}tiny" if self.train is None else self.train.path
         return path if path is not None and path.startswith(BUILT_IN) else None
@@ -206,6 +221,10 @@ class TrainingData(Settings):
         """Source and target language of rows that name none."""
         if self.built_in is not None:
             return self.source_language or "ko", self.target_language or "en"
+        if self.version is not None and None in (self.source_language, self.target_language):
+            told = Version.read(self.version).languages
+            own = (told[0], told[1]) if len(told) == 2 else (None, None)
+            return self.source_language or own[0], self.target_language or own[1]
         return self.source_language, self.target_language
 
     def pairs_in(self, rows: Dataset | Stream) -> dict[tuple[str | None, str | None], int]:
@@ -232,9 +251,12 @@ class TrainingData(Settings):
             }
             return {split: corpora for split, corpora in by_pair.items() if corpora}
         found: dict[str, CorpusSettings | dict[str, CorpusSettings]] = {}
+        version = None if self.version is None else Version.read(self.version)
         for split, given in (("train", self.train), ("validation", self.validation)):
             if given is not None:
-                found[split] = given
+                found[split] = in_split(given, split)
+            elif version is not None and (split == "train" or version.has(split)):
+                found[split] = CorpusSettings(path=self.version, split=split)
             elif self.built_in is not None:
                 found[split] = CorpusSettings(path=self.built_in, split=split)
         return found
@@ -249,6 +271,11 @@ class TrainingData(Settings):
 
     def check_files(self) -> list[str]:
         findings = []
+        if self.version is not None:
+            try:
+                Version.read(self.version).split("train")
+            except (ConfigError, DataError) as error:
+                return [f"data.version: {error}"]
         for place, corpus in self._places():
             try:
                 if corpus.path is not None and not corpus.path.startswith(BUILT_IN) and not Path(corpus.path).exists():

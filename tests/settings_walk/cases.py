@@ -137,6 +137,9 @@ TRAIN = {
     "data.source_language": Case("da", "files/runs/da-en-TIME", stage="run"),
     "data.target_language": Case("nl", "files/runs/de-nl-TIME", stage="run"),
     **corpus_cases("data.train", "train", "texts/train", "run"),
+    "data.version": Case(
+        "inputs/other_version", "texts/train", ("data.train=null", "data.version=inputs/version"), "run"
+    ),
     "data.train.streaming": Case("true", "weights", stage="updates"),
     "batching.streaming_window": Case("8", "weights", ("data.train.streaming=true",), "updates"),
     **corpus_cases("data.validation", "val", "texts/validation", "run"),

@@ -15,6 +15,9 @@ import torch
 from datasets import Dataset, DatasetDict
 from sentencepiece import SentencePieceProcessor
 
+from hf_nmt.data.readers import Corpus, Pair
+from hf_nmt.data.records import tables_of
+from hf_nmt.data.versions import write_version
 from hf_nmt.generation import adapters
 from hf_nmt.generation.adapters import adapter_weights, load_adapter_weights
 from hf_nmt.models.configuration_nmt import NmtConfig
@@ -210,10 +213,26 @@ def write(folder: Path) -> None:
     _write_lines(folder / "articles.jsonl", map(json.dumps, ARTICLES))
     _write_lines(folder / "words.tsv", ["dog\thound\tpup", "child\tkid", "garden\tpark\tyard", "old\taged"])
     _write_lines(folder / "other_words.tsv", ["dog\tcur", "child\tinfant"])
+    for prefix in ("", "other_"):
+        _write_version(folder / f"{prefix}version", f"{prefix}train")
     _write_hub_folder(folder / "hub")
     DatasetDict(
         {split: _dataset(pairs(16, seed)) for seed, split in enumerate(("train", "validation", "test"))}
     ).save_to_disk(folder / "splits")
+
+
+def _write_version(path: Path, name: str) -> None:
+    """A version of a corpus with the articles of ARTICLES, where the settings can name it."""
+    constants = {"source_language": "de", "target_language": "en"}
+    rows = [row | {"source": f"{row['source']} {name}"} for row in ARTICLES]
+    tables = {}
+    for split, part in (("train", rows[:48]), ("validation", rows[48:])):
+        pairs = (Pair(n, row["source"], row["target"], None, row | {"source": None}) for n, row in enumerate(part))
+        tables[split] = list(tables_of(Corpus(split, "row", pairs), constants, rows=1000))
+    found = write_version(
+        path.with_name(f"{path.name}s"), tables, [], steps=[], files=[], inputs={}, languages=["de", "en"]
+    )
+    found.rename(path)
 
 
 def _write_sides(path: Path, rows: list[tuple[str, str]]) -> None:

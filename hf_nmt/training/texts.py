@@ -251,15 +251,21 @@ class TrainingData(Settings):
             }
             return {split: corpora for split, corpora in by_pair.items() if corpora}
         found: dict[str, CorpusSettings | dict[str, CorpusSettings]] = {}
-        version = None if self.version is None else Version.read(self.version)
         for split, given in (("train", self.train), ("validation", self.validation)):
             if given is not None:
                 found[split] = in_split(given, split)
-            elif version is not None and (split == "train" or version.has(split)):
+            elif self.version is not None and (split == "train" or self._version_may_have(split)):
                 found[split] = CorpusSettings(path=self.version, split=split)
             elif self.built_in is not None:
                 found[split] = CorpusSettings(path=self.built_in, split=split)
         return found
+
+    def _version_may_have(self, split: str) -> bool:
+        """Whether the version has a split; taken for granted where it cannot be read, which `check_files` tells."""
+        try:
+            return Version.read(str(self.version)).has(split)
+        except DataError:
+            return True
 
     def _places(self) -> Iterator[tuple[str, CorpusSettings]]:
         """Every corpus that is read, with its key inside `data`."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 
-from settings_walk.cases_of_data import PREPARE_DATA, below, corpus_cases
+from settings_walk.cases_of_data import CHECK_DATA, PREPARE_DATA, below, corpus_cases
 from settings_walk.cases_of_runs import COMPARE_RUNS, PROFILE_RUN, REPORT_RUN
 from settings_walk.keys import NAME, Case
 from settings_walk.watch_cases import watch_cases
@@ -441,6 +441,7 @@ ADAPT_VOCABULARY = {
 
 CASES = {
     "backtranslate": BACKTRANSLATE,
+    "check_data": CHECK_DATA,
     "prepare_data": PREPARE_DATA,
     "adapt_vocabulary": ADAPT_VOCABULARY,
     "compare_runs": COMPARE_RUNS,

@@ -183,3 +183,43 @@ PREPARE_DATA = {
     "steps[].alignment.iterations": Case("1", REJECTED, SHIFTED, beside="min_pairs: 100"),
     "steps[].alignment.min_pairs": Case("100", REJECTED, SHIFTED),
 }
+
+CHECKED = "files/checked/check.json"
+OF_WORDS = ("tokens.max_length=3",)
+
+CHECK_DATA = {
+    "only": Case("[schema]", CHECKED),
+    "version": Case("inputs/other_checked", CHECKED),
+    "output_dir": Case("elsewhere", "files/elsewhere/check.json"),
+    "num_workers": Case("2", "workers"),
+    "samples": Case("1", CHECKED),
+    "records.max_invalid": Case("0", "refusal"),
+    "language.max_wrong": Case("0", "refusal"),
+    "language.min_probability": Case("0.01", CHECKED, ("language.min_letters=3",)),
+    "language.min_letters": Case("200", CHECKED),
+    "alignment.max_outliers": Case("0", "refusal"),
+    "alignment.max_characters": Case("9", CHECKED, ("alignment.max_words=99",)),
+    "alignment.max_words": Case("9", CHECKED, ("alignment.max_characters=99",)),
+    "alignment.spare_characters": Case("0", CHECKED, ("alignment.max_words=99",)),
+    "alignment.tokenizer": Case("inputs/model", CHECKED, ("alignment.max_tokens=1.1", "alignment.max_characters=99")),
+    "alignment.max_tokens": Case(
+        "9",
+        CHECKED,
+        ("alignment.tokenizer=inputs/model", "alignment.max_characters=99", "alignment.max_words=99"),
+    ),
+    "duplicates.max_exact": Case("0", "refusal"),
+    "duplicates.max_near": Case("0", "refusal", ("duplicates.similarity.threshold=0.5",)),
+    "duplicates.max_across": Case("0", "refusal"),
+    "duplicates.max_near_across": Case("0", "refusal", ("duplicates.similarity.threshold=0.5",)),
+    "duplicates.fold": Case("[]", CHECKED),
+    "duplicates.similarity.shingles": Case("words", CHECKED, ("duplicates.similarity.threshold=0.5",)),
+    "duplicates.similarity.size": Case("12", CHECKED, ("duplicates.similarity.threshold=0.5",)),
+    "duplicates.similarity.threshold": Case("0.3", CHECKED),
+    # It has no token for some letters of the texts.
+    "tokens.tokenizer": Case("inputs/model", "refusal"),
+    "tokens.max_length": Case("3", CHECKED),
+    "tokens.max_long": Case("0", "refusal", OF_WORDS),
+    "tokens.max_unknown": Case("0", "refusal", ("tokens.tokenizer=inputs/model", "tokens.max_unknown=1")),
+    "tokens.epsilon": Case("0.1", CHECKED),
+    "tokens.delta": Case("0.1", CHECKED),
+}

@@ -11,12 +11,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import marian_files
+import pyarrow as pa
 import torch
 from datasets import Dataset, DatasetDict
 from sentencepiece import SentencePieceProcessor
 
 from hf_nmt.data.readers import Corpus, Pair
-from hf_nmt.data.records import tables_of
+from hf_nmt.data.records import SCHEMA, id_of, tables_of
 from hf_nmt.data.versions import write_version
 from hf_nmt.generation import adapters
 from hf_nmt.generation.adapters import adapter_weights, load_adapter_weights
@@ -129,6 +130,16 @@ SETTINGS = {
         steps: [{empty: {}}]
         num_workers: 1
     """,
+    "check_data": """
+        version: inputs/checked
+        output_dir: checked
+        num_workers: 1
+        records: {max_invalid: 1}
+        language: {max_wrong: 1}
+        alignment: {max_outliers: 1}
+        duplicates: {max_exact: 1, max_near: 1, max_across: 1, max_near_across: 1}
+        tokens: {max_long: 1}
+    """,
     "import_marian": """
         model: inputs/marian/model.npz
         output: imported
@@ -169,6 +180,12 @@ ARTICLES[9] |= {side: f"{ARTICLES[12][side]} Ja." for side in ("source", "target
 ARTICLES += [
     {"source": f"{('Haus', 'haus')[number % 2]} {number // 2}", "target": f"Line {number}", "domain": "law"}
     for number in range(20)
+]
+# A set whose pairs are in RAW, as they stand and nearly.
+RAW_TEST = [
+    ("Der Hund sieht einen Ball.", "The dog sees a ball."),
+    ("Die Katze malt das alte Haus im Garten.", "The cat paints the old house in that garden."),
+    ("ein Kind", "a child"),
 ]
 
 SETTINGS["wider_train"] = SETTINGS["train"].replace("d_model: 16", "d_model: 32")
@@ -215,6 +232,17 @@ def write(folder: Path) -> None:
     _write_lines(folder / "other_words.tsv", ["dog\tcur", "child\tinfant"])
     for prefix in ("", "other_"):
         _write_version(folder / f"{prefix}version", f"{prefix}train")
+    for name, kept in (("checked", RAW), ("other_checked", RAW[:-2])):
+        version = write_version(
+            folder / "checked_versions",
+            {"train": [_records(kept)], "test": [_records(RAW_TEST)]},
+            [],
+            steps=[],
+            files=[],
+            inputs={},
+            languages=["de", "en"],
+        )
+        (folder / name).symlink_to(version.relative_to(folder))
     _write_hub_folder(folder / "hub")
     DatasetDict(
         {split: _dataset(pairs(16, seed)) for seed, split in enumerate(("train", "validation", "test"))}
@@ -233,6 +261,12 @@ def _write_version(path: Path, name: str) -> None:
         path.with_name(f"{path.name}s"), tables, [], steps=[], files=[], inputs={}, languages=["de", "en"]
     )
     found.rename(path)
+
+
+def _records(rows: list[tuple[str, str]]) -> pa.Table:
+    languages = {"source_language": "de", "target_language": "en"}
+    records = [{"source": source, "target": target, **languages} for source, target in rows]
+    return pa.Table.from_pylist([{"id": id_of(record), **record} for record in records], schema=SCHEMA)
 
 
 def _write_sides(path: Path, rows: list[tuple[str, str]]) -> None:

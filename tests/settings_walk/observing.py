@@ -224,6 +224,19 @@ class Workplace:
                 seen[path.name] = rows
         return seen
 
+    def check_data(self, arguments: tuple[str, ...], stage: str) -> dict[str, Any]:
+        """It has one stage."""
+        module = recipe_module("check_data")
+        with self._watching(arguments) as (seen, patch):
+
+            def engine(num_workers: int) -> LocalEngine:
+                seen["workers"] = num_workers
+                return LocalEngine(1)
+
+            patch.setattr(module, "LocalEngine", engine)
+            self._run(module, arguments, seen)
+        return seen
+
     def push(self, arguments: tuple[str, ...], stage: str) -> dict[str, Any]:
         """It has one stage. The Hub is a server here, where `me/there` holds the model already."""
         with self._watching(arguments) as (seen, patch), HubServer() as hub:

@@ -36,6 +36,7 @@ from hf_nmt.cleaning.settings import InputSettings, StepChoice, default_steps, n
 from hf_nmt.cleaning.splits import TRAIN, SplitSettings, check_names, split
 from hf_nmt.config import Settings, from_command_line, launch
 from hf_nmt.data.manifest import files_of
+from hf_nmt.data.raw import keep_raw
 from hf_nmt.data.versions import write_version
 from hf_nmt.errors import ConfigError
 
@@ -61,6 +62,9 @@ class PrepareDataRecipe(Settings):
         None, description="Sets that are taken from the corpus, such as validation and test; null makes train alone."
     )
     output_dir: Path = Field(Path("processed_data"), description="Where v<date>-<hash>/ is written.")
+    raw_dir: Path | None = Field(
+        None, description="Folder such as data/raw, where the files of all inputs are kept by date; null keeps none."
+    )
     work_dir: Path = Field(
         Path("processed_data/.work"),
         description="Where tables lie between the steps, so that a broken-off run goes on; may be removed.",
@@ -115,15 +119,18 @@ def main(argv: list[str]) -> int:
     splits = {TRAIN: cleaned.kept, **own}
     if made:
         reports[split_manifest.NAME] = split_manifest.describe(made, splits)
+    files = {name: list(files_of(one)) for name, one in settings.inputs.items()}
+    licences = {name: one.licence for name, one in settings.inputs.items()}
     folder = write_version(
         settings.output_dir,
         {name: [read_table(path) for path in paths] for name, paths in splits.items()},
         [read_table(path) for path in cleaned.rejected],
         steps=cleaned.steps,
-        files=[file for one in settings.inputs.values() for file in files_of(one)],
+        files=[file for own in files.values() for file in own],
         inputs={name: one.model_dump(mode="json", exclude_none=True) for name, one in settings.inputs.items()},
         languages=languages,
         reports=reports,
+        raw=keep_raw(settings.raw_dir, files, licences) if settings.raw_dir else None,
     )
     for step in cleaned.steps:
         dropped = ", ".join(f"{reason} {count:,}" for reason, count in step.dropped.items()) or "nothing"

@@ -114,6 +114,7 @@ def check_version(folder: Path, settings: CheckSettings, engine: Engine, work: P
         "problems": problems,
         "settings": settings.model_dump(mode="json", include={*CheckSettings.model_fields}),
         "splits": {},
+        "inputs": manifest.inputs.get("files", {}),
         "steps": [step.model_dump(mode="json", exclude={"settings"}) for step in manifest.steps],
         "rejected": [],
     }

@@ -44,6 +44,7 @@ def write_version(
     inputs: Mapping[str, Mapping[str, Any]],
     languages: Sequence[str],
     reports: Mapping[str, str] | None = None,
+    raw: Mapping[str, str] | None = None,
 ) -> Path:
     """Write a version; one that is there with the same contents is taken as it is.
 
@@ -56,6 +57,7 @@ def write_version(
         inputs: settings of each input by its name.
         languages: codes, those of the sources first.
         reports: further text files by name, which have no part in the hash.
+        raw: where the file of each path is kept as it came (`raw.keep_raw`).
 
     Returns:
         The folder.
@@ -71,6 +73,12 @@ def write_version(
     for found in sorted(output_dir.glob(f"v*-{digest[:HASH_DIGITS]}")):
         if is_complete(found) and Manifest.read(found / MANIFEST).content_hash == digest:
             logger.info("%s holds these records already", found)
+            if raw and not any("raw" in file for file in Manifest.read(found / MANIFEST).inputs["files"].values()):
+                logger.warning(
+                    "The manifest of %s, which was written before, does not name the raw files. Remove it and run "
+                    "again to have them named.",
+                    found,
+                )
             return found
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     folder = output_dir / f"v{today}-{digest[:HASH_DIGITS]}"
@@ -92,13 +100,18 @@ def write_version(
                 for path in sorted((partial / "data").iterdir())
             ],
             inputs={name: dict(settings) for name, settings in inputs.items()}
-            | {"files": {file.path: {"bytes": file.bytes, "sha256": file.sha256} for file in files}},
+            | {"files": {file.path: _lineage(file, raw or {}) for file in files}},
             steps=list(steps),
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         )
         manifest.write(partial / MANIFEST)
         mark_complete(partial)
     return folder
+
+
+def _lineage(file: InputFile, raw: Mapping[str, str]) -> dict[str, Any]:
+    kept = {"raw": raw[file.path]} if file.path in raw else {}
+    return {"bytes": file.bytes, "sha256": file.sha256, **kept}
 
 
 def manifest_of(folder: Path) -> Manifest:

@@ -135,6 +135,7 @@ PREPARE_DATA = {
     "target_language": Case("nl", KEPT),
     "output_dir": Case("elsewhere", "files/elsewhere/v"),
     "work_dir": Case("elsewhere", "files/elsewhere/0"),
+    "raw_dir": Case("kept", "files/kept/"),
     "num_workers": Case("2", "workers"),
     "explain": Case("0", "stdout"),
     "inputs.<name>.source_language": Case("nl", KEPT),

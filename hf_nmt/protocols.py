@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 
 # Columns of rows in several languages; a corpus without them is in the languages of the run.
 LANGUAGE_COLUMNS = ("source_language", "target_language")
+# Stands between sentences of one source that a model reads together, the oldest first. It is text, which a tokenizer
+# that is trained on it has a piece for, so that models of every family can read it.
+CONTEXT_SEPARATOR = "|||"
 
 
 def languages_named(name: str) -> tuple[str, str] | tuple[None, None]:

@@ -5,8 +5,8 @@
     python recipes/translate.py model=runs/<id>/best output_format=jsonl decoding.num_return_sequences=5 < in.de
 
 Every line of input gives one of output, empty ones too; a line of several sentences is translated sentence by
-sentence (decoding.split_sentences=false: in one go). Where lines have target languages of their own, input is a .jsonl
-file, {"source": "A dog.", "target_language": "de"} a line, or a .tsv file whose first line names these columns.
+sentence (decoding.split_sentences=false: in one go), or after the lines before it where the model reads them. Target
+languages of their own: a .jsonl file, {"source": "A dog.", "target_language": "de"} a line, or .tsv with a header.
 
 Several translations per line come as `index TAB score TAB translation`, best first, the index counting lines from 0;
 output_format=jsonl gives one object per line, with tokens and their log-probabilities.

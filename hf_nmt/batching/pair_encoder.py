@@ -16,7 +16,7 @@ from hf_nmt.artifacts import hash_folder
 from hf_nmt.batching.settings import BatchingSettings
 from hf_nmt.errors import ConfigError, DataError
 from hf_nmt.models.sources_nmt import Languages, languages_kept
-from hf_nmt.protocols import LANGUAGE_COLUMNS
+from hf_nmt.protocols import CONTEXT_SEPARATOR, LANGUAGE_COLUMNS
 
 
 @dataclass
@@ -45,6 +45,8 @@ class PairEncoder:
         settings: limits of length, and what happens beyond them.
         languages: how the model marks its languages; None takes the tokenizer as it is set.
         source_language, target_language: of rows that name none.
+        with_context: sources may hold sentences before the one that is translated (`data.contexts`); of those that are
+            too long the oldest are left out.
     """
 
     def __init__(
@@ -55,8 +57,10 @@ class PairEncoder:
         languages: Languages | None = None,
         source_language: str | None = None,
         target_language: str | None = None,
+        with_context: bool = False,
     ):
         self.tokenizer = tokenizer
+        self.with_context = with_context
         self.settings = settings
         self.languages = languages
         self._usual = source_language, target_language
@@ -80,7 +84,8 @@ class PairEncoder:
             return [hash_folder(folder), set_to, marks]
 
     def limits(self) -> dict[str, Any]:
-        return self.settings.model_dump(include={"max_source_length", "max_target_length", "too_long"})
+        limits = self.settings.model_dump(include={"max_source_length", "max_target_length", "too_long"})
+        return limits | ({"with_context": True} if self.with_context else {})
 
     def __call__(self, rows: Mapping[str, Sequence[str]], *, first: int = 0) -> EncodedRows:
         """Encode columns `source` and `target`, and the languages of each row where `LANGUAGE_COLUMNS` are given.
@@ -97,7 +102,10 @@ class PairEncoder:
         with languages_kept(self.tokenizer):
             for pair, members in self._by_languages(rows, count).items():
                 prefix = self._select(*pair) if self.languages is not None else ""
-                sources = [prefix + rows["source"][i] for i in members]
+                texts = [rows["source"][i] for i in members]
+                if self.with_context:
+                    result.changed["context_shortened"] += self._shorten(prefix, texts)
+                sources = [prefix + text for text in texts]
                 targets = [rows["target"][i] for i in members]
                 self._side("source", sources, members, result.input_ids, result, first)
                 self._side("target", targets, members, result.labels, result, first)
@@ -105,6 +113,17 @@ class PairEncoder:
             result.input_ids = list(compress(result.input_ids, result.kept))
             result.labels = list(compress(result.labels, result.kept))
         return result
+
+    def _shorten(self, prefix: str, texts: list[str]) -> int:
+        """Leave out the oldest sentences of sources that are too long; returns of how many."""
+        rows, shortened = list(range(len(texts))), set[int]()
+        while rows := [row for row in rows if CONTEXT_SEPARATOR in texts[row]]:
+            ids = self._ids_of_sources([prefix + texts[row] for row in rows])
+            rows = [row for row, one in zip(rows, ids, strict=True) if len(one) > self.settings.max_source_length]
+            shortened |= {*rows}
+            for row in rows:
+                texts[row] = texts[row].partition(CONTEXT_SEPARATOR)[2].lstrip()
+        return len(shortened)
 
     def _by_languages(
         self, rows: Mapping[str, Sequence[str]], count: int

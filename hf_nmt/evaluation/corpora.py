@@ -11,6 +11,7 @@ from pydantic import Field
 
 from hf_nmt import language
 from hf_nmt.config import Settings
+from hf_nmt.data.contexts import previous_in_article
 from hf_nmt.data.manifest import Manifest, describe
 from hf_nmt.data.mixtures import (
     given_beside_pairs,
@@ -26,6 +27,7 @@ from hf_nmt.protocols import LANGUAGE_COLUMNS
 
 if TYPE_CHECKING:
     import datasets
+    import numpy
 
 
 class PairTestSettings(Settings):
@@ -86,6 +88,8 @@ class Corpus:
         data: what a score record says of it.
         manifest: its files, hashes and what was dropped.
         pairs: its language pairs, and the positions of the segments of each; a language is None where it is not told.
+        previous: of each segment the one before it in its article, -1 where there is none; None where the corpus names
+            no articles.
     """
 
     sources: list[str]
@@ -94,6 +98,7 @@ class Corpus:
     data: ScoredData
     manifest: Manifest
     pairs: dict[LanguagePair, list[int]]
+    previous: numpy.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.sources)
@@ -175,6 +180,7 @@ def corpus_of(
     # ISO 639's code for a language that is not told; the sources first.
     codes = dict.fromkeys(code or "und" for side in zip(*pairs, strict=True) for code in side)
     languages = [*codes] if len(pairs) > 1 else [code or "und" for code in next(iter(pairs))]
+    previous = previous_in_article(rows)
     manifest = describe({split: (settings, rows)}, languages=languages)
     return Corpus(
         sources=list(rows["source"]),
@@ -183,4 +189,5 @@ def corpus_of(
         data=ScoredData(id=name, hash=manifest.content_hash, split=split),
         manifest=manifest,
         pairs=pairs,
+        previous=previous if (previous >= 0).any() else None,
     )

@@ -16,9 +16,11 @@ from pydantic import Field
 
 from hf_nmt import artifacts
 from hf_nmt.config import fingerprint
+from hf_nmt.data.contexts import joined
 from hf_nmt.data.text_lines import existing_file, read_lines
 from hf_nmt.errors import ConfigError, DataError
 from hf_nmt.evaluation.corpora import Corpus
+from hf_nmt.generation.contexts import sentences_read
 from hf_nmt.generation.decoding import DecodingSettings, model_decoding
 from hf_nmt.generation.meter import Meter
 from hf_nmt.metrics import LanguagePair, ScoredSystem, primary_language
@@ -199,6 +201,19 @@ def run_model(
     )
 
 
+def _with_context(corpus: Corpus, sentences: int, name: str) -> list[str]:
+    """The sources of a corpus with as many sentences before each as a model reads."""
+    if not sentences:
+        return corpus.sources
+    if corpus.previous is None:
+        logger.warning(
+            "%s reads %d sentences before each, but the test set does not name its articles (columns article and "
+            "position): every sentence is translated alone.", name, sentences,
+        )  # fmt: skip
+        return corpus.sources
+    return joined(corpus.sources, corpus.previous, sentences)
+
+
 def translate_corpus(
     translator: Translator,
     corpus: Corpus,
@@ -219,6 +234,7 @@ def translate_corpus(
         languages: the language pairs of the corpus in the model's own spelling; None takes them as they are.
     """
     began = time.perf_counter()
+    texts_read = _with_context(corpus, sentences_read(translator), name)
     best: dict[int, Translation] = {}
     before = 0
     with Meter(len(corpus), "segments", f"translating with {name}") as meter:
@@ -228,7 +244,7 @@ def translate_corpus(
         # A translator refuses a language that it does not have when it is called: all of them before the first text.
         for pair, rows in corpus.pairs.items():
             source, target = pair if languages is None else languages[pair]
-            sources = (corpus.sources[row] for row in rows)
+            sources = (texts_read[row] for row in rows)
             outputs.append(translator.translate(sources, decoding, source_language=source, target_language=target))
         for rows, n_best in zip(corpus.pairs.values(), outputs, strict=True):
             before = len(best)

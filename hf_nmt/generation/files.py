@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import gzip
+import itertools
 import json
 import logging
 import os
@@ -22,6 +23,7 @@ from typing import Any, Literal
 from hf_nmt import artifacts
 from hf_nmt.environment import environment
 from hf_nmt.errors import ConfigError, DataError
+from hf_nmt.generation.contexts import sentences_read, with_context
 from hf_nmt.generation.decoding import DecodingSettings
 from hf_nmt.generation.inputs import Input, Line, windows
 from hf_nmt.generation.meter import Statistics
@@ -82,6 +84,7 @@ def translate_lines(
     rendered: Callable[[list[Translation], Line, int], str] | None = None,
     first_window: int = FIRST_WINDOW,
     index: int = 0,
+    read_before: int = 0,
     tell: Callable[[float], None] | None = None,
 ) -> Iterator[tuple[list[Line], str]]:
     """Yield window by window the lines read and what to write for them.
@@ -94,14 +97,17 @@ def translate_lines(
         output_format: see `render`.
         rendered: makes the output of a line from its translations and its number from 0, in place of `render`.
         first_window: number of lines in the first window.
-        index: number of lines of the input before the first of these.
+        index: number of lines of the input before the first that is translated.
+        read_before: how many of these lines were translated before, and are only what stands before the others.
         tell: called with the number of lines done, after each window and, if the translator tells, within it.
 
     Raises:
         DataError: a line that cannot be translated, with its number.
     """
+    if sentences := sentences_read(translator):
+        lines = itertools.islice(with_context(lines, sentences), read_before, None)
     for window in windows(lines, settings.window_size, first_window):
-        texts = [line.text for line in window]
+        texts = [line.before + line.text for line in window]
         whole = settings.model_copy(update={"window_size": len(window)})
         if tell is not None and hasattr(translator, "on_progress"):
             translator.on_progress = lambda done, before=index: tell(before + done)
@@ -392,7 +398,10 @@ def translate_file(
         rendered, tell: see `translate_lines`.
     """
     progress = output.progress
-    with source.lines(progress.num_lines, progress.input_bytes) as lines:
+    # A model that reads the sentences before goes through them once more.
+    read_before = progress.num_lines if sentences_read(translator) else 0
+    done = (0, 0) if read_before else (progress.num_lines, progress.input_bytes)
+    with source.lines(*done) as lines:
         if progress.num_lines:
             logger.info("%s: going on after line %d.", output.path, progress.num_lines)
             translator.statistics = Statistics(**progress.statistics)
@@ -405,6 +414,7 @@ def translate_file(
             rendered=rendered,
             first_window=FIRST_WINDOW << min(progress.num_windows, 30),
             index=progress.num_lines,
+            read_before=read_before,
             tell=tell,
         ):
             output.write(window, text, dataclasses.asdict(translator.statistics))

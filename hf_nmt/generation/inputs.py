@@ -38,6 +38,8 @@ class Line:
         num_bytes: of the whole line; of the first below a header, those of the header too.
         number: of the line in its file, from 1.
         source_language, target_language: codes that the row names.
+        article: of the row.
+        before: sentences that stand before the text, for a model that reads them.
     """
 
     text: str
@@ -46,6 +48,8 @@ class Line:
     number: int = 0
     source_language: str | None = None
     target_language: str | None = None
+    article: str | None = None
+    before: str = ""
 
     @property
     def languages(self) -> tuple[str | None, str | None]:
@@ -162,7 +166,16 @@ def read_lines(
         for column, code in codes.items():
             if code is not None and (told := language.problem_of(str(code))):
                 raise DataError(f"{name}, line {line.number}: {column}: {told}")
-        yield Line(row["source"], line.end, line.num_bytes + extra, line.number, **codes)
+        article = row.get("article")
+        yield Line(
+            row["source"],
+            line.end,
+            line.num_bytes + extra,
+            line.number,
+            codes["source_language"],
+            codes["target_language"],
+            None if article is None else str(article),
+        )
 
 
 def _text_lines(stream: io.BufferedIOBase, name: str, first: int = 0, offset: int = 0) -> Iterator[Line]:

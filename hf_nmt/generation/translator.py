@@ -19,6 +19,7 @@ import torch
 from transformers.modeling_outputs import BaseModelOutput
 
 from hf_nmt.errors import ConfigError, DataError
+from hf_nmt.generation.contexts import sentences_read, shortened
 from hf_nmt.generation.decoding import DecodingSettings
 from hf_nmt.generation.inputs import beside, windows
 from hf_nmt.generation.meter import Statistics
@@ -217,7 +218,8 @@ class TorchTranslator:
             done: number of texts that are translated already.
         """
         places, texts = [place for place, *_ in window], [text for _, text, _ in window]
-        encoded = self._encode(texts, places, settings, selected, split_sentences=settings.split_sentences)
+        one_by_one = settings.split_sentences and not sentences_read(self.model)
+        encoded = self._encode(texts, places, settings, selected, split_sentences=one_by_one)
         start, forced = [self._start(selected)], selected.forced_bos_token_id
 
         # Which decoding each sentence takes its translations from.
@@ -286,6 +288,8 @@ class TorchTranslator:
                 raise SourceError(f"a source must be a string, not {type(text).__name__}.", place)
         limits = [source_limit(self.model, self.tokenizer), settings.max_source_length]
         limit = min((limit for limit in limits if limit is not None), default=None)
+        if sentences_read(self.model):
+            texts = shortened(texts, selected.prefix, self.tokenizer, limit)
         try:
             encoded = encode_texts(
                 texts,

@@ -195,6 +195,8 @@ def prepare_training(
 ) -> TranslationTrainer:
     """The trainer of a run: with its tokenizer, its weights, which are new ones or those of a saved model, and its
     texts. The random state is that of the seed when the weights are made."""
+    with arguments.main_process_first(local=True, desc="context"):
+        texts = settings.data.with_context(texts)
     saved = None if pretrained is None else pretrained.tokenizer
     tokenizer = prepare_tokenizer(run, settings, arguments, texts.train, saved)
     set_seed(settings.seed)
@@ -203,7 +205,20 @@ def prepare_training(
         model: PreTrainedModel = build_model(settings.model, tokenizer, **languages)
     else:
         model = pretrained.load(settings.model, **languages)
+    _keep_context(model, settings.data.context_sentences)
     return make_trainer(run, settings, arguments, texts, tokenizer, model)
+
+
+def _keep_context(model: PreTrainedModel, sentences: int) -> None:
+    """Note in the configuration that goes with the weights how many sentences before each the model is trained on."""
+    before = getattr(model.config, "context_sentences", 0)
+    if before and before != sentences:
+        logger.warning(
+            "The model was trained on %d sentences before each; it goes on with data.context_sentences=%d.",
+            before, sentences,
+        )  # fmt: skip
+    if before or sentences:
+        model.config.context_sentences = sentences
 
 
 def make_trainer(
@@ -237,6 +252,7 @@ def make_trainer(
         languages=languages,
         source_language=source_language,
         target_language=target_language,
+        with_context=settings.data.context_sentences > 0,
     )
     check_languages(languages, [pair for rows in texts if rows is not None for pair in settings.data.pairs_in(rows)])
     if isinstance(texts.train, Stream):

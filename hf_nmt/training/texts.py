@@ -15,6 +15,7 @@ from pydantic import Field
 from hf_nmt import language
 from hf_nmt.batching import language_pairs
 from hf_nmt.config import Settings
+from hf_nmt.data.contexts import check_articles, with_context
 from hf_nmt.data.manifest import Manifest, describe
 from hf_nmt.data.mixtures import (
     given_beside_pairs,
@@ -98,6 +99,14 @@ class TrainingData(Settings):
         "train and validation: {de-en: {train: ..., validation: ...}, fr-en: ...}, or "
         "data.pairs.de-en.train.source=FILE and so on.",
     )
+    context_sentences: int = Field(
+        0,
+        ge=0,
+        le=20,
+        description="Sentences before each source in its article (columns article and position, as in a version of a "
+        "corpus) that the model reads with it (Tiedemann and Scherrer 2017, 2+1); they never cross an article. The "
+        "saved model keeps the number, and validate.py and translate.py give it as many. 0 reads sentences alone.",
+    )
     sampling_temperature: float = Field(
         1.0,
         ge=1,
@@ -119,6 +128,13 @@ class TrainingData(Settings):
             if pair.train is None and pair.validation is None:
                 findings.append(f"pairs.{name}: it has no texts; give data.pairs.{name}.train.")
         findings += self._streamed_in_part()
+        if self.context_sentences and (self.is_streamed or self.pairs or self.built_in is not None):
+            what = "pairs" if self.pairs else "train.streaming" if self.is_streamed else "train"
+            findings.append(
+                f"context_sentences: data.{what} does not tell which sentences stand before which. It takes a whole "
+                "corpus with the columns article and position, such as a version of a corpus (data.version=FOLDER), "
+                "whose rows may name several languages."
+            )
         if self.pairs and all(pair.train is None for pair in self.pairs.values()):
             findings.append("pairs: none of them has texts to train on; give one of them train.")
         if self.sampling_temperature != 1 and not self._may_have_several:
@@ -312,6 +328,8 @@ class TrainingData(Settings):
         if findings:
             raise ConfigError(findings)
         for split, rows in texts.items():
+            if self.context_sentences and isinstance(rows, Dataset):
+                check_articles(rows, f"data.{split}")
             seen = rows.head(ROWS_LOOKED_AT) if isinstance(rows, Stream) else rows
             if (copies := count_copies(seen)) > len(seen) / 2:
                 logger.warning(
@@ -319,6 +337,18 @@ class TrainingData(Settings):
                     "them teaches the model to copy.", split, f"{copies:,}", f"{len(seen):,}",
                 )  # fmt: skip
         return Texts(texts["train"], texts.get("validation"))
+
+    def with_context(self, texts: Texts) -> Texts:
+        """The texts with as many sentences before each source as `context_sentences` says."""
+        if not self.context_sentences:
+            return texts
+        assert isinstance(texts.train, Dataset)
+        train, validation = (
+            None if rows is None else with_context(rows, self.context_sentences)
+            for rows in (texts.train, texts.validation)
+        )
+        assert train is not None
+        return Texts(train, validation)
 
     def _load(self, split: str, corpus: CorpusSettings | dict[str, CorpusSettings]) -> Dataset | Stream:
         if isinstance(corpus, CorpusSettings):

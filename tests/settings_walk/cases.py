@@ -140,6 +140,7 @@ TRAIN = {
     "data.version": Case(
         "inputs/other_version", "texts/train", ("data.train=null", "data.version=inputs/version"), "run"
     ),
+    "data.context_sentences": Case("2", "weights", ("data.train=null", "data.version=inputs/version"), "updates"),
     "data.train.streaming": Case("true", "weights", stage="updates"),
     "batching.streaming_window": Case("8", "weights", ("data.train.streaming=true",), "updates"),
     **corpus_cases("data.validation", "val", "texts/validation", "run"),

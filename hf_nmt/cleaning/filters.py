@@ -18,7 +18,6 @@ from pydantic import Field
 from hf_nmt.artifacts import write_json
 from hf_nmt.cleaning.pipeline import read_table
 from hf_nmt.cleaning.step import SIDES, CorpusStep, Outcome, Step
-from hf_nmt.tokenizer_training import load_tokenizer
 
 # What a character of these scripts stands for, in Latin letters: 1 plus this. Measured for Hangul on Korean-English
 # text (docs/guide/preparing.md); the others follow what is known of Japanese and Chinese.
@@ -121,7 +120,7 @@ class Ratio(Step):
         }
         measured = {"character_ratio": characters, "word_ratio": words}
         if self.tokenizer is not None:
-            tokenizer = _tokenizer(self.tokenizer)
+            tokenizer = tokenizer_of(self.tokenizer)
             given = {"text": source.to_pylist()}, {"text_target": target.to_pylist()}
             ids = [tokenizer(**texts, add_special_tokens=False)["input_ids"] for texts in given]
             counts = [pa.array([len(found) for found in one]) for one in ids]
@@ -135,7 +134,12 @@ class Ratio(Step):
         return [] if self.tokenizer is None else [Path(self.tokenizer)]
 
 
-_tokenizer = functools.cache(load_tokenizer)
+@functools.cache
+def tokenizer_of(folder: str) -> Any:
+    """A tokenizer, loaded once. It brings torch with it, whose seconds are not spent where nobody counts tokens."""
+    from hf_nmt.tokenizer_training import load_tokenizer
+
+    return load_tokenizer(folder)
 
 
 class Endings(CorpusStep):

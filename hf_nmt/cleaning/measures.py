@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -16,13 +15,12 @@ import pyarrow.compute as pc
 import xxhash
 
 from hf_nmt.cleaning.check_settings import CheckSettings
-from hf_nmt.cleaning.filters import EmptyAndCopies, num_words, size
+from hf_nmt.cleaning.filters import EmptyAndCopies, num_words, size, tokenizer_of
 from hf_nmt.cleaning.languages import Script
 from hf_nmt.cleaning.pipeline import read_table
 from hf_nmt.cleaning.step import SIDES, Step
 from hf_nmt.data.sketches import DistinctSketch, buffer_size, hashes_of, mixed, ngrams
 from hf_nmt.language import problem_of
-from hf_nmt.tokenizer_training import load_tokenizer
 
 NGRAMS = (1, 2, 3)
 # Logarithms of target over source are counted in twentieths, to the base 2.
@@ -195,15 +193,12 @@ def _tokenised(texts: pa.Array, side: str, folder: str | None) -> tuple[np.ndarr
         words = pc.utf8_split_whitespace(pc.utf8_trim_whitespace(texts))
         words = pc.if_else(pc.equal(num_words(texts), 0), pa.scalar([], words.type), words)
         return hashes_of(words.flatten()), pc.list_value_length(words).to_numpy(), 0
-    tokenizer = _tokenizer(folder)
+    tokenizer = tokenizer_of(folder)
     given = {"text" if side == "source" else "text_target": texts.to_pylist()}
     ids = tokenizer(**given, add_special_tokens=False)["input_ids"]
     lengths = np.array([len(one) for one in ids], np.int64)
     flat = np.array([token for one in ids for token in one], np.int64)
     return mixed(flat.astype(np.uint64) + _KEY), lengths, int((flat == tokenizer.unk_token_id).sum())
-
-
-_tokenizer = functools.cache(load_tokenizer)
 
 
 def quantiles(counts: Counter[int]) -> dict[str, float]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -16,6 +18,8 @@ from hf_nmt.cleaning.pipeline import NamedStep, clean, explain, read_table, writ
 from hf_nmt.cleaning.step import CorpusStep, Outcome, Step
 from hf_nmt.data.readers import Corpus, Pair
 from hf_nmt.data.records import SCHEMA, tables_of
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Shorten(Step):
@@ -159,3 +163,10 @@ def test_nothing_is_a_corpus_too(tmp_path):
     write_table(tmp_path / "none.arrow", SCHEMA.empty_table())
     cleaned = clean([tmp_path / "none.arrow"], STEPS, tmp_path / "work", identity=1, engine=LocalEngine(1))
     assert rows_of(cleaned.kept) == [] and [step.kept for step in cleaned.steps] == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("recipe", ["prepare_data", "check_data"])
+def test_text_is_cleaned_without_torch(recipe):
+    """Its import takes longer than all steps over a small corpus."""
+    told = f"import runpy, sys; runpy.run_path('recipes/{recipe}.py'); sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", told], cwd=ROOT, check=True)

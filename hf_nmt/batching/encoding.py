@@ -48,6 +48,7 @@ def encode_pairs(
     *,
     cache_dir: Path | str | None = None,
     keep_text: bool = False,
+    keep: Sequence[str] = (),
 ) -> datasets.Dataset:
     """Encode `source` and `target`; the result is kept, and found again for the same texts, tokenizer and limits.
 
@@ -58,6 +59,7 @@ def encode_pairs(
         encoder: makes the ids.
         cache_dir: where Arrow files are kept; the Hugging Face datasets cache by default.
         keep_text: keep `source` and `target`, for `SampledPairs`.
+        keep: further columns of text to keep.
 
     Returns:
         Memory-mapped dataset with int32 `input_ids`, `labels`, `source_length` and `target_length`, and the language
@@ -68,7 +70,7 @@ def encode_pairs(
         ConfigError: the model does not have the language of a row.
     """
     limits = encoder.limits()
-    kept = [name for name in LANGUAGE_COLUMNS if name in dataset.column_names]
+    kept = [name for name in (*LANGUAGE_COLUMNS, *keep) if name in dataset.column_names]
     key = fingerprint(ENCODING_VERSION, _hash_texts(dataset, kept), encoder.fingerprint(), limits, keep_text)
     root = Path(cache_dir) if cache_dir is not None else Path(datasets.config.HF_DATASETS_CACHE) / "hf_nmt"
     folder = root / f"encoded-{key}"

@@ -1,4 +1,4 @@
-"""Rows of several language pairs: which row is of which pair, and how many an epoch draws from each."""
+"""Rows of several language pairs, domains or corpora: which row is of which, and how many an epoch draws from each."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hf_nmt.errors import DataError
+from hf_nmt.batching.mixing import MixingSettings, MixingStage
+from hf_nmt.errors import ConfigError, DataError
 from hf_nmt.protocols import LANGUAGE_COLUMNS
 
 logger = logging.getLogger(__name__)
 
 _ROWS_AT_A_TIME = 2**17
+UNNAMED = "none"  # rows that name no group
 
 
 def language_pairs(
@@ -53,21 +55,89 @@ def drawn_rows(counts: Sequence[int], temperature: float) -> list[int]:
     return drawn.tolist()
 
 
+def weighted_rows(total: int, weights: Sequence[float]) -> list[int]:
+    """`total` rows shared out in proportion to weights, by largest remainders; at least one for a weight above 0."""
+    given = np.asarray(weights, dtype=np.float64)
+    wanted = total * given / given.sum()
+    drawn = np.maximum(np.floor(wanted).astype(np.int64), given > 0)
+    missing = total - int(drawn.sum())
+    order = np.argsort(drawn - wanted, kind="stable")
+    drawn[order[given[order] > 0][: max(missing, 0)]] += 1
+    drawn[drawn.argmax()] += min(missing, 0)
+    return drawn.tolist()
+
+
 @dataclass(frozen=True)
-class PairGroups:
-    """Rows by language pair, and how often an epoch draws them.
+class Stage:
+    """Rows that an epoch draws from each group, until some place in the training.
 
     Attributes:
-        names: of the pairs, such as `de-en`.
-        of_row: number of the pair of each row, shape (N,), uint8 or uint16.
-        counts: rows of each pair, of which none is 0.
+        drawn: of each group, in the mean over epochs.
+        until_epoch, until_step: so many epochs or updates are done; None to the end.
+    """
+
+    drawn: list[int]
+    until_epoch: int | None = None
+    until_step: int | None = None
+
+
+@dataclass(frozen=True)
+class PairGroups:
+    """Rows by language pair, domain or the like, and how often an epoch draws them.
+
+    Attributes:
+        names: of the groups, such as `de-en`.
+        of_row: number of the group of each row, shape (N,), uint8 or uint16.
+        counts: rows of each group, of which none is 0.
         drawn: rows that an epoch draws from each, in the mean over epochs.
+        mixed: the stages of a mixture; empty where `drawn` holds throughout.
     """
 
     names: list[str]
     of_row: np.ndarray
     counts: list[int]
     drawn: list[int]
+    mixed: tuple[Stage, ...] = ()
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        return self.mixed or (Stage(self.drawn),)
+
+    @classmethod
+    def mixed_by(cls, dataset: datasets.Dataset, mixing: MixingSettings) -> PairGroups:
+        """The groups of a dataset that has the column `mixing.by`.
+
+        Raises:
+            ConfigError: the weights of a stage do not name the groups that there are.
+            DataError: there is just one group, or more than 65,536.
+        """
+        numbers: dict[str, int] = {}
+        parts = [np.zeros(0, dtype=np.uint16)]
+        column = dataset.select_columns([mixing.by]).with_format("arrow")
+        for start in range(0, len(dataset), _ROWS_AT_A_TIME):
+            values = column[start : start + _ROWS_AT_A_TIME][mixing.by].combine_chunks()
+            encoded = pc.dictionary_encode(values, null_encoding="encode")
+            encoded = encoded.combine_chunks() if isinstance(encoded, pa.ChunkedArray) else encoded
+            of_value = [numbers.setdefault(name or UNNAMED, len(numbers)) for name in encoded.dictionary.to_pylist()]
+            if len(numbers) > 2**16:
+                raise DataError(f"data.mixing.by: there are more than 65,536 kinds of {mixing.by}.")
+            parts.append(np.array(of_value, dtype=np.uint16)[encoded.indices.to_numpy()])
+        of_row = np.concatenate(parts)
+        names, counts = list(numbers), np.bincount(of_row, minlength=len(numbers)).tolist()
+        if len(names) < 2:
+            raise DataError(
+                f"data.mixing.by={mixing.by}: all rows are of {names[0] if names else 'no group'}, so that there is "
+                "nothing to mix. Leave data.mixing out."
+            )
+        stages = tuple(_stage(number, stage, names, counts) for number, stage in enumerate(mixing.stages))
+        for number, (stage, given) in enumerate(zip(stages, mixing.stages, strict=True), 1):
+            logger.info("stage %d of %d, %s:", number, len(stages), given.told)
+            for name, count, drawn in zip(names, counts, stage.drawn, strict=True):
+                logger.info(
+                    "  %s: %s rows an epoch (%.3g%%) of %s, each %.3g times",
+                    name, f"{drawn:,}", 100 * drawn / len(of_row), f"{count:,}", drawn / count,
+                )  # fmt: skip
+        return cls(names, of_row.astype(np.min_scalar_type(len(names) - 1)), counts, stages[0].drawn, stages)
 
     @classmethod
     def of(
@@ -97,6 +167,26 @@ class PairGroups:
                 "%s: %s of %s pairs an epoch, each %.3g times", name, f"{drawn:,}", f"{count:,}", drawn / count
             )
         return groups
+
+
+def _stage(number: int, stage: MixingStage, names: Sequence[str], counts: Sequence[int]) -> Stage:
+    ends = {"until_epoch": stage.until_epoch, "until_step": stage.until_step}
+    if stage.weights is None:
+        assert stage.temperature is not None
+        return Stage(drawn_rows(counts, stage.temperature), **ends)
+    known = ", ".join(f"{name} ({count:,} rows)" for name, count in zip(names, counts, strict=True))
+    place = f"data.mixing.stages.{number}.weights"
+    findings = [
+        f"{place}.{name}: there are no such rows. There are: {known}." for name in stage.weights if name not in names
+    ]
+    findings += [
+        f"{place}: {name} has no weight. Give one; {name}: 0 leaves it out."
+        for name in names
+        if name not in stage.weights
+    ]
+    if findings:
+        raise ConfigError(findings)
+    return Stage(weighted_rows(sum(counts), [stage.weights[name] for name in names]), **ends)
 
 
 class _Numbered:

@@ -11,6 +11,7 @@ import torch
 
 from hf_nmt.batching.encoding import length_columns
 from hf_nmt.batching.groups import PairGroups
+from hf_nmt.batching.mixing import MixingSettings
 from hf_nmt.batching.sampler import TokenBatchSampler
 from hf_nmt.batching.settings import BatchingSettings
 
@@ -92,6 +93,7 @@ def training_batches(
     subword_sampler: SubwordSampler | None = None,
     sampling_temperature: float = 1,
     languages: tuple[str | None, str | None] = (None, None),
+    mixing: MixingSettings | None = None,
 ) -> tuple[datasets.Dataset | SampledPairs, TokenBatchSampler]:
     """The dataset and the `batch_sampler` of a training `DataLoader`.
 
@@ -104,11 +106,12 @@ def training_batches(
         subword_sampler: segments the text anew in each epoch; None takes the ids as they are.
         sampling_temperature: of the language pairs, see `groups.drawn_rows`; 1 takes each pair once an epoch.
         languages: source and target of rows that name none.
+        mixing: which groups are drawn how often, in place of `sampling_temperature`; `encoded` has its column.
 
     Raises:
         DataError, ConfigError: as `TokenBatchSampler`; a temperature for a single pair of languages.
     """
-    groups = None
+    groups = None if mixing is None else PairGroups.mixed_by(encoded, mixing)
     if sampling_temperature != 1:
         groups = PairGroups.of(encoded, sampling_temperature, usual=languages)
     sampler = TokenBatchSampler(

@@ -19,11 +19,18 @@ walked through permutation by permutation, and epoch e goes from place floor(e k
 after e epochs every row of the group was used floor(e a / n) or ceil(e a / n) times, all epochs have the same number
 of updates, and the batches of an epoch depend on nothing that came before it. This takes 1 byte a pair more, and 4
 while an epoch runs.
+
+A mixture may change from stage to stage. Each stage has its own shares of the buckets, and all have the same number of
+updates an epoch, those that need fewer taking smaller ones. A stage that ends inside an epoch gives it its first
+updates, drawn at random among those of a whole epoch, and the next stage the rest in the same way; in this epoch alone
+rows of a group may differ by more than one in how often they are used.
 """
 
 from __future__ import annotations
 
 import hashlib
+import heapq
+import itertools
 import logging
 import math
 from collections.abc import Iterator
@@ -45,15 +52,15 @@ _ROWS_AT_A_TIME = 2**19
 
 @dataclass(frozen=True)
 class _Cells:
-    """Pairs of an epoch counted by length: cell i holds `counts[i]` of `source[i]` and `target[i]` tokens, or so many
-    in the mean over epochs. Shapes (C,)."""
+    """Pairs of an epoch counted by length: cell i holds `counts[s, i]` of `source[i]` and `target[i]` tokens in stage
+    s, or so many in the mean over epochs. Shapes (C,) and (S, C)."""
 
     source: np.ndarray
     target: np.ndarray
     counts: np.ndarray
 
     def __getitem__(self, index: np.ndarray) -> _Cells:
-        return _Cells(self.source[index], self.target[index], self.counts[index])
+        return _Cells(self.source[index], self.target[index], self.counts[:, index])
 
 
 @dataclass(frozen=True)
@@ -79,33 +86,34 @@ class _Budget:
         """Updates that hold the pairs of a bucket."""
         return -(-pairs // self.pairs(longest))
 
-    def cost(self, pairs: np.ndarray | int, source: np.ndarray | int, target: np.ndarray | int) -> np.ndarray:
+    def cost(self, pairs: np.ndarray, source: np.ndarray | int, target: np.ndarray | int) -> np.ndarray:
         """Padded tokens, plus the budget of each update: half-empty updates are as bad as padding. Infinite where an
-        update would have fewer pairs than parts."""
+        update would have fewer pairs than parts. Summed over the stages, the first axis of `pairs`."""
         updates = self.updates(pairs + self.slack, np.maximum(source, target))
         cost = pairs * (source + target) + updates * self.parts * self.batch_tokens
-        return np.where(pairs - self.slack >= updates * self.parts, cost, np.inf)
+        cost = np.where(pairs - self.slack >= updates * self.parts, cost, np.inf)
+        return np.where(pairs == 0, 0, cost).sum(axis=0)
 
 
 def _split(cells: _Cells, budget: _Budget, least_updates: int) -> tuple[np.ndarray, np.ndarray] | None:
     """The cut of a bucket, between two lengths of one side, that saves the most; None where none saves anything."""
-    best = float(budget.cost(cells.counts.sum(), cells.source.max(), cells.target.max()))
+    best = float(budget.cost(cells.counts.sum(axis=1), cells.source.max(), cells.target.max()))
     found = None
     for along, across in ((cells.target, cells.source), (cells.source, cells.target)):
         order = np.argsort(along, kind="stable")
         cuts = np.flatnonzero(np.diff(along[order]))  # the last index of the lower half
         if not len(cuts):
             continue
-        pairs = np.cumsum(cells.counts[order])
-        below = pairs[cuts], along[order][cuts], np.maximum.accumulate(across[order])[cuts]
+        pairs = np.cumsum(cells.counts[:, order], axis=1)
+        below = pairs[:, cuts], along[order][cuts], np.maximum.accumulate(across[order])[cuts]
         above = (
-            pairs[-1] - pairs[cuts],
+            pairs[:, -1:] - pairs[:, cuts],
             np.full(len(cuts), along.max()),
             np.maximum.accumulate(across[order][::-1])[::-1][cuts + 1],
         )
         costs = budget.cost(*below) + budget.cost(*above)
         for half in (below, above):
-            costs[budget.updates(half[0], np.maximum(half[1], half[2])) < least_updates] = np.inf
+            costs[budget.updates(half[0], np.maximum(half[1], half[2])).max(axis=0) < least_updates] = np.inf
         if costs.min() < best:
             best, cut = float(costs.min()), cuts[costs.argmin()]
             found = order[: cut + 1], order[cut + 1 :]
@@ -114,7 +122,7 @@ def _split(cells: _Cells, budget: _Budget, least_updates: int) -> tuple[np.ndarr
 
 def _buckets(cells: _Cells, budget: _Budget, least_updates: int) -> list[np.ndarray]:
     """Indices of the cells of each bucket: the plane is cut in two again and again while that saves something."""
-    waiting, done = [np.arange(len(cells.counts))], []
+    waiting, done = [np.arange(len(cells.source))], []
     while waiting:
         bucket = waiting.pop()
         halves = _split(cells[bucket], budget, least_updates)
@@ -123,6 +131,30 @@ def _buckets(cells: _Cells, budget: _Budget, least_updates: int) -> list[np.ndar
         else:
             waiting += [bucket[half] for half in halves]
     return done
+
+
+def _with_more(updates: list[int], fewest: list[int], total: int, parts: int) -> list[int]:
+    """Updates by bucket that are `total` in all: more of them where updates are largest, and none has fewer pairs
+    than parts."""
+    updates = list(updates)
+    largest = [
+        (-pairs / number, bucket) for bucket, (pairs, number) in enumerate(zip(fewest, updates, strict=True)) if number
+    ]
+    heapq.heapify(largest)
+    missing = total - sum(updates)
+    while missing and largest:
+        _, bucket = heapq.heappop(largest)
+        if fewest[bucket] < (updates[bucket] + 1) * parts:
+            continue
+        updates[bucket] += 1
+        missing -= 1
+        heapq.heappush(largest, (-fewest[bucket] / updates[bucket], bucket))
+    if missing:
+        raise ConfigError(
+            "data.mixing: a stage draws rows that are too few or too short to make as many updates of them as another "
+            "stage needs. Use fewer accumulation steps or processes, or more even weights."
+        )
+    return updates
 
 
 class TokenBatchSampler:
@@ -141,7 +173,7 @@ class TokenBatchSampler:
         accumulation: batches of a process in one update.
         epoch_in_index: yield use * N + row instead of row, for `SampledPairs`: this is the use-th time, from 0, that
             the row is used; the epoch, where each row is used once in each.
-        groups: the language pairs of the rows, where they are drawn unevenly.
+        groups: the language pairs, domains or corpora of the rows, where they are drawn unevenly.
         is_told: log the number of updates.
 
     Raises:
@@ -183,7 +215,9 @@ class TokenBatchSampler:
                 f"batch_tokens: {settings.batch_tokens} tokens cannot hold the longest pair, of {longest} tokens. "
                 "Raise it, or lower max_source_length and max_target_length."
             )
-        self._groups = None if groups is None or groups.drawn == groups.counts else groups
+        self._groups = groups
+        if groups is not None and all(stage.drawn == groups.counts for stage in groups.stages):
+            self._groups = None
         slack = 0 if self._groups is None else len(self._groups.names)
         budget = _Budget(settings.batch_tokens, settings.max_sentences, self._parts, slack)
         keys, cells = self._count_cells()
@@ -194,9 +228,20 @@ class TokenBatchSampler:
             bucket_of_cell[bucket] = number
             longest_of_bucket.append(int(max(cells[bucket].source.max(), cells[bucket].target.max())))
         self._order, self._counts = self._sort(keys, bucket_of_cell, len(buckets))
-        fewest, most = self._pairs_of_epochs()
-        self._updates = [int(budget.updates(*bucket)) for bucket in zip(most, longest_of_bucket, strict=True)]
-        for pairs, updates in zip(fewest, self._updates, strict=True):
+        needed, stages = [], self._pairs_of_epochs()
+        for _, most in stages:
+            needed.append([int(budget.updates(*bucket)) for bucket in zip(most, longest_of_bucket, strict=True)])
+        # Updates of each stage in an epoch, by bucket: in all the same number.
+        self._updates = [
+            _with_more(updates, fewest, max(map(sum, needed)), self._parts)
+            for updates, (fewest, _) in zip(needed, stages, strict=True)
+        ]
+        self._ends = self._stage_ends()
+        for pairs, updates in (
+            bucket
+            for of_stage, (fewest, _) in zip(self._updates, stages, strict=True)
+            for bucket in zip(fewest, of_stage, strict=True)
+        ):
             if pairs < updates * self._parts:
                 raise ConfigError(
                     f"batch_tokens: batches of {settings.batch_tokens} tokens"
@@ -216,19 +261,22 @@ class TokenBatchSampler:
 
     def _count_cells(self) -> tuple[np.ndarray, _Cells]:
         keys = np.unique(np.concatenate([np.unique(window) for _, window in self._keys()]))
-        counts = np.zeros(len(keys), dtype=np.int64 if self._groups is None else np.float64)
+        stages = 1 if self._groups is None else len(self._groups.stages)
+        counts = np.zeros((stages, len(keys)), dtype=np.int64 if self._groups is None else np.float64)
         for first_row, window in self._keys():
-            rates = None
-            if self._groups is not None:
-                rates = self._rates()[self._groups.of_row[first_row : first_row + len(window)]]
-            counts += np.bincount(np.searchsorted(keys, window), weights=rates, minlength=len(keys))
+            cells = np.searchsorted(keys, window)
+            for stage in range(stages):
+                rates = None
+                if self._groups is not None:
+                    rates = self._rates(stage)[self._groups.of_row[first_row : first_row + len(window)]]
+                counts[stage] += np.bincount(cells, weights=rates, minlength=len(keys))
         target, source = np.divmod(keys, int(self._source.max()) + 1)
         return keys, _Cells(source, target, counts)
 
-    def _rates(self) -> np.ndarray:
+    def _rates(self, stage: int) -> np.ndarray:
         """How often an epoch draws a row of each group, in the mean. Shape (G,)."""
         assert self._groups is not None
-        return np.array(self._groups.drawn) / np.array(self._groups.counts)
+        return np.array(self._groups.stages[stage].drawn) / np.array(self._groups.counts)
 
     def _sort(self, keys: np.ndarray, bucket_of_cell: np.ndarray, num_buckets: int) -> tuple[np.ndarray, np.ndarray]:
         """Row numbers by bucket and group, ascending inside each, by a counting sort in windows of rows; and how many
@@ -254,29 +302,93 @@ class TokenBatchSampler:
             free += here
         return order, counts.reshape(num_buckets, num_groups)
 
-    def _walked(self, epoch: int) -> np.ndarray:
-        """How many rows of each bucket and group the epochs before this one drew, shape (buckets, G)."""
+    def _walked(self, steps: int, stage: int | None = None) -> np.ndarray:
+        """How many rows of each bucket and group the updates before step `steps` drew, with those of a whole epoch of
+        `stage` after them; shape (buckets, G)."""
+        epoch = sum(self._updates[0])
         if self._groups is None:
-            return epoch * self._counts
-        drawn, counts = (np.array(numbers, dtype=object) for numbers in (self._groups.drawn, self._groups.counts))
-        return (epoch * drawn * self._counts // counts).astype(np.int64)  # as integers of Python, which are exact
+            return (steps // epoch + (stage is not None)) * self._counts
+        drawn, start = np.zeros(len(self._groups.names), dtype=object), 0
+        for number, (one, end) in enumerate(zip(self._groups.stages, self._ends, strict=True)):
+            done = max(0, min(steps, steps if end is None else end) - start) + epoch * (number == stage)
+            drawn += done * np.array(one.drawn, dtype=object)
+            start = steps if end is None else end
+        counts = np.array(self._groups.counts, dtype=object)
+        return (drawn * self._counts // (counts * epoch)).astype(np.int64)  # as integers of Python, which are exact
 
-    def _pairs_of_epochs(self) -> tuple[list[int], list[int]]:
-        """Least and most pairs that an epoch can have in each bucket."""
+    def _pairs_of_epochs(self) -> list[tuple[list[int], list[int]]]:
+        """For each stage the least and most pairs that an epoch can have in each bucket."""
         if self._groups is None:
             pairs = self._counts[:, 0].tolist()
-            return pairs, pairs
-        drawn, counts = (np.array(numbers, dtype=object) for numbers in (self._groups.drawn, self._groups.counts))
-        least, most = drawn * self._counts // counts, -(-drawn * self._counts // counts)
-        return least.sum(axis=1).tolist(), most.sum(axis=1).tolist()
+            return [(pairs, pairs)]
+        counts, found = np.array(self._groups.counts, dtype=object), []
+        for stage in self._groups.stages:
+            drawn = np.array(stage.drawn, dtype=object)
+            least, most = drawn * self._counts // counts, -(-drawn * self._counts // counts)
+            found.append((least.sum(axis=1).tolist(), most.sum(axis=1).tolist()))
+        return found
+
+    def _stage_ends(self) -> list[int | None]:
+        """The step at which each stage ends; None for the last."""
+        ends: list[int | None] = []
+        for stage in () if self._groups is None else self._groups.stages:
+            end = stage.until_step if stage.until_epoch is None else stage.until_epoch * sum(self._updates[0])
+            if end is not None and ends and end <= (ends[-1] or 0):
+                raise ConfigError(
+                    f"data.mixing.stages.{len(ends)}: it would end at step {end:,}, and the stage before ends at step "
+                    f"{ends[-1]:,}; an epoch has {sum(self._updates[0]):,} steps. Let it end later."
+                )
+            ends.append(end)
+        return ends or [None]
+
+    def check_length(self, steps: int) -> None:
+        """
+        Raises:
+            ConfigError: a stage would not begin in a training of so many updates.
+        """
+        for number, end in enumerate(self._ends):
+            if end is not None and end >= steps:
+                raise ConfigError(
+                    f"data.mixing.stages.{number + 1}: it would begin at step {end:,}, and training ends at step "
+                    f"{steps:,}. Leave it out, let the stage before end sooner, or train longer."
+                )
+
+    def stages_of(self, epoch: int) -> list[tuple[int, int, int]]:
+        """The stages of an epoch, from 0, each with the first of its updates and the one after the last."""
+        size, found, begin = sum(self._updates[0]), [], 0
+        for stage, end in enumerate(self._ends):
+            first, last = max(begin, epoch * size), (epoch + 1) * size if end is None else min(end, (epoch + 1) * size)
+            if first < last:
+                found.append((stage, first - epoch * size, last - epoch * size))
+            begin = last if end is None else end
+        return found
+
+    def drawn_in(self, epoch: int, updates: int) -> dict[str, int]:
+        """How many rows of each group the first updates of an epoch have."""
+        assert self._groups is not None
+        counts = np.zeros(len(self._groups.names), dtype=np.int64)
+        for batch in itertools.islice(self._batches(epoch), updates * self._parts):
+            rows = np.array(batch) % len(self._source)
+            counts += np.bincount(self._groups.of_row[rows], minlength=len(counts))
+        return dict(zip(self._groups.names, counts.tolist(), strict=True))
+
+    @property
+    def updates(self) -> int:
+        """Updates of an epoch."""
+        return sum(self._updates[0])
+
+    @property
+    def mixture(self) -> PairGroups | None:
+        """The groups of a mixture; None where there is none."""
+        return self._groups if self._groups is not None and self._groups.mixed else None
 
     def _log(self) -> None:
-        updates = sum(self._updates)
-        rates = 1 if self._groups is None else self._rates()[self._groups.of_row]
+        updates = sum(self._updates[0])
+        rates = 1 if self._groups is None else self._rates(0)[self._groups.of_row]
         logger.info(
             "%s pairs in %s length buckets: %s updates an epoch, on average of %.0f pairs and %.0f target tokens",
             f"{len(self._order):,}",
-            f"{len(self._updates):,}",
+            f"{len(self._updates[0]):,}",
             f"{updates:,}",
             len(self._order) / updates,
             (self._target * rates).sum(dtype=np.float64) / updates,
@@ -288,7 +400,8 @@ class TokenBatchSampler:
         digest = hashlib.sha256(repr((self.seed, self._parts)).encode())
         ends = np.cumsum(self._counts.sum(axis=1))
         bounds = [0]
-        for pairs, end, updates in zip(self._counts.sum(axis=1).tolist(), ends.tolist(), self._updates, strict=True):
+        pairs_of_buckets = self._counts.sum(axis=1).tolist()
+        for pairs, end, updates in zip(pairs_of_buckets, ends.tolist(), self._updates[0], strict=True):
             bounds += [end - pairs + pairs * update // updates for update in range(1, updates + 1)]
         for array in (bounds, [0, *ends.tolist()]):
             digest.update(np.asarray(array, dtype=np.int64).tobytes())
@@ -296,6 +409,8 @@ class TokenBatchSampler:
             digest.update(window.tobytes())
         if self._groups is not None:
             digest.update(repr((self._groups.counts, self._groups.drawn)).encode())
+            if self._groups.mixed:
+                digest.update(repr((self._groups.names, self._groups.mixed)).encode())
             digest.update(np.ascontiguousarray(self._groups.of_row).tobytes())
         return digest.hexdigest()[:16]
 
@@ -304,33 +419,40 @@ class TokenBatchSampler:
 
     def __len__(self) -> int:
         """Batches of an epoch over all processes: updates * world_size * accumulation, the same for every epoch."""
-        return sum(self._updates) * self._parts
+        return sum(self._updates[0]) * self._parts
 
     def __iter__(self) -> Iterator[list[int]]:
         return self._batches(self.epoch)
 
     def _batches(self, epoch: int) -> Iterator[list[int]]:
-        generator = np.random.default_rng((self.seed, epoch))
-        order, sizes = self._drawn(epoch)
+        for stage, first, last in self.stages_of(epoch):
+            yield from self._updates_of(epoch, stage, first, last - first)
+
+    def _updates_of(self, epoch: int, stage: int, first: int, count: int) -> Iterator[list[int]]:
+        """Batches of `count` updates of a whole epoch of a stage, the first of them update `first` of this epoch."""
+        generator = np.random.default_rng((self.seed, epoch, first) if first else (self.seed, epoch))
+        order, sizes = self._drawn(epoch, stage, first)
         bounds = [0]
-        for pairs, updates in zip(sizes, self._updates, strict=True):
+        for pairs, updates in zip(sizes, self._updates[stage], strict=True):
             start = bounds[-1]
             generator.shuffle(order[start : start + pairs])
             bounds += [start + pairs * update // updates for update in range(1, updates + 1)]
         offset = epoch * len(self._source) if self._epoch_in_index and self._groups is None else 0
-        for update in generator.permutation(len(bounds) - 1):
+        for update in generator.permutation(len(bounds) - 1)[:count]:
             indices = order[bounds[update] : bounds[update + 1]]
             rows = indices % len(self._source)
             indices = indices[np.lexsort((self._source[rows], self._target[rows]))]
             for part in np.array_split(indices, self._parts):
                 yield (part + offset if offset else part).tolist()
 
-    def _drawn(self, epoch: int) -> tuple[np.ndarray, list[int]]:
-        """Rows of an epoch by bucket, and how many each bucket has. Where groups are drawn unevenly and
-        `epoch_in_index` is set, they are indices that hold the use of each row already."""
+    def _drawn(self, epoch: int, stage: int, update: int) -> tuple[np.ndarray, list[int]]:
+        """Rows of an epoch of a stage that begins at an update of this epoch, by bucket, and how many each bucket has.
+        Where groups are drawn unevenly and `epoch_in_index` is set, they are indices that hold the use of each row
+        already."""
         if self._groups is None:
             return self._order.copy(), self._counts[:, 0].tolist()
-        before, after = self._walked(epoch), self._walked(epoch + 1)
+        steps = epoch * sum(self._updates[0]) + update
+        before, after = self._walked(steps), self._walked(steps, stage)
         sizes = (after - before).sum(axis=1).tolist()
         order = np.empty(sum(sizes), dtype=np.int64 if self._epoch_in_index else np.int32)
         first = filled = 0  # of a group in a bucket; of the epoch

@@ -56,12 +56,20 @@ def problems_of_codes(settings: Settings, pairs: Mapping[str, tuple[str | None, 
     return [f"{name}: {told}" for name, code in given.items() if code and (told := language.problem_of(code))]
 
 
-def join_pairs(corpora: Mapping[str, tuple[str | None, str | None, CorpusSettings]], split: str) -> datasets.Dataset:
+def join_pairs(
+    corpora: Mapping[str, tuple[str | None, str | None, CorpusSettings]],
+    split: str,
+    *,
+    keep: Sequence[str] = (),
+    names_in: str | None = None,
+) -> datasets.Dataset:
     """Read the corpora of several language pairs and join their rows, each with its languages.
 
     Args:
         corpora: name of the pair -> source and target language, and where the rows are.
         split: the key of these corpora in `data.pairs.<name>`, for messages.
+        keep: further columns to keep, null in the rows of a corpus without them.
+        names_in: a column for the name of the pair.
 
     Raises:
         DataError, ConfigError: as `load_pairs`; the rows of a corpus name languages of their own.
@@ -72,8 +80,9 @@ def join_pairs(corpora: Mapping[str, tuple[str | None, str | None, CorpusSetting
         with keys_told(f"data.pairs.{name}.{split}"):
             rows = load_pairs(settings, source_language=source, target_language=target)
         with told_of(name, split):
-            parts.append(with_languages(rows, source, target))
-    return joined(parts)
+            part = with_languages(rows, source, target)
+        parts.append(part if names_in is None else with_texts(part, {names_in: name}))
+    return joined(parts, keep=[*keep, *([] if names_in is None else [names_in])])
 
 
 @contextmanager
@@ -110,22 +119,33 @@ def with_languages(
         DataError: the rows name languages of their own.
     """
     refuse_own_languages(rows.column_names)
-    schema = pa.schema([(name, pa.string()) for name in LANGUAGE_COLUMNS])
-    folder = cache_folder(cache_dir) / f"languages-{fingerprint(source_language, target_language, len(rows))}"
+    values = dict(zip(LANGUAGE_COLUMNS, (source_language, target_language), strict=True))
+    return with_texts(rows, values, cache_dir=cache_dir)
+
+
+def with_texts(
+    rows: datasets.Dataset, values: Mapping[str, str], *, cache_dir: Path | str | None = None
+) -> datasets.Dataset:
+    """The rows with columns that say the same in each, memory-mapped as the rows are; one of such a name goes."""
+    rows = rows.remove_columns([name for name in values if name in rows.column_names])
+    schema = pa.schema([(name, pa.string()) for name in values])
+    folder = cache_folder(cache_dir) / f"constants-{fingerprint(dict(values), len(rows))}"
     with file_lock(folder, timeout_seconds=-1):
         if not is_complete(folder):
             with atomic_folder(folder, replace=True) as partial:
                 with pa.OSFile(str(partial / "data.arrow"), "wb") as file, pa.ipc.new_stream(file, schema) as writer:
                     for start in range(0, len(rows), _ROWS_AT_A_TIME):
                         count = min(_ROWS_AT_A_TIME, len(rows) - start)
-                        columns = [pa.array([code] * count) for code in (source_language, target_language)]
+                        columns = [pa.array([text] * count) for text in values.values()]
                         writer.write_table(pa.table(columns, schema=schema))
                 mark_complete(partial)
-    languages = datasets.Dataset.from_file(str(folder / "data.arrow"))
-    return datasets.concatenate_datasets([rows, languages], axis=1)
+    texts = datasets.Dataset.from_file(str(folder / "data.arrow"))
+    return datasets.concatenate_datasets([rows, texts], axis=1)
 
 
-def joined(parts: Sequence[datasets.Dataset]) -> datasets.Dataset:
-    """Rows of several corpora one after another; `references` is null in those of a part without them."""
-    chosen = [part.select_columns([name for name in _COLUMNS if name in part.column_names]) for part in parts]
+def joined(parts: Sequence[datasets.Dataset], *, keep: Sequence[str] = ()) -> datasets.Dataset:
+    """Rows of several corpora one after another; `references`, and what else is to be kept, is null in those of a part
+    without them."""
+    wanted = (*_COLUMNS, *keep)
+    chosen = [part.select_columns([name for name in wanted if name in part.column_names]) for part in parts]
     return datasets.concatenate_datasets(chosen)

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import json
 import logging
+import math
 import os
 import socket
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ from hf_nmt.batching import (
     BatchingSettings,
     PairEncoder,
     StreamedBatches,
+    TokenBatchSampler,
     TranslationCollator,
     encode_pairs,
     training_batches,
@@ -261,7 +263,8 @@ def make_trainer(
     with arguments.main_process_first(local=True, desc="encoding"):
         encoded = {}
         if isinstance(texts.train, Dataset):
-            encoded["train"] = encode_pairs(texts.train, encoder, keep_text=dropout is not None)
+            keep = [] if settings.data.mixing is None else [settings.data.mixing.by]
+            encoded["train"] = encode_pairs(texts.train, encoder, keep_text=dropout is not None, keep=keep)
         if texts.validation is not None:
             encoded["validation"] = encode_pairs(texts.validation, encoder)
             sample = sample_rows(texts.validation, settings.training.num_validation_sentences, settings.seed)
@@ -292,7 +295,9 @@ def make_trainer(
             **division,
             sampling_temperature=settings.data.sampling_temperature,
             languages=settings.data.usual_languages,
+            mixing=settings.data.mixing,
         )
+        check_stages(sampler, arguments)
     validation = validation_sample = None
     if texts.validation is not None:
         make_validation = functools.partial(
@@ -322,6 +327,13 @@ def make_trainer(
         schedule=settings.schedule,
         watch=settings.watch,
     )
+
+
+def check_stages(sampler: TokenBatchSampler, arguments: Seq2SeqTrainingArguments) -> None:
+    """Refuse stages of a mixture that training would not come to."""
+    updates = len(sampler) // arguments.world_size // arguments.gradient_accumulation_steps
+    steps = arguments.max_steps if arguments.max_steps > 0 else math.ceil(arguments.num_train_epochs * updates)
+    sampler.check_length(steps)
 
 
 def check_languages(languages: Languages, pairs: Sequence[tuple[str | None, str | None]]) -> None:

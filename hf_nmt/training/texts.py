@@ -14,6 +14,7 @@ from pydantic import Field
 
 from hf_nmt import language
 from hf_nmt.batching import language_pairs
+from hf_nmt.batching.mixing import CORPUS, MixingSettings
 from hf_nmt.config import Settings
 from hf_nmt.data.contexts import check_articles, with_context
 from hf_nmt.data.manifest import Manifest, describe
@@ -114,6 +115,32 @@ class TrainingData(Settings):
         "(n_i/N)^(1/T). 1 takes every row once; 5 is usual where some have little text; .inf draws all equally. Of "
         "streamed pairs the n_i are counts of lines.",
     )
+    mixing: MixingSettings | None = Field(
+        None,
+        description="Domains, origins or corpora drawn by weights or a temperature, stage after stage, in place of "
+        "sampling_temperature; null draws every row once an epoch.",
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _mixture_possible(self) -> TrainingData:
+        if self.mixing is None:
+            return self
+        findings = []
+        if self.sampling_temperature != 1:
+            findings.append("sampling_temperature: given beside data.mixing, which settles it. Leave one of them out.")
+        if self.is_streamed:
+            findings.append(
+                "mixing: the rows of a stream are taken as they come. Leave streaming out; or give the pairs of "
+                "languages shares of a stream by sampling_temperature."
+            )
+        if self.mixing.by == CORPUS and not self.pairs:
+            findings.append(
+                "mixing.by: corpus goes by the names of data.pairs, and none are given. Give data.pairs.NAME for each "
+                "corpus, or take a column of the rows: domain, origin or synthetic."
+            )
+        if findings:
+            raise ConfigError(findings)
+        return self
 
     @pydantic.model_validator(mode="after")
     def _pairs_alone(self) -> TrainingData:
@@ -327,6 +354,11 @@ class TrainingData(Settings):
         findings = [finding for split, rows in texts.items() for finding in self._unknown_languages(split, rows)]
         if findings:
             raise ConfigError(findings)
+        if self.mixing is not None and self.mixing.by not in (columns := texts["train"].column_names):
+            raise ConfigError(
+                f"data.mixing.by: the training text has no column {self.mixing.by}. It has {', '.join(columns)}; the "
+                "corpora that recipes/prepare_data.py writes have domain, origin and synthetic."
+            )
         for split, rows in texts.items():
             if self.context_sentences and isinstance(rows, Dataset):
                 check_articles(rows, f"data.{split}")
@@ -361,7 +393,12 @@ class TrainingData(Settings):
             return mix_streams(
                 {name: (*self._named(name), one) for name, one in corpus.items()}, self.sampling_temperature
             )
-        return join_pairs({name: (*self._named(name), one) for name, one in corpus.items()}, split)
+        named = {name: (*self._named(name), one) for name, one in corpus.items()}
+        if self.mixing is None or split != "train":
+            return join_pairs(named, split)
+        if self.mixing.by == CORPUS:
+            return join_pairs(named, split, names_in=CORPUS)
+        return join_pairs(named, split, keep=[self.mixing.by])
 
     def _unknown_languages(self, split: str, rows: Dataset | Stream) -> Iterator[str]:
         if isinstance(rows, Stream):

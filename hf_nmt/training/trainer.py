@@ -39,6 +39,7 @@ from hf_nmt.training.callbacks import EarlyStopping, ProgressBar, RunRecorder, S
 from hf_nmt.training.checkpoints import TRAINER_STATE
 from hf_nmt.training.cross_entropy import CrossEntropy
 from hf_nmt.training.layerdrop import prepare_for_processes
+from hf_nmt.training.mixing import record_mixture, tell_stages
 from hf_nmt.training.moving_average import AverageEachUpdate, MovingAverage
 from hf_nmt.training.objectives import ObjectiveSettings
 from hf_nmt.training.rescue import WatchedTrainer
@@ -174,7 +175,10 @@ class TranslationTrainer(WatchedTrainer):
         # In a resumed epoch the sampler of a distributed run sits under two wrappers, deeper than the Trainer looks.
         if self.sampler is not None:
             self.sampler.set_epoch(epoch)
+            tell_stages(self.sampler, epoch)
         super()._run_epoch(epoch=epoch, **kwargs)
+        if self.sampler is not None and self.is_world_process_zero():
+            record_mixture(self.sampler, epoch, self.state.global_step, self.run.folder)
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):
         samples, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)

@@ -71,6 +71,10 @@ ONE_PAIR = (
     f"data.pairs.{NAME}.train.source=inputs/train.de",
     f"data.pairs.{NAME}.train.target=inputs/train.en",
 )
+# Rows of two domains and two origins.
+_FILE = (*(f"data.train.{side}=null" for side in ("source", "target")), "data.train.path=inputs/mixed.jsonl")
+MIXED = (*_FILE, "data.mixing.by=domain")
+TALK_ALONE = "{weights: {news: 0, talk: 1}}"
 PAIRS = (
     *ONE_PAIR,
     "data.pairs.en-de.train.source=inputs/other_train.en",
@@ -147,6 +151,22 @@ TRAIN = {
     **{f"data.pairs.<name>.{key.removeprefix(f'data.pairs.{NAME}.')}": case for key, case in OF_PAIR.items()},
     "data.pairs.<name>.train.streaming": Case("true", "weights", ONE_PAIR, "updates"),
     "data.sampling_temperature": Case("5", "batches", PAIRS, "batches"),
+    "data.mixing.by": Case("origin", "batches", (*MIXED, "data.mixing.stages=[{temperature: .inf}]"), "batches"),
+    "data.mixing.stages[].weights": Case(
+        "{news: 1, talk: 0}", "batches", MIXED, "batches", beside="weights: {news: 1, talk: 3}"
+    ),
+    "data.mixing.stages[].temperature": Case("9", "batches", MIXED, "batches", beside="temperature: 2"),
+    "data.mixing.stages[].until_step": Case(
+        "2", "batches", MIXED, "batches", beside="temperature: 9, until_step: 1", after=TALK_ALONE
+    ),
+    "data.mixing.stages[].until_epoch": Case(
+        "2",
+        "weights",
+        (*MIXED, "batching.batch_tokens=2048"),
+        "updates",
+        beside="temperature: 9, until_epoch: 1",
+        after=TALK_ALONE,
+    ),
     **below(
         "tokenizer",
         {

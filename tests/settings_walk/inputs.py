@@ -243,6 +243,16 @@ def write(folder: Path) -> None:
             languages=["de", "en"],
         )
         (folder / name).symlink_to(version.relative_to(folder))
+    mixed = [
+        {
+            "source": source,
+            "target": target,
+            "domain": "news" if number % 3 else "talk",
+            "origin": "ab"[number % 5 // 4],
+        }
+        for number, (source, target) in enumerate(pairs(48, seed=3))
+    ]
+    _write_lines(folder / "mixed.jsonl", map(json.dumps, mixed))
     _write_hub_folder(folder / "hub")
     DatasetDict(
         {split: _dataset(pairs(16, seed)) for seed, split in enumerate(("train", "validation", "test"))}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import math
 import re
 import sys
 import types
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pydantic
+import yaml
 from transformers import Seq2SeqTrainingArguments
 
 from hf_nmt.config import load
@@ -35,6 +37,7 @@ class Case:
         sees: where the difference must show: an entry of the observation, or the beginning of its name.
         context: further arguments of both runs, for a key that matters in combination only.
         beside: further settings of the same item of a list of sections, as in `{a: 1, b: 2}`.
+        after: further items of that list, as in `{a: 1}, {a: 2}`.
         stage: how far to run.
         name: what a section is called that users name.
     """
@@ -45,6 +48,7 @@ class Case:
     stage: str = "all"
     beside: str = ""
     name: str = NAME
+    after: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,6 +126,13 @@ def leaf_keys(settings: type[pydantic.BaseModel], prefix: str = "") -> Iterator[
             yield prefix + name
 
 
+def _list(kind: str | None, case: Case, changed: dict[str, Any]) -> str:
+    """A list of sections as it is typed, the first with what stands beside the key and what is changed."""
+    first, *others = yaml.safe_load(f"[{{{case.beside}}}, {case.after}]")
+    items = [*([{kind: first | changed}] if kind else [first | changed]), *others]
+    return yaml.safe_dump(items, default_flow_style=True, width=math.inf).strip()
+
+
 def fault(recipe: Recipe, key: str, baseline: Callable[[tuple[str, ...], str], Mapping[str, Any]]) -> str | None:
     """What is wrong with a key: None, or that it has no case, that its case is none, or that it changes nothing.
 
@@ -137,10 +148,9 @@ def fault(recipe: Recipe, key: str, baseline: Callable[[tuple[str, ...], str], M
         )
     context, changed = case.context, (*case.context, f"{key}={case.changed}")
     if "[]" in key:  # a list is given as a whole
-        items, kind, name = re.fullmatch(r"(.+)\[\]\.(\w+)\.(.+)", key).groups()
-        context = (*case.context, f"{items}=[{{{kind}: {{{case.beside}}}}}]")
-        beside = f"{case.beside}, " if case.beside else ""
-        changed = (*case.context, f"{items}=[{{{kind}: {{{beside}{name}: {case.changed}}}}}]")
+        items, kind, name = re.fullmatch(r"(.+)\[\]\.(?:(\w+)\.)?(.+)", key).groups()
+        context = (*case.context, f"{items}={_list(kind, case, {})}")
+        changed = (*case.context, f"{items}={_list(kind, case, yaml.safe_load(f'{{{name}: {case.changed}}}'))}")
     before, after = recipe.value(context, key), recipe.value(changed, key)
     if before == after:
         return f"{key}: its case changes nothing, as it is {before!r} in both runs. Choose another value."

@@ -16,6 +16,7 @@ _TITLES = {
     "invalid": "Records that do not fit",
     "language": "In another language",
     "alignment": "One side too long for the other",
+    "misaligned": "Words that do not go together",
     "long": "More tokens than allowed",
     "exact_duplicates": "Repeats of another record",
     "near_duplicates": "Almost another record",

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 import pydantic
 from pydantic import Field
 
+from hf_nmt.cleaning.alignment import Alignment
 from hf_nmt.cleaning.duplicates import Fold
 from hf_nmt.cleaning.filters import Ratio
 from hf_nmt.cleaning.languages import LanguageCheck
@@ -39,11 +40,17 @@ class LanguageBars(LanguageCheck):
 
 
 class AlignmentBars(Ratio):
-    """Pairs that hardly translate each other (the check `alignment`), measured as the step `ratio` does."""
+    """Pairs that hardly translate each other (the check `alignment`), measured as the steps `ratio` and `alignment`
+    do."""
 
     max_outliers: float = Field(
         0.005, ge=0, le=1, description="largest share of pairs one of whose sides is too long for the other"
     )
+    words: Alignment | None = Field(
+        Alignment(),
+        description="whether the words of pairs go together, by a lexicon learnt from all splits; null does not ask",
+    )
+    max_misaligned: float = Field(0.01, ge=0, le=1, description="largest share of pairs whose words do not")
 
 
 class DuplicateBars(Settings):

@@ -30,8 +30,6 @@ from hf_nmt.data.records import SCHEMA
 from hf_nmt.data.versions import REJECTS, files_of_split, manifest_of, tables_of_file, verify
 from hf_nmt.errors import DataError, GateError
 
-_FIELDS = [(field.name, field.type) for field in SCHEMA]
-
 
 @dataclasses.dataclass(frozen=True)
 class Gate:
@@ -126,6 +124,8 @@ def check_version(folder: Path, settings: CheckSettings, engine: Engine, work: P
                 found.join(part)
             report["splits"][name] = _told(found, settings)
             gates += _gates(name, found, settings)
+        if "alignment" in settings.only and (words := settings.alignment.words) is not None:
+            gates += _misaligned(report["splits"], tables, settings, NamedStep("alignment", words), engine, work)
         if "duplicates" in settings.only:
             gates += _duplicates(report["splits"], tables, settings, engine, work)
         report["rejected"] = _rejected(folder, settings.samples)
@@ -144,14 +144,31 @@ def _strange_columns(folder: Path, manifest: Manifest) -> list[str]:
                 schema = pq.read_schema(path)
             except (OSError, pa.ArrowException) as error:
                 raise DataError(f"{path} cannot be read as Parquet: {str(error).splitlines()[0]}") from error
-            found = [(field.name, field.type) for field in schema]
-            if missing := [f"{name} ({kind})" for name, kind in _FIELDS if (name, kind) not in found]:
-                problems.append(f"{path}: lacks the columns {', '.join(missing)}.")
-            elif more := [name for name, _ in found if name not in SCHEMA.names]:
-                problems.append(f"{path}: has columns that no record has: {', '.join(more)}.")
+            problems += [f"{path}: {problem}" for problem in _problems_of(schema)]
         if not files_of_split(folder, name):
             problems.append(f"{folder}: there is no file of the split {name}.")
     return problems
+
+
+def _problems_of(schema: pa.Schema) -> list[str]:
+    """What is wrong with columns. One that may be null may be missing: versions of before have fewer."""
+    types = dict(zip(schema.names, schema.types, strict=True))
+    missing = [field.name for field in SCHEMA if not field.nullable and field.name not in types]
+    others = [field for field in SCHEMA if types.get(field.name, field.type) != field.type]
+    more = [name for name in types if name not in SCHEMA.names]
+    return [
+        *([f"lacks the columns {', '.join(missing)}."] if missing else []),
+        *(f"the column {field.name} is {types[field.name]} in place of {field.type}." for field in others),
+        *([f"has columns that no record has: {', '.join(more)}."] if more else []),
+    ]
+
+
+def _whole_records(table: pa.Table) -> pa.Table:
+    columns = {
+        field.name: table[field.name] if field.name in table.column_names else pa.nulls(len(table), field.type)
+        for field in SCHEMA
+    }
+    return pa.table(columns).combine_chunks()
 
 
 def _store(folder: Path, split: str, work: Path) -> list[Path]:
@@ -160,7 +177,7 @@ def _store(folder: Path, split: str, work: Path) -> list[Path]:
     for file in files_of_split(folder, split):
         for table in tables_of_file(file, ROWS_OF_A_TABLE):
             paths.append(work / split / f"{len(paths):06d}.arrow")
-            write_table(paths[-1], table.select(SCHEMA.names).combine_chunks())
+            write_table(paths[-1], _whole_records(table))
     return paths
 
 
@@ -238,6 +255,31 @@ def _gates(split: str, found: Measures, settings: CheckSettings) -> list[Gate]:
                 unknown = found.total(f"unknown.{side}")
                 what = f"unknown tokens of the {side}s"
                 gates.append(Gate("tokens", "tokens.max_unknown", what, split, unknown, tokens, bars.max_unknown))
+    return gates
+
+
+def _misaligned(
+    told: dict[str, Any],
+    tables: Mapping[str, list[Path]],
+    settings: CheckSettings,
+    step: NamedStep,
+    engine: Engine,
+    work: Path,
+) -> list[Gate]:
+    """By a lexicon learnt from all splits, as small ones have too few pairs to learn from."""
+    gates = []
+    every = [(name, path) for name, paths in tables.items() for path in paths]
+    cleaned = clean([path for _, path in every], [step], work / "alignment.work", identity=0, engine=engine)
+    found = {name: Measures(settings.samples) for name in tables}
+    for (name, _), path in zip(every, cleaned.rejected, strict=True):
+        gone = read_table(path)
+        found[name].rows += len(gone)
+        found[name].show("misaligned", gone, detail=gone["detail"].to_pylist())
+    for name, one in found.items():
+        told[name]["misaligned"] = one.rows
+        told[name]["samples"] |= {key: [row for _, row in rows] for key, rows in one.samples.items()}
+        bar, what = settings.alignment.max_misaligned, "pairs whose words do not go together"
+        gates.append(Gate("alignment", "alignment.max_misaligned", what, name, one.rows, told[name]["rows"], bar))
     return gates
 
 

@@ -18,7 +18,7 @@ from hf_nmt.cleaning.check_settings import CheckSettings
 from hf_nmt.cleaning.filters import EmptyAndCopies, num_words, size, tokenizer_of
 from hf_nmt.cleaning.languages import Script
 from hf_nmt.cleaning.pipeline import read_table
-from hf_nmt.cleaning.step import SIDES, Step
+from hf_nmt.cleaning.step import SIDES
 from hf_nmt.data.sketches import DistinctSketch, buffer_size, hashes_of, mixed, ngrams
 from hf_nmt.language import problem_of
 
@@ -105,25 +105,18 @@ def measure(settings: CheckSettings, path: Path) -> Measures:
     if "language" in settings.only:
         _languages(found, pairs, settings)
     if "alignment" in settings.only:
-        for step in alignment_steps(settings):
-            _dropped(found, "alignment", pairs, step)
+        _outliers(found, pairs, settings)
     if "tokens" in settings.only:
         _tokens(found, pairs, settings)
     return found
 
 
-def alignment_steps(settings: CheckSettings) -> list[Step]:
-    """The steps of the pipeline that tell whether sides translate each other."""
-    return [settings.alignment]
-
-
-def _dropped(found: Measures, name: str, pairs: pa.Table, step: Step) -> None:
-    """Count and show what a step of the pipeline would drop."""
-    outcome = step.apply(pairs, None)
+def _outliers(found: Measures, pairs: pa.Table, settings: CheckSettings) -> None:
+    outcome = settings.alignment.apply(pairs, None)
     goes = pc.is_valid(outcome.reasons)
     reasons, details = (values.filter(goes).to_pylist() for values in (outcome.reasons, outcome.details))
-    found.count(name, reasons)
-    found.show(name, pairs.filter(goes), reason=reasons, detail=details)
+    found.count("alignment", reasons)
+    found.show("alignment", pairs.filter(goes), reason=reasons, detail=details)
 
 
 def _records(found: Measures, pairs: pa.Table) -> None:

@@ -183,6 +183,23 @@ def test_a_tokenizer_counts_tokens_and_unknown_ones(version, tmp_path):
     assert "Length in tokens" in page_of(report)
 
 
+def test_pairs_with_the_targets_of_others_are_misaligned(tmp_path):
+    chance = random.Random(4)
+    words = {f"wort{number}": f"word{number}" for number in range(40)}
+    pairs = []
+    for _ in range(400):
+        drawn = chance.choices([*words], k=9)
+        pairs.append((" ".join(drawn) + ".", " ".join(words[word] for word in drawn) + "."))
+    shifted = [(source, pairs[at + 1][1]) for at, (source, _) in enumerate(pairs[:12])]
+    folder = write(tmp_path / "v", {"train": pairs[12:], "test": shifted + pairs[12:20]})
+    words_settings = {"words": {"min_pairs": 100}, "max_words": 99}
+    found = counts(checked(folder, tmp_path / "1", only=["alignment"], alignment=words_settings))
+    assert found["test", "pairs whose words do not go together"] >= 10
+    assert found["train", "pairs whose words do not go together"] <= 4
+    without = checked(folder, tmp_path / "2", only=["alignment"], alignment={"words": None})
+    assert {what for _, what in counts(without)} == {"sides too long for the other"}
+
+
 @pytest.mark.parametrize("only", [["files"], ["schema", "duplicates"], ["tokens"]])
 def test_only_what_was_asked_for_is_checked(version, tmp_path, only):
     found = checked(version, tmp_path, only=only)
@@ -193,7 +210,7 @@ def test_bars_move(version, tmp_path):
     bars = {
         "records": {"max_invalid": 0.05},
         "language": {"max_wrong": 0.05},
-        "alignment": {"max_outliers": 0.05},
+        "alignment": {"max_outliers": 0.05, "words": None},
         "duplicates": {"max_exact": 0.05, "max_near": 0.05, "max_across": 0.1},
     }
     assert checked(version, tmp_path / "1", **bars)["passed"]
@@ -204,18 +221,37 @@ def test_bars_move(version, tmp_path):
     )
 
 
-def test_other_columns_are_told_and_nothing_else_is_measured(version, tmp_path):
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda rows: rows.drop(["source"]), "lacks the columns source."),
+        (lambda rows: rows.append_column("score", [[0.5] * len(rows)]), "has columns that no record has: score."),
+        (
+            lambda rows: rows.set_column(rows.schema.get_field_index("position"), "position", [["1"] * len(rows)]),
+            "the column position is string in place of int64.",
+        ),
+    ],
+)
+def test_other_columns_are_told_and_nothing_else_is_measured(version, tmp_path, change, told):
     folder = shutil.copytree(version, tmp_path / version.name)
     path = next(folder.glob("data/train*"))
-    pq.write_table(pq.read_table(path).drop(["domain"]), path)
+    pq.write_table(change(pq.read_table(path)), path)
     report = checked(folder, tmp_path / "work", only=["schema", "language"])
-    assert report["problems"] == [f"{path}: lacks the columns domain (string)."]
+    assert report["problems"] == [f"{path}: {told}"]
     assert report["not_checked"] == ["language"] and not report["passed"]
-    with pytest.raises(DataError, match="lacks the columns domain"):
+    with pytest.raises(DataError, match="The check schema tells of all files"):
         checked(folder, tmp_path / "work", only=["language"])
     path.write_bytes(b"no Parquet at all")
     with pytest.raises(DataError, match="cannot be read as Parquet"):
         checked(folder, tmp_path / "work", only=["language"])
+
+
+def test_a_column_that_came_later_may_be_missing(version, tmp_path, report):
+    folder = shutil.copytree(version, tmp_path / version.name)
+    for path in folder.glob("data/*"):
+        pq.write_table(pq.read_table(path).drop(["licence", "synthetic"]), path)
+    again = checked(folder, tmp_path / "work", only=["schema", "language", "duplicates"])
+    assert again["problems"] == [] and counts(again).items() <= counts(report).items()
 
 
 # The page

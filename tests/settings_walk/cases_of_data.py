@@ -186,6 +186,8 @@ PREPARE_DATA = {
 }
 
 CHECKED = "files/checked/check.json"
+# Fewer pairs than it takes by default, of which some have the targets of others.
+OF_SHIFTED = ("version=inputs/shifted", "only=[alignment]", "alignment.words.min_pairs=100")
 OF_WORDS = ("tokens.max_length=3",)
 
 CHECK_DATA = {
@@ -208,6 +210,13 @@ CHECK_DATA = {
         CHECKED,
         ("alignment.tokenizer=inputs/model", "alignment.max_characters=99", "alignment.max_words=99"),
     ),
+    "alignment.max_misaligned": Case("0", "refusal", OF_SHIFTED),
+    "alignment.words.max_chance": Case("0.9", CHECKED, (*OF_SHIFTED, "alignment.words.min_precision=0")),
+    "alignment.words.min_precision": Case("0", CHECKED, (*OF_SHIFTED, "alignment.words.max_chance=0.001")),
+    "alignment.words.sample_pairs": Case("200", CHECKED, OF_SHIFTED),
+    "alignment.words.vocabulary": Case("10", CHECKED, OF_SHIFTED),
+    "alignment.words.iterations": Case("1", CHECKED, OF_SHIFTED),
+    "alignment.words.min_pairs": Case("100", CHECKED, OF_SHIFTED[:2]),
     "duplicates.max_exact": Case("0", "refusal"),
     "duplicates.max_near": Case("0", "refusal", ("duplicates.similarity.threshold=0.5",)),
     "duplicates.max_across": Case("0", "refusal"),

@@ -136,7 +136,7 @@ SETTINGS = {
         num_workers: 1
         records: {max_invalid: 1}
         language: {max_wrong: 1}
-        alignment: {max_outliers: 1}
+        alignment: {max_outliers: 1, max_misaligned: 1}
         duplicates: {max_exact: 1, max_near: 1, max_across: 1, max_near_across: 1}
         tokens: {max_long: 1}
     """,
@@ -232,7 +232,7 @@ def write(folder: Path) -> None:
     _write_lines(folder / "other_words.tsv", ["dog\tcur", "child\tinfant"])
     for prefix in ("", "other_"):
         _write_version(folder / f"{prefix}version", f"{prefix}train")
-    for name, kept in (("checked", RAW), ("other_checked", RAW[:-2])):
+    for name, kept in (("checked", RAW), ("other_checked", RAW[:-2]), ("shifted", misaligned)):
         version = write_version(
             folder / "checked_versions",
             {"train": [_records(kept)], "test": [_records(RAW_TEST)]},

@@ -50,10 +50,10 @@ FLOORS = [
         "data",
         "marian",
     },
-    {"metrics", "cleaning"},
+    {"metrics"},
     {"generation", "ort"},
     {"translators", "evaluation"},
-    {"training", "serving", "cards", "sharing"},
+    {"training", "cleaning", "serving", "cards", "sharing"},
     {"vocabularies", "tuning", "profiling"},
 ]
 SAME_FLOOR = {

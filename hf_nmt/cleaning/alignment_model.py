@@ -30,20 +30,26 @@ _PRIOR = 2.0
 _LEAST_COUNT = 0.01
 
 
-def words_of(texts: pa.ChunkedArray | pa.Array) -> pa.Array:
-    """Words of texts as lists of 64-bit hashes: folded, without their endings, signs by themselves; characters in
-    scripts that part no words. Of each text the first 150."""
+def words_of(texts: pa.ChunkedArray | pa.Array, *, endings: bool = False) -> pa.Array:
+    """Words of texts as lists of 64-bit hashes: folded, signs by themselves; characters in scripts that part no words.
+    Of each text the first 150.
+
+    Args:
+        texts: strings.
+        endings: False cuts words to their first letters.
+    """
     text = pc.utf8_lower(pc.utf8_normalize(whole(texts), "NFKC"))
     text = pc.utf8_trim_whitespace(pc.replace_substring_regex(text, _APART, r" \1 "))
     lists = pc.list_slice(pc.utf8_split_whitespace(text), 0, _LONGEST)
     words = pc.list_flatten(lists).dictionary_encode()
     entries = words.dictionary
-    cut = pc.if_else(
-        pc.match_substring_regex(entries, r"^\p{Hangul}"),
-        pc.utf8_slice_codeunits(entries, 0, _SYLLABLES),
-        pc.utf8_slice_codeunits(entries, 0, _LETTERS),
-    )
-    hashes = np.array([xxhash.xxh3_64_intdigest(word.encode()) for word in cut.to_pylist()], np.uint64)
+    if not endings:
+        entries = pc.if_else(
+            pc.match_substring_regex(entries, r"^\p{Hangul}"),
+            pc.utf8_slice_codeunits(entries, 0, _SYLLABLES),
+            pc.utf8_slice_codeunits(entries, 0, _LETTERS),
+        )
+    hashes = np.array([xxhash.xxh3_64_intdigest(word.encode()) for word in entries.to_pylist()], np.uint64)
     lengths = pc.if_else(pc.equal(text, ""), 0, pc.list_value_length(lists)).to_numpy()
     numbers = words.indices.to_numpy()
     if len(text):

@@ -119,10 +119,10 @@ def sentence_encoder(settings: CoherenceSettings, frequency: np.ndarray, sentenc
     """
     if settings.encoder is None:
         return HashedNgrams(settings.ngram, frequency, sentences)
-    return _Folder(settings.encoder)
+    return EncoderFolder(settings.encoder)
 
 
-class _Folder:
+class EncoderFolder:
     """A model of sentence-transformers, loaded when it is first asked."""
 
     def __init__(self, path: Path):

@@ -30,6 +30,11 @@ _LEFT_OUT = re.compile(
     r"|(?<![\d.,])\d[\d.,]*+\s?\u00b0\s?F\b",
     re.IGNORECASE,
 )
+# English, as one side mostly is; their places are the numbers.
+_WORDS = (
+    "zero|no", "one|first|once|an?\\b", "two|second|twice|both|pair|double", "three|third|triple", "four", "five|fif",
+    "six", "seven", "eight", "nine|nin", "ten", "eleven", "twel",
+)  # fmt: skip
 _MOST_COMPARED, _LONGEST_NUMBER = 50, 60
 _URL = r"(?:https?://|ftp://|www\.)[^\s<>\"]+"
 _EMAIL = r"(?<![\w.+%-])[\w.+%-]++@[\w-]+(?:\.[\w-]+)+"
@@ -92,16 +97,32 @@ def numbers_differ(source: str, target: str) -> str | None:
     and '90s) or its century; and where several of one side make up one of the other (12 and 3, and 12.3).
     """
     rest = [numbers(text)[:_MOST_COMPARED] for text in (source, target)]
+    if _digits(rest[0]) == _digits(rest[1]):
+        return None
     for same in (_same_digits, _may_be):
         for number in [*rest[0]]:
             match = next((other for other in rest[1] if same(number, other) or same(other, number)), None)
             if match is not None:
                 rest[0].remove(number)
                 rest[1].remove(match)
-    left, right = (sorted("".join(side).replace("0", "")) for side in rest)
-    if not all(rest) or left == right:
+    rest = [
+        [number for number in side if not _in_words(number, other)]
+        for side, other in zip(rest, (target, source), strict=True)
+    ]
+    if not all(rest) or _digits(rest[0]) == _digits(rest[1]):
         return None
     return " | ".join(" ".join(side) for side in rest)
+
+
+def _digits(found: list[str]) -> list[str]:
+    return sorted("".join(found).replace("0", ""))
+
+
+def _in_words(number: str, text: str) -> bool:
+    """Whether a small number stands in an English text as a word."""
+    if len(number) > 2 or int(number) >= len(_WORDS):
+        return False
+    return re.search(rf"\b(?:{_WORDS[int(number)]})", text, re.IGNORECASE) is not None
 
 
 def _same_digits(one: str, other: str) -> bool:

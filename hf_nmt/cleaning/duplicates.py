@@ -138,14 +138,16 @@ class InOrderOfIds:
             instead: for each the place of the record that it repeats.
             similarity: for each how similar the two are.
         """
-        columns = {"id": _fixed(self.ids[goes]), "of": _fixed(self.ids[instead])}
+        columns = {"id": fixed_keys(self.ids[goes]), "of": fixed_keys(self.ids[instead])}
         if similarity is not None:
             columns["similarity"] = pa.array(similarity, pa.float32())
         write_table(state / _DROPPED, pa.table(columns))
         # Of records with one id the first keeps its place, by the table it lies in.
         starts = np.flatnonzero(self.repeats & ~np.concatenate([[False], self.repeats[:-1]])) - 1
         tables = np.searchsorted(self.ends, self.rows[starts], side="right")
-        write_table(state / _REPEATED, pa.table({"id": _fixed(self.ids[starts]), "table": tables.astype(np.int64)}))
+        write_table(
+            state / _REPEATED, pa.table({"id": fixed_keys(self.ids[starts]), "table": tables.astype(np.int64)})
+        )
 
 
 class DuplicateStep(CorpusStep, abc.ABC):
@@ -155,16 +157,16 @@ class DuplicateStep(CorpusStep, abc.ABC):
 
     def apply(self, pairs: pa.Table, state: Path | None) -> Outcome:
         assert state is not None
-        ids = _bytes(_fixed(ids_of(pairs)))
+        ids = key_bytes(fixed_keys(ids_of(pairs)))
         dropped = read_table(state / _DROPPED)
-        goes, at = _found(ids, dropped["id"])
+        goes, at = found_among(ids, dropped["id"])
         of, similarity = ids.copy(), np.ones(len(ids))
-        of[goes] = _bytes(dropped["of"])[at[goes]]
+        of[goes] = key_bytes(dropped["of"])[at[goes]]
         measured = "similarity" in dropped.column_names
         if measured:
             similarity[goes] = dropped["similarity"].to_numpy()[at[goes]]
         repeated = read_table(state / _REPEATED)
-        several, where = _found(ids, repeated["id"])
+        several, where = found_among(ids, repeated["id"])
         if several.any():
             first = np.zeros(len(ids), bool)
             first[np.unique(ids, return_index=True)[1]] = True
@@ -179,13 +181,13 @@ class DuplicateStep(CorpusStep, abc.ABC):
         return Outcome.dropping(pairs, {self.reason: pa.array(goes)}, pa.array(details, pa.string()))
 
 
-def _fixed(keys: np.ndarray) -> pa.Array:
+def fixed_keys(keys: np.ndarray) -> pa.Array:
     """Keys (N, 2) as byte strings of one length, in the order of the keys."""
     contents = np.ascontiguousarray(keys.astype(">u8")).tobytes()
     return pa.Array.from_buffers(pa.binary(KEY_BYTES), len(keys), [None, pa.py_buffer(contents)])
 
 
-def _bytes(values: pa.Array | pa.ChunkedArray) -> np.ndarray:
+def key_bytes(values: pa.Array | pa.ChunkedArray) -> np.ndarray:
     """Byte strings of one length as an array that numpy orders, not copied where it lies in one piece."""
     whole = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
     if not len(whole):
@@ -193,9 +195,9 @@ def _bytes(values: pa.Array | pa.ChunkedArray) -> np.ndarray:
     return np.frombuffer(whole.buffers()[1], f"S{KEY_BYTES}", len(whole), whole.offset * KEY_BYTES)
 
 
-def _found(ids: np.ndarray, among: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
+def found_among(ids: np.ndarray, among: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
     """Which ids are among sorted ones, and where; 0 where they are not."""
-    known = _bytes(among)
+    known = key_bytes(among)
     if not len(known):
         return np.zeros(len(ids), bool), np.zeros(len(ids), np.int64)
     at = np.minimum(np.searchsorted(known, ids), len(known) - 1)

@@ -9,7 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -146,8 +146,12 @@ class Endings(CorpusStep):
     """Drops pairs one of whose sides ends a sentence where the other breaks off, and is shorter than usual by far.
 
     How long a target usually is for its source is the median over the corpus, for each pair of languages; below 100
-    pairs that end on both sides it is taken as 1.
+    pairs that end on both sides it is taken as 1. Where many sentences have no mark at their end without being cut
+    off, as captions, a side must be so much shorter that this cannot be the reason: as many of them as of the pairs
+    with both marks are that short by themselves.
     """
+
+    version: ClassVar[int] = 2
 
     min_ratio: float = Field(
         1.5,
@@ -155,27 +159,57 @@ class Endings(CorpusStep):
         description="how much shorter the side is at least than it would usually be, in characters as in `ratio`; 1 "
         "drops all of which one side ends in a mark and the shorter does not",
     )
+    min_precision: float = Field(
+        0.8,
+        ge=0,
+        lt=1,
+        description="least share of what goes that is estimated to be cut off; the ratio is raised until it holds",
+    )
 
     def measure(self, pairs: pa.Table) -> pa.Table:
-        """Counts of the logarithms of target over source, in hundredths, by pair of languages."""
-        ended = pc.and_(*(pc.match_substring_regex(pairs[side], _ENDED) for side in SIDES))
+        """Counts of the logarithms of target over source, in hundredths, by pair of languages and ending sides."""
+        ended = [pc.match_substring_regex(pairs[side], _ENDED) for side in SIDES]
         hundredths = pc.cast(pc.round(pc.multiply(pc.ln(self._target_share(pairs)), 100)), pa.int32())
-        columns = {name: pairs[name] for name in _LANGUAGES} | {"hundredths": hundredths}
-        return pa.table(columns).filter(ended).group_by([*columns]).aggregate([([], "count_all")])
+        columns = {name: pairs[name] for name in _LANGUAGES} | dict(zip(SIDES, ended, strict=True))
+        columns["hundredths"] = hundredths
+        return pa.table(columns).filter(pc.or_(*ended)).group_by([*columns]).aggregate([([], "count_all")])
 
     def decide(self, measured: Sequence[Path], state: Path) -> None:
-        counts: dict[tuple[str | None, str | None], Counter[int]] = {}
+        counts: dict[tuple[str | None, str | None], dict[tuple[bool, bool], Counter[int]]] = {}
         for path in measured:
             for row in read_table(path).to_pylist():
-                pair = counts.setdefault((row["source_language"], row["target_language"]), Counter())
-                pair[row["hundredths"]] += row["count_all"]
+                pair = counts.setdefault((row["source_language"], row["target_language"]), {})
+                ended = row["source"], row["target"]
+                pair.setdefault(ended, Counter())[row["hundredths"]] += row["count_all"]
         usual = []
         for languages, found in sorted(counts.items(), key=str):
-            middle = (found.total() + 1) // 2
-            seen = itertools.accumulate(found[value] for value in sorted(found))
-            median = next(value for value, upto in zip(sorted(found), seen, strict=True) if upto >= middle)
-            usual.append([*languages, median if found.total() >= _PAIRS_FOR_A_MEDIAN else 0])
+            both = found.get((True, True), Counter())
+            middle = (both.total() + 1) // 2
+            seen = itertools.accumulate(both[value] for value in sorted(both))
+            median = next((value for value, upto in zip(sorted(both), seen, strict=True) if upto >= middle), 0)
+            enough = both.total() >= _PAIRS_FOR_A_MEDIAN
+            median = median if enough else 0
+            least = [self.min_ratio, self.min_ratio]
+            if enough:
+                for side, ended in enumerate(((False, True), (True, False))):
+                    sign = 1 if side == 0 else -1
+                    shorter, likewise = (
+                        Counter({sign * (value - median): count for value, count in of.items()})
+                        for of in (found.get(ended, Counter()), both)
+                    )
+                    least[side] = self._least(shorter, likewise)
+            usual.append([*languages, median, *least])
         write_json(state / "usual.json", usual)
+
+    def _least(self, unmarked: Counter[int], marked: Counter[int]) -> float:
+        """The least ratio at which what has no mark is likely to be cut off, of counts by logarithm of the ratio."""
+        least = round(100 * math.log(self.min_ratio))
+        for hundredths in range(least, max([*unmarked, least]) + 1):
+            tails = [sum(n for value, n in of.items() if value >= hundredths) for of in (unmarked, marked)]
+            by_itself = unmarked.total() * tails[1] / marked.total()
+            if tails[0] - by_itself >= self.min_precision * tails[0]:
+                return max(self.min_ratio, math.exp((hundredths - 0.5) / 100))
+        return math.inf
 
     def apply(self, pairs: pa.Table, state: Path | None) -> Outcome:
         assert state is not None
@@ -183,24 +217,29 @@ class Endings(CorpusStep):
         if not pc.any(pc.xor(*ended)).as_py():
             return Outcome.dropping(pairs, {})
         usual = pa.nulls(len(pairs), pa.float64())
-        for source, target, hundredths in json.loads((state / "usual.json").read_text(encoding="utf-8")):
+        least = [pa.nulls(len(pairs), pa.float64()) for _ in SIDES]
+        for source, target, hundredths, *ratios in json.loads((state / "usual.json").read_text(encoding="utf-8")):
             those = pc.and_(
                 *(_equal(pairs[name], code) for name, code in zip(_LANGUAGES, (source, target), strict=True))
             )
             usual = pc.if_else(those, math.exp(hundredths / 100), usual)
+            least = [pc.if_else(those, value, values) for value, values in zip(ratios, least, strict=True)]
         share = pc.round(pc.divide(self._target_share(pairs), pc.fill_null(usual, 1.0)), 4)
         marked = pc.invert(pc.or_(*(pc.match_substring_regex(pairs[side], _WITHOUT_MARKS) for side in SIDES)))
         shares = {"source": share, "target": pc.round(pc.divide(1.0, share), 4)}
         masks = {}
-        for side, itself, other in (("source", *ended), ("target", *reversed(ended))):
+        for side, itself, other, ratio_of in (("source", *ended, least[0]), ("target", *reversed(ended), least[1])):
             broken_off = pc.and_(pc.and_(other, pc.invert(itself)), marked)
-            masks[f"{side}_broken_off"] = pc.and_(broken_off, pc.greater_equal(shares[side], self.min_ratio))
+            short = pc.greater_equal(shares[side], pc.fill_null(ratio_of, self.min_ratio))
+            masks[f"{side}_broken_off"] = pc.and_(broken_off, short)
         details = pc.if_else(masks["source_broken_off"], shares["source"], shares["target"])
         return Outcome.dropping(pairs, masks, _text_where(pc.or_(*masks.values()), details))
 
     @staticmethod
     def _target_share(pairs: pa.Table) -> pa.ChunkedArray:
-        source, target = (pc.add(pc.cast(size(pairs[side]), pa.float64()), 10) for side in SIDES)
+        # Without the mark, which would make the side that has none seem shorter.
+        texts = (pc.utf8_rtrim(pairs[side], ".!?:;\u2026\u3002 ") for side in SIDES)
+        source, target = (pc.add(pc.cast(size(text), pa.float64()), 10) for text in texts)
         return pc.divide(target, source)
 
 

@@ -50,6 +50,13 @@ class NamedStep:
         files = [hash_folder(path) if path.is_dir() else hash_file(path) for path in self.step.files()]
         return type(self.step).__name__, self.step.version, self.step.model_dump(mode="json"), files
 
+    @property
+    def measured(self) -> tuple[Any, ...]:
+        """The part of `identity` that what a CorpusStep measures depends on."""
+        assert isinstance(self.step, CorpusStep)
+        kind, version, _, files = self.identity
+        return kind, version, self.step.model_dump(mode="json", exclude={*self.step.decided_by}), files
+
 
 @dataclass(frozen=True)
 class Pass:
@@ -160,7 +167,8 @@ def _passes(steps: Sequence[NamedStep], work: Path, identity: Any) -> list[Pass]
     for index, (start, end) in enumerate(zip(starts, starts[1:], strict=False)):
         following = steps[end].step if end < len(steps) else None
         assert following is None or isinstance(following, CorpusStep)
-        key = fingerprint(identity, ROWS_OF_A_TABLE, [one.identity for one in steps[: end + 1]])
+        done = [one.identity for one in steps[:end]] + [one.measured for one in steps[end : end + 1]]
+        key = fingerprint(identity, ROWS_OF_A_TABLE, done)
         before = fingerprint(identity, ROWS_OF_A_TABLE, [one.identity for one in steps[: start + 1]])
         state = work / f"{index:02d}-state-{before}" if index else None
         passes.append(Pass(tuple(steps[start:end]), state, following, work / f"{index:02d}-{key}"))

@@ -14,7 +14,9 @@ from hf_nmt.cleaning.contents import Brackets, Links, Markup, Numbers
 from hf_nmt.cleaning.core_set import CoreSet
 from hf_nmt.cleaning.duplicates import ExactDuplicates
 from hf_nmt.cleaning.filters import EmptyAndCopies, Endings, Lengths, LongWords, Ratio
+from hf_nmt.cleaning.fluency import CrossEntropyDifference, Perplexity
 from hf_nmt.cleaning.languages import LanguageCheck, Script
+from hf_nmt.cleaning.model_scores import DualCrossEntropy, EncoderSimilarity
 from hf_nmt.cleaning.near_duplicates import NearDuplicates
 from hf_nmt.cleaning.normalising import Mojibake, Normalise
 from hf_nmt.cleaning.pipeline import NamedStep
@@ -52,6 +54,16 @@ class StepChoice(Settings):
     script: Script | None = Field(None, description="drop sides in another script than that of their language")
     language: LanguageCheck | None = Field(None, description="drop sides in another language, and swapped sides")
     alignment: Alignment | None = Field(None, description="drop pairs whose words do not go together")
+    perplexity: Perplexity | None = Field(None, description="drop texts that a language model finds unlikely")
+    cross_entropy_difference: CrossEntropyDifference | None = Field(
+        None, description="drop texts that are less like a given domain than like the corpus"
+    )
+    dual_cross_entropy: DualCrossEntropy | None = Field(
+        None, description="drop pairs that translation models of both directions find unlikely, or disagree about"
+    )
+    similarity: EncoderSimilarity | None = Field(
+        None, description="drop pairs whose sides lie far apart for a sentence encoder"
+    )
     brackets: Brackets | None = Field(None, description="drop brackets that are closed on one side only")
     core_set: CoreSet | None = Field(None, description="keep so many records that stand for all")
 

@@ -107,7 +107,11 @@ class CorpusStep(Step):
     `measure` runs for each table on any worker; `decide` once, in the order of the tables, which is the same for any
     number of workers. In `apply`, `pipeline.table_number(pairs)` tells which table it is, for steps that must choose
     one of several records that are equal in every field.
+
+    `decided_by` names the settings that only `decide` looks at: what was measured is kept when they change.
     """
+
+    decided_by: ClassVar[frozenset[str]] = frozenset()
 
     @abc.abstractmethod
     def measure(self, pairs: pa.Table) -> pa.Table:

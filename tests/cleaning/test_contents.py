@@ -25,14 +25,15 @@ from hf_nmt.cleaning.contents import numbers
         ("240 km", "150 miles"),
         ("Zwei Hunde", "2 dogs"),
         ("Zwei Hunde und 3 Katzen", "2 dogs and three cats"),
+        ("Um 7:15 Uhr (12:15 Uhr in London)", "At 0715 (1215 GMT)"),
+        ("Das 2. Leben nach der Arbeit von 9 bis 5", "The second life after 9 to 5"),
         ("\uff11\uff12 Hunde", "12 dogs"),
         ("12 000 Leute", "12,000 people"),
     ],
 )
 def test_numbers_that_may_be_the_same(source, target):
-    expected = ["number_mismatch"] if source.startswith("Zwei Hunde und") else [None]
-    assert fates(step_of("numbers"), [(source, target)]) == expected
-    assert fates(step_of("numbers"), [(target, source)]) == expected
+    assert fates(step_of("numbers"), [(source, target)]) == [None]
+    assert fates(step_of("numbers"), [(target, source)]) == [None]
 
 
 @pytest.mark.parametrize(
@@ -42,6 +43,8 @@ def test_numbers_that_may_be_the_same(source, target):
         ("1.050 Grad", "1,051 degrees", "1050 | 1051"),
         ("Von 1950 bis 1990", "From 1910 to 1990", "1950 | 1910"),
         ("3 und 4", "3 and 14", "4 | 14"),
+        ("3 Hunde", "5 dogs", "3 | 5"),
+        ("1" * 5000, "2" * 5000, "1" * 5000 + " | " + "2" * 5000),
     ],
 )
 def test_numbers_that_differ(source, target, left):

@@ -70,6 +70,22 @@ def test_a_side_that_breaks_off():
     assert fates(step_of("endings", min_ratio=1.1), [*usual, (whole[0], "Dog barks")])[-1] == "target_broken_off"
 
 
+def test_texts_that_end_without_a_mark_anyway_are_not_broken_off():
+    long, short = "Der Hund bellt laut im Garten vor dem Haus.", "The dog barks in the garden."
+    # One in twenty targets is that short, marked or not: of what has no mark none can be said to be cut off.
+    free = [(long, "The dog barks loudly in the garden of the house." if n % 20 else short) for n in range(400)]
+    captions = [(source, target.rstrip(".")) for source, target in free[:200]]
+    step = step_of("endings", min_ratio=1.3)
+    assert set(fates(step, free + captions)) == {None}
+    # Where sixty more are cut off the ten are less than a fifth of all that go, but more than a tenth.
+    cut = [(long, "The dog barks loudly in")] * 60
+    assert fates(step, free + captions + cut)[400:].count("target_broken_off") == 70
+    found = fates(step_of("endings", min_ratio=1.3, min_precision=0.9), free + captions + cut)
+    assert set(found[600:]) == {"target_broken_off"} and set(found[:600]) == {None}
+    # Without a bar on precision the ten go by themselves.
+    assert fates(step_of("endings", min_ratio=1.3, min_precision=0), free + captions).count("target_broken_off") == 10
+
+
 @pytest.mark.parametrize(
     "end", [".", "!", "?", "...", "\u2026", ".\u201c", '."', "\u3002", "\uff01\u300d", ". ", "\u061f"]
 )

@@ -103,6 +103,7 @@ SPLITS = {
     "leakage.splits.max_one_sided": Case("0", "refusal", ONE_SIDED),
     "leakage.splits.max_near": Case("0", "refusal", ONE_SIDED),
 }
+CAPTIONS = tuple(setting.replace("shifted", "captions") for setting in SHIFTED)
 
 PREPARE_DATA = {
     **SPLITS,
@@ -167,6 +168,7 @@ PREPARE_DATA = {
         "9", REJECTED, beside="tokenizer: inputs/model, max_characters: 99, max_words: 99"
     ),
     "steps[].endings.min_ratio": Case("9", REJECTED),
+    "steps[].endings.min_precision": Case("0", REJECTED, CAPTIONS, beside="min_ratio: 1"),
     "steps[].long_words.max_characters": Case("5", REJECTED),
     "steps[].exact_duplicates.by": Case("source", REJECTED),
     "steps[].exact_duplicates.fold": Case("[]", REJECTED),
@@ -183,6 +185,52 @@ PREPARE_DATA = {
     "steps[].alignment.vocabulary": Case("10", REJECTED, SHIFTED, beside="min_pairs: 100"),
     "steps[].alignment.iterations": Case("1", REJECTED, SHIFTED, beside="min_pairs: 100"),
     "steps[].alignment.min_pairs": Case("100", REJECTED, SHIFTED),
+    **{
+        f"steps[].perplexity.{key}": case
+        for key, case in {
+            "side": Case("source", REJECTED, CAPTIONS, beside="keep: 0.9"),
+            "keep": Case("0.5", REJECTED, CAPTIONS, beside="max_perplexity: 1e9"),
+            "max_perplexity": Case("3", REJECTED, CAPTIONS, beside="keep: 1"),
+            "order": Case("1", REJECTED, CAPTIONS, beside="keep: 0.9"),
+            "sample_sentences": Case("20", REJECTED, CAPTIONS, beside="keep: 0.9"),
+            "text": Case("inputs/calm.en", REJECTED, CAPTIONS, beside="keep: 0.9"),
+            "model": Case("inputs/causal", REJECTED, CAPTIONS, beside="keep: 0.9"),
+        }.items()
+    },
+    **{
+        f"steps[].cross_entropy_difference.{key}": Case(
+            value, REJECTED, CAPTIONS, beside=f"in_domain: inputs/talk.en{more}"
+        )
+        for key, value, more in (
+            ("side", "source", ""),
+            ("keep", "0.5", ", max_difference: 9"),
+            ("max_difference", "-1", ""),
+            ("order", "1", ""),
+            ("sample_sentences", "20", ""),
+        )
+    },
+    "steps[].cross_entropy_difference.in_domain": Case(
+        "inputs/calm.en", REJECTED, CAPTIONS, beside="in_domain: inputs/talk.en"
+    ),
+    **{
+        f"steps[].dual_cross_entropy.{key}": Case(
+            value, REJECTED, CAPTIONS, beside=f"forward: inputs/model, backward: inputs/backward, {more}"
+        )
+        for key, value, more in (
+            ("forward", "inputs/other_forward", "keep: 0.5"),
+            ("backward", "inputs/other_backward", "keep: 0.5"),
+            ("keep", "0.5", "keep: 0.9"),
+            ("max_cross_entropy", "1", "keep: 1"),
+        )
+    },
+    **{
+        f"steps[].similarity.{key}": Case(value, REJECTED, CAPTIONS, beside=f"encoder: inputs/encoder, {more}")
+        for key, value, more in (
+            ("encoder", "inputs/other_encoder", "keep: 0.5"),
+            ("keep", "0.5", "keep: 0.9"),
+            ("min_similarity", "0.99999", "keep: 1"),
+        )
+    },
 }
 
 CHECKED = "files/checked/check.json"

@@ -15,6 +15,7 @@ import pyarrow as pa
 import torch
 from datasets import Dataset, DatasetDict
 from sentencepiece import SentencePieceProcessor
+from tiny_models import save_causal, save_encoder, save_translator
 
 from hf_nmt.data.readers import Corpus, Pair
 from hf_nmt.data.records import SCHEMA, id_of, tables_of
@@ -225,6 +226,16 @@ def write(folder: Path) -> None:
     _write_lines(folder / "poor.en", [text.replace("the ", "The  ").replace("!", " ?") for _, text in tests])
     aligned = pairs(400, seed=23)
     misaligned = [(source, aligned[(n + n % 20 // 19) % 400][1]) for n, (source, _) in enumerate(aligned)]
+    save_translator(folder / "backward", seed=5, languages=("en", "de"))
+    save_translator(folder / "other_backward", seed=6, languages=("en", "de"))
+    save_translator(folder / "other_forward", seed=7)
+    for name, seed in (("causal", 1), ("other_causal", 2)):
+        save_causal(folder / name, seed=seed)
+        save_encoder(folder / name.replace("causal", "encoder"), seed=seed)
+    _write_lines(folder / "talk.en", (row[1] for row in aligned[::2]))
+    _write_lines(folder / "calm.en", (row[1] for row in aligned[:20]))
+    captions = [f"{source}\t{target.rstrip('.') if n % 3 else target}" for n, (source, target) in enumerate(aligned)]
+    _write_lines(folder / "captions.tsv", captions)
     _write_lines(folder / "shifted.tsv", ("\t".join(row) for row in misaligned))
     _write_lines(folder / "raw.jsonl", (json.dumps(dict(zip(("source", "target"), row, strict=True))) for row in RAW))
     _write_lines(folder / "articles.jsonl", map(json.dumps, ARTICLES))

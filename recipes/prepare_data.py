@@ -31,7 +31,7 @@ from hf_nmt.cleaning.augmentation import AugmentSettings, augment
 from hf_nmt.cleaning.corpus import read_inputs
 from hf_nmt.cleaning.engine import LocalEngine
 from hf_nmt.cleaning.leakage import LeakageSettings, pass_gate, read_sets
-from hf_nmt.cleaning.pipeline import clean, explain, read_table
+from hf_nmt.cleaning.pipeline import KEPT, clean, explain, read_table
 from hf_nmt.cleaning.settings import InputSettings, StepChoice, default_steps, named_steps
 from hf_nmt.cleaning.splits import TRAIN, SplitSettings, check_names, split
 from hf_nmt.config import Settings, from_command_line, launch
@@ -102,14 +102,15 @@ def main(argv: list[str]) -> int:
     sets = read_sets(settings.leakage.sets, languages) if settings.leakage else {}
     tables, identity = read_inputs(settings.inputs, languages, settings.work_dir)
     cleaned = clean(tables, steps, settings.work_dir, identity=identity, engine=engine)
+    made = split(cleaned.kept, settings.splits, settings.work_dir, engine) if settings.splits else None
     if settings.explain is not None:
         for line in explain(settings.explain, tables, steps, settings.work_dir, identity=identity):
-            sys.stdout.write(line + "\n")
+            last = [made.place_of(settings.explain)] if made and line == KEPT else []
+            sys.stdout.write("\n".join([line, *last]) + "\n")
         return 0
     reports: dict[str, str] = {}
-    made, own = None, {}
-    if settings.splits:
-        made = split(cleaned.kept, settings.splits, settings.work_dir, engine)
+    own = {}
+    if made:
         own = {name: paths for name, paths in made.tables.items() if name != TRAIN}
         cleaned = made.train(cleaned)
     if settings.augment:

@@ -21,6 +21,7 @@ import sys
 from pathlib import Path
 
 from hf_nmt.config import from_command_line, launch
+from hf_nmt.data.version_reading import Version
 from hf_nmt.errors import ConfigError, NmtError, need
 from hf_nmt.tuning.report import report
 from hf_nmt.tuning.settings import TuningSettings
@@ -97,10 +98,12 @@ def resolve_ranges(settings: TuneRecipe, command: list[str]) -> dict:
     first = resolved[0]
     data = first.get("data") or {}
     corpora = [data, *(data.get("pairs") or {}).values()]
+    in_version = data.get("version") and Version.read(data["version"]).has("validation")
     if "training" not in first:
         raise ConfigError(f"recipe: {settings.recipe} does not train, so that no validation tells {settings.metric}.")
     if first["training"].get("eval_strategy") == "no" or (
-        any(corpus.get("train") for corpus in corpora) and not any(corpus.get("validation") for corpus in corpora)
+        any(corpus.get("train") or corpus.get("version") for corpus in corpora)
+        and not (in_version or any(corpus.get("validation") for corpus in corpora))
     ):
         raise ConfigError(
             "metric: trials are judged by their validations, and there are none. Give settings.data.validation.source "

@@ -34,6 +34,8 @@ _DONE, _KEPT, _REJECTED, _MEASURED = (
     "{:06d}.rejected.arrow",
     "{:06d}.measured.arrow",
 )
+# The last line of the story of a record that no step drops.
+KEPT = "kept to the end"
 # Key of the schema's metadata under which a step finds `table_number`.
 _NUMBER = b"table"
 
@@ -287,4 +289,4 @@ def explain(
             else:
                 yield f"{named.name}: kept"
             found = kept
-    yield "kept to the end"
+    yield KEPT

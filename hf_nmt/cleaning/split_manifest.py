@@ -84,9 +84,10 @@ def _of_split(made: Split, name: str, rows: pa.Table) -> dict[str, Any]:
     counts = pc.value_counts(rows["article"]).to_pylist() if len(rows) else []
     found = sorted((pair["values"], pair["counts"]) for pair in counts if pair["values"] is not None)
     places = units.places_of(article_keys(pa.array([article for article, _ in found], pa.string())))
-    bins = made.unit_bins[units.article_units[places]] if len(found) else np.empty(0, np.int64)
-    values = units.article_coherence[places] if len(found) else np.empty(0)
     last = len(made.edges) + 1
+    # Articles that came after the splits, as of augmented text, have no bin: the entry at the end.
+    bins = np.append(made.unit_bins[units.article_units], last)[places]
+    values = np.append(units.article_coherence, np.nan)[places]
     domains = pc.value_counts(rows["domain"]).to_pylist() if len(rows) else []
     return {
         "asked": one.model_dump(mode="json", exclude_defaults=True),

@@ -10,6 +10,7 @@ gets what is left. Of a set's share each bin is met within its largest unit, all
 from __future__ import annotations
 
 import functools
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ from hf_nmt.config import Settings, fingerprint
 from hf_nmt.config_keys import nearest
 from hf_nmt.data.manifest import Step as RecordedStep
 from hf_nmt.errors import ConfigError, DataError
+
+logger = logging.getLogger(__name__)
 
 VERSION = 1
 TRAIN = "train"
@@ -138,6 +141,17 @@ class Split:
     edges: np.ndarray
     settings: SplitSettings
 
+    def place_of(self, record_id: str) -> str:
+        """Where a record stands, as a line of its story."""
+        for path in self.rejected:
+            table = read_table(path)
+            for row in table.filter(pc.equal(table["id"], record_id)).slice(0, 1).to_pylist():
+                return f"splits: dropped, {row['reason']} ({row['detail']})"
+        for name, paths in self.tables.items():
+            if any(pc.any(pc.equal(read_table(path)["id"], record_id)).as_py() for path in paths):
+                return f"splits: stands in {name}"
+        return "splits: came to none"
+
     def train(self, cleaned: Cleaned) -> Cleaned:
         """What cleaning came to, with the training records alone."""
         seconds = {**cleaned.seconds, self.step.name: 0.0}
@@ -173,8 +187,10 @@ def split(tables: Sequence[Path], settings: SplitSettings, work: Path, engine: E
         name="splits", settings=settings.model_dump(mode="json"), kept=int((reasons < 0).sum()), dropped=dropped
     )
     written = {
-        name: [folder / name / f"{table:06d}.kept.arrow" for table in range(len(done))] for name in settings.names
+        name: [_folder_of(folder, name) / f"{table:06d}.kept.arrow" for table in range(len(done))]
+        for name in settings.names
     }
+    logger.info("splits: %s", ", ".join(f"{name} {count:,}" for name, count in _counts(written).items()))
     rejected = [folder / f"{number:06d}.rejected.arrow" for number, has in enumerate(done) if has]
     return Split(written, rejected, step, units, bins, edges, settings)
 
@@ -391,6 +407,15 @@ def _placed(
     return of_record, reasons
 
 
+def _folder_of(folder: Path, name: str) -> Path:
+    """Where the tables of a split are, named by all that determines them."""
+    return folder / f"{folder.name}-{name}"
+
+
+def _counts(tables: Mapping[str, Sequence[Path]]) -> dict[str, int]:
+    return {name: sum(len(read_table(path)) for path in paths) for name, paths in tables.items()}
+
+
 def _tasks(
     tables: Sequence[Path], of_record: np.ndarray, reasons: np.ndarray
 ) -> list[tuple[int, Path, np.ndarray, np.ndarray]]:
@@ -404,9 +429,9 @@ def _write(folder: Path, names: Sequence[str], task: tuple[int, Path, np.ndarray
     number, path, of_record, reasons = task
     pairs = read_table(path)
     for index, name in enumerate(names):
-        (folder / name).mkdir(parents=True, exist_ok=True)
+        _folder_of(folder, name).mkdir(parents=True, exist_ok=True)
         stays = pa.array((of_record == index) & (reasons < 0))
-        write_table(folder / name / f"{number:06d}.kept.arrow", pairs.filter(stays))
+        write_table(_folder_of(folder, name) / f"{number:06d}.kept.arrow", pairs.filter(stays))
     gone = pairs.filter(pa.array(reasons >= 0))
     told = [REASONS[reason] for reason in reasons[reasons >= 0]]
     where = [names[index] for index in of_record[reasons >= 0]]

@@ -214,7 +214,7 @@ def test_a_further_record_moves_only_those_at_the_edge(tmp_path):
     """With single records and one bin a set is full after the same ones, give or take the last."""
     rows = corpus(articles=0, loose=400)
     before = ids(made(tmp_path / "before", rows, **SETS))
-    for number in range(5):
+    for number in range(3):
         more = [*rows, {"source": f"Neu {number}", "target": f"new {number}"}]
         after = ids(made(tmp_path / str(number), more, **SETS))
         for name, limit in (("validation", 2), ("test", 4)):
@@ -263,6 +263,7 @@ def test_what_may_stand_nowhere_is_rejected_with_the_reason(tmp_path):
     assert {(row["article"], row["reason"], row["step"]) for row in gone} == {("a05", "excluded", "splits")}
     assert one.step.dropped == {"excluded": sum(row.get("article") == "a05" for row in rows)}
     assert one.step.kept == sum(map(len, contents(one).values())) == len(rows) - len(gone)
+    assert one.place_of(gone[0]["id"]) == "splits: dropped, excluded (train)"
 
 
 def test_domains_of_a_set_are_nowhere_else(tmp_path):
@@ -396,6 +397,10 @@ def test_a_user_makes_a_version_with_splits(tmp_path, capsys, monkeypatch):
     }
     assert [*told["splits"]] == ["train", "validation", "law"] and told["seed"] == 1
     assert told["splits"]["law"]["domains"] == {"law": told["splits"]["law"]["records"]}
+    chosen = next(row for row in opened["law"])
+    assert prepare(*common, "num_workers=1", "splits.sets.validation.count=40", "splits.sets.law.domains=[law]",
+                   f"explain={chosen['id']}") == 0  # fmt: skip
+    assert capsys.readouterr().out.endswith("kept to the end\nsplits: stands in law\n")
     leakage = json.loads((folder / "leakage.json").read_text(encoding="utf-8"))
     assert leakage["sets"].keys() == {"validation", "law"}
     assert leakage["sets"]["validation"]["shares"]["pairs"] == 0

@@ -60,7 +60,7 @@ def test_rows_are_shared_out_by_weights(total, weights):
     total += len(weights)
     rows = weighted_rows(total, weights)
     assert sum(rows) == total
-    tiny = sum(1 for weight in weights if 0 < total * weight / sum(weights) < 1)
+    tiny = sum(1 for weight in weights if weight > 0 and total * weight / sum(weights) < 1)
     for got, weight in zip(rows, weights, strict=True):
         assert (got == 0) == (weight == 0)
         assert got <= 1 or abs(got - total * weight / sum(weights)) <= 1 + tiny

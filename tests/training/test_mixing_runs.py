@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 import translation_tasks
-from recipe_processes import run_recipe
+from recipe_processes import run_distributed, run_recipe
 from run_folders import equal, measured, run_named
 from safetensors.torch import load_file
 
+from hf_nmt import runs
 from hf_nmt.config import load
 from hf_nmt.errors import ConfigError
 from hf_nmt.training.recipe import TrainingRecipe
@@ -102,3 +103,18 @@ def test_a_column_that_is_not_there_is_refused(given):
         ConfigError, match=r"data.mixing.by: the training text has no column domain\. It has source, t"
     ):
         settings_of(given, f"data.mixing.stages={STAGES}", "data.mixing.by=domain").data.load()
+
+
+@pytest.mark.slow
+def test_a_mixture_is_the_same_whole_and_divided_among_processes(tmp_path, given):
+    argv = [*given, f"data.mixing.stages={STAGES}", "model.dropout=0", "training.use_cpu=true"]
+    argv += ["training.logging_steps=1", "training.max_steps=12"]
+    assert run_recipe([*argv, "name=whole"], tmp_path / "whole") == 0, (tmp_path / "whole.err").read_text()
+    halves = ["batching.batch_tokens=128", "training.num_processes=2", "name=divided"]
+    assert run_distributed([*argv, *halves], tmp_path / "divided", 2) == [0, 0], (
+        tmp_path / "divided-0.err"
+    ).read_text()
+    whole, divided = (run_named(tmp_path, name) for name in ("whole", "divided"))
+    losses = [runs.series(runs.read_metrics(run), "loss")[1] for run in (whole, divided)]
+    assert len(losses[0]) == 12 and losses[1] == pytest.approx(losses[0], rel=1e-5, abs=0)
+    assert (whole / "mixing.json").read_text() == (divided / "mixing.json").read_text()

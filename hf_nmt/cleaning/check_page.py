@@ -102,9 +102,7 @@ def _charts(report: Mapping[str, Any]) -> dict[str, list[tuple[str, str]]]:
     charts = {}
     for name, split in report["splits"].items():
         drawn = [
-            (f"Length in {kind}", _lengths(found, kind))
-            for kind, found in split["histograms"].items()
-            if split["rows"]
+            (kind.capitalize(), _lengths(found, kind)) for kind, found in split["histograms"].items() if split["rows"]
         ]
         if split["rows"]:
             bar = report["settings"]["alignment"]["max_characters"]

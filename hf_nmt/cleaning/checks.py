@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from hf_nmt.cleaning.check_settings import Check, CheckSettings
+from hf_nmt.cleaning.check_settings import CHECKS, Check, CheckSettings
 from hf_nmt.cleaning.duplicates import ExactDuplicates
 from hf_nmt.cleaning.engine import Engine
 from hf_nmt.cleaning.leakage import LeakageSettings, find_leaks
@@ -129,6 +129,7 @@ def check_version(folder: Path, settings: CheckSettings, engine: Engine, work: P
         if "duplicates" in settings.only:
             gates += _duplicates(report["splits"], tables, settings, engine, work)
         report["rejected"] = _rejected(folder, settings.samples)
+    gates.sort(key=lambda gate: CHECKS.index(gate.check))
     report["gates"] = [
         {**dataclasses.asdict(gate), "share": gate.share, "passed": gate.passed, "told": gate.told()} for gate in gates
     ]

@@ -18,7 +18,7 @@ import pytest
 from settings_walk.keys import recipe_module
 
 from hf_nmt.cleaning.check_page import page_of
-from hf_nmt.cleaning.check_settings import CheckSettings
+from hf_nmt.cleaning.check_settings import CHECKS, CheckSettings
 from hf_nmt.cleaning.checks import check_version
 from hf_nmt.cleaning.engine import Engine, LocalEngine
 from hf_nmt.cleaning.measures import histograms, quantiles
@@ -119,6 +119,8 @@ def test_what_was_planted_is_counted(report):
         ("test", "records also in train"): 2,
     }
     assert not report["passed"]
+    order = [CHECKS.index(gate["check"]) for gate in report["gates"]]
+    assert order == sorted(order)
     assert {gate["check"] for gate in report["gates"] if gate["passed"]} == {
         "files", "schema", "language", "alignment", "duplicates", "tokens",
     }  # fmt: skip
@@ -180,7 +182,7 @@ def test_a_tokenizer_counts_tokens_and_unknown_ones(version, tmp_path):
     for size in (1, 2, 3):
         expected = {tuple(one[at : at + size]) for one in ids for at in range(len(one) - size + 1)}
         assert distinct["target", size] == len(expected)
-    assert "Length in tokens" in page_of(report)
+    assert "<figcaption>Tokens<" in page_of(report)
 
 
 def test_pairs_with_the_targets_of_others_are_misaligned(tmp_path):

@@ -32,7 +32,8 @@ from hf_nmt.cleaning.pipeline import ROWS_OF_A_TABLE, Cleaned, read_table, write
 from hf_nmt.cleaning.shingles import FOLD, Shingles, Similarity, band_keys, distinct, foldings, jaccard, shingles_of
 from hf_nmt.cleaning.step import SIDES
 from hf_nmt.config import Settings, fingerprint
-from hf_nmt.data.manifest import SplitContent, content_hash
+from hf_nmt.data.canonical import hash_of_tables
+from hf_nmt.data.manifest import SplitContent
 from hf_nmt.data.manifest import Step as RecordedStep
 from hf_nmt.data.readers import Wanted
 from hf_nmt.data.records import SCHEMA, tables_of
@@ -218,8 +219,7 @@ def find_leaks(
     keys = ("set", "row", "kind", "similarity", "id", "table", "place")
     order = [(key, "descending" if key == "similarity" else "ascending") for key in keys]
     contents = {
-        name: SplitContent(rows=len(table), content_hash=content_hash(table.to_pylist()))
-        for name, table in sets.items()
+        name: SplitContent(rows=len(table), content_hash=hash_of_tables([table])) for name, table in sets.items()
     }
     return Leakage(contents, found.sort_by(order), bars, sum(seconds for _, seconds in results))
 

@@ -1,35 +1,29 @@
 """What text a run used: hashes of contents that do not depend on file format, order of lines, path or date.
 
-The canonical line of a record is its JSON without null columns, keys sorted, no spaces, in UTF-8. Its id is the
-SHA-256 of that line. The `content_hash` of a split is the SHA-256 over the lines of its records, each closed by a line
-feed, sorted by id. A single reference says nothing that `target` does not, so it is left out. The `content_hash` of a
+The `content_hash` of a split is that of the canonical lines of its records (`canonical`). The `content_hash` of a
 manifest is that of its only split, or, of several, the same function over `{"content_hash", "rows", "split"}` of each.
 """
 
 from __future__ import annotations
 
-import contextlib
 import datetime
-import hashlib
 import json
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow as pa
 import pydantic
 
 from hf_nmt.artifacts import hash_file, hash_folder, write_json
 from hf_nmt.config import fingerprint
+from hf_nmt.data.canonical import canonical_line, hash_of_lines, hash_of_tables
 from hf_nmt.data.sources import BUILT_IN, CorpusFiles, CorpusSettings, format_of
 from hf_nmt.data.streams import Stream
 from hf_nmt.data.version_reading import Version
 
 SCHEMA_VERSION = 1
-# Records are shared out to this many temporary files by the first bits of their id and sorted file by file, so memory
-# holds one part of the corpus at a time.
-_PARTS = 64
 _ROWS_AT_A_TIME = 10_000
 
 
@@ -185,34 +179,17 @@ def files_of(settings: CorpusFiles) -> Iterator[InputFile]:
             yield InputFile(path=name, bytes=Path(name).stat().st_size, sha256=hash_file(name))
 
 
-def canonical_line(record: Mapping[str, Any]) -> bytes:
-    """A record as the line that is hashed, without the line feed."""
-    values = {name: value for name, value in record.items() if value is not None}
-    if values.get("references") == [values.get("target")]:
-        del values["references"]
-    return json.dumps(values, ensure_ascii=False, sort_keys=True, separators=(",", ":"), default=str).encode()
-
-
 def content_hash(records: datasets.Dataset | Iterable[Mapping[str, Any]]) -> str:
-    """SHA-256 in hex over the canonical lines sorted by record id, in bounded memory."""
-    rows = _rows(records) if isinstance(records, datasets.Dataset) else records
-    with contextlib.ExitStack() as stack:
-        parts = [stack.enter_context(tempfile.SpooledTemporaryFile(max_size=2**18)) for _ in range(_PARTS)]
-        for record in rows:
-            line = canonical_line(record)
-            parts[hashlib.sha256(line).digest()[0] * _PARTS // 256].write(line + b"\n")
-        digest = hashlib.sha256()
-        for part in parts:
-            part.seek(0)
-            for line in sorted(part, key=lambda line: hashlib.sha256(line[:-1]).digest()):
-                digest.update(line)
-    return digest.hexdigest()
+    """Of records in any order: `canonical.hash_of_lines`."""
+    if isinstance(records, datasets.Dataset):
+        return hash_of_tables(_tables(records))
+    return hash_of_lines(map(canonical_line, records))
 
 
-def _rows(dataset: datasets.Dataset) -> Iterator[dict[str, Any]]:
+def _tables(dataset: datasets.Dataset) -> Iterator[pa.Table]:
     tables = dataset.with_format("arrow")
     for start in range(0, len(dataset), _ROWS_AT_A_TIME):
-        yield from tables[start : start + _ROWS_AT_A_TIME].to_pylist()
+        yield tables[start : start + _ROWS_AT_A_TIME]
 
 
 def hash_of_splits(splits: Mapping[str, SplitContent]) -> str:

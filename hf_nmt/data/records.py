@@ -1,6 +1,6 @@
 """Records: pairs of sentences with where they come from, in one Arrow schema, each with an id of its own.
 
-The id is the first 32 hexadecimal digits of the SHA-256 of the record's canonical line (`manifest.canonical_line`) as
+The id is the first 32 hexadecimal digits of the SHA-256 of the record's canonical line (`canonical.canonical_line`) as
 it was read. It does not depend on the file, the line, the order or the number of workers; two records that are equal
 in every field have one id. It stays with the record whatever the steps of cleaning change.
 """
@@ -8,8 +8,9 @@ in every field have one id. It stays with the record whatever the steps of clean
 from __future__ import annotations
 
 import hashlib
+import itertools
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -17,7 +18,7 @@ import pydantic
 from pydantic import Field
 
 from hf_nmt.config_keys import findings_of
-from hf_nmt.data.manifest import canonical_line
+from hf_nmt.data.canonical import canonical_line, canonical_lines
 from hf_nmt.data.readers import Corpus, Pair
 from hf_nmt.errors import DataError
 
@@ -43,6 +44,9 @@ SCHEMA = pa.schema(
 )
 
 
+_WITHOUT_ID = pa.schema(list(SCHEMA)[1:])
+
+
 class PairRecord(pydantic.BaseModel):
     """What a record may hold."""
 
@@ -64,7 +68,10 @@ class PairRecord(pydantic.BaseModel):
 
 def id_of(record: Mapping[str, Any]) -> str:
     """The id of a record; its own key `id` takes no part."""
-    line = canonical_line({name: value for name, value in record.items() if name != "id"})
+    return _id(canonical_line({name: value for name, value in record.items() if name != "id"}))
+
+
+def _id(line: bytes) -> str:
     return hashlib.sha256(line).hexdigest()[:ID_DIGITS]
 
 
@@ -80,16 +87,35 @@ def tables_of(corpus: Corpus, constants: Mapping[str, Any], *, rows: int) -> Ite
     Raises:
         DataError: a record does not fit, with file, line and field.
     """
-    held: list[dict[str, Any]] = []
-    for number, pair in enumerate(corpus.pairs):
-        if not number and (more := sorted(pair.other.keys() - {*SCHEMA.names})):
+    pairs = iter(corpus.pairs)
+    first = True
+    while held := list(itertools.islice(pairs, rows)):
+        if first and (more := sorted(held[0].other.keys() - {*SCHEMA.names})):
             logger.warning("%s: no field of a record, left out: %s", corpus.name, ", ".join(more))
-        held.append(_record(corpus, pair, constants))
-        if len(held) == rows:
-            yield pa.Table.from_pylist(held, schema=SCHEMA)
-            held = []
-    if held:
-        yield pa.Table.from_pylist(held, schema=SCHEMA)
+        first = False
+        table = _of_texts(held, constants)
+        if table is None:
+            table = pa.Table.from_pylist([_record(corpus, pair, constants) for pair in held], schema=_WITHOUT_ID)
+        ids = pa.array(map(_id, canonical_lines(table)), pa.string())
+        yield table.add_column(0, SCHEMA.field("id"), ids)
+
+
+def _of_texts(pairs: Sequence[Pair], constants: Mapping[str, Any]) -> pa.Table | None:
+    """Pairs that are two texts and nothing more as a table, without looking at them one by one; None where one is
+    something else, or no text."""
+    sides = [[pair.source or "" for pair in pairs], [pair.target or "" for pair in pairs]]
+    kinds = {type(text) for side in sides for text in side}
+    if kinds != {str} or any(pair.other or pair.references is not None for pair in pairs):
+        return None
+    try:
+        texts = [pa.array(side, pa.string()) for side in sides]
+        values = PairRecord.model_validate({**constants, "source": "", "target": ""}).model_dump()
+    except (UnicodeEncodeError, pydantic.ValidationError):  # told with its line by `_record`
+        return None
+    rest = [
+        pa.repeat(pa.scalar(values[name], _WITHOUT_ID.field(name).type), len(pairs)) for name in _WITHOUT_ID.names[2:]
+    ]
+    return pa.Table.from_arrays([*texts, *rest], schema=_WITHOUT_ID)
 
 
 def _record(corpus: Corpus, pair: Pair, constants: Mapping[str, Any]) -> dict[str, Any]:
@@ -109,4 +135,4 @@ def _record(corpus: Corpus, pair: Pair, constants: Mapping[str, Any]) -> dict[st
             raise DataError(
                 f"{corpus.at(pair.number)}: the {name} holds half a surrogate pair, which is no character."
             ) from None
-    return {"id": id_of(record), **record}
+    return record

@@ -20,7 +20,8 @@ import pydantic
 
 from hf_nmt.artifacts import COMPLETE, atomic_folder, hash_folder, is_complete, mark_complete, write_text
 from hf_nmt.artifacts import hash_file as hash_of
-from hf_nmt.data.manifest import InputFile, Manifest, SplitContent, Step, content_hash, hash_of_splits, hash_of_steps
+from hf_nmt.data.canonical import hash_of_tables
+from hf_nmt.data.manifest import InputFile, Manifest, SplitContent, Step, hash_of_splits, hash_of_steps
 from hf_nmt.data.records import SCHEMA
 from hf_nmt.errors import DataError
 
@@ -66,7 +67,7 @@ def write_version(
         NmtError: it cannot be written.
     """
     contents = {
-        name: SplitContent(rows=sum(map(len, tables)), content_hash=content_hash(_records(tables)))
+        name: SplitContent(rows=sum(map(len, tables)), content_hash=hash_of_tables(tables))
         for name, tables in splits.items()
     }
     digest = hash_of_splits(contents)
@@ -211,7 +212,7 @@ def _against_records(folder: Path, manifest: Manifest) -> list[str]:
         try:
             rows = sum(pq.read_metadata(path).num_rows for path in files)
             tables = (table for path in files for table in tables_of_file(path))
-            splits[name] = SplitContent(rows=rows, content_hash=content_hash(_records(tables)))
+            splits[name] = SplitContent(rows=rows, content_hash=hash_of_tables(tables))
         except (DataError, OSError, pa.ArrowException) as error:
             problems.append(f"the split {name}: {str(error).splitlines()[0]}")
             continue
@@ -231,11 +232,6 @@ def _against_records(folder: Path, manifest: Manifest) -> list[str]:
             f"{manifest.content_hash[:HASH_DIGITS]}."
         )
     return problems
-
-
-def _records(tables: Iterable[pa.Table]) -> Iterator[dict[str, Any]]:
-    for table in tables:
-        yield from table.to_pylist()
 
 
 def _write_split(folder: Path, name: str, tables: Sequence[pa.Table]) -> None:

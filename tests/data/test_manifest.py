@@ -7,12 +7,14 @@ import json
 import random
 
 import datasets
+import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_corpus import PAIRS, load_from, saved_dataset, tsv, two_files, write
 
 from hf_nmt.data import manifest
-from hf_nmt.data.manifest import canonical_line, content_hash, describe, recorded_steps
+from hf_nmt.data.canonical import canonical_line, canonical_lines
+from hf_nmt.data.manifest import content_hash, describe, recorded_steps
 from hf_nmt.data.sources import CorpusSettings
 
 RECORDS = [{"source": source, "target": target} for source, target in PAIRS]
@@ -33,6 +35,40 @@ def hash_by_definition(rows):
 def test_content_hash_is_its_definition_in_any_order(rows, seed):
     shuffled = random.Random(seed).sample(rows, len(rows))
     assert content_hash(shuffled) == content_hash(rows) == hash_by_definition(rows)
+
+
+ODD = st.text(st.characters(exclude_categories=["Cs"]))
+ODD |= st.sampled_from(['"', "\\", "\x00\x1f\x7f", "\u2028", "\U0001f600"])
+
+
+@given(
+    rows=st.lists(
+        st.fixed_dictionaries(
+            {"source": ODD, "target": ODD},
+            optional={
+                "domain": ODD,
+                "position": st.integers(0, 9),
+                "references": st.lists(ODD, min_size=1, max_size=2),
+            },
+        )
+    )
+)
+@settings(max_examples=100, deadline=None)
+def test_lines_of_a_table_are_those_of_its_records(rows):
+    rows = [row | ({"references": [row["target"]]} if row.get("position") == 3 else {}) for row in rows]
+    kinds = {"position": pa.int64(), "references": pa.list_(pa.string())}
+    names = ("target", "source", "references", "position", "domain")
+    schema = pa.schema([(name, kinds.get(name, pa.string())) for name in names])
+    table = pa.Table.from_pylist(rows, schema=schema)
+    expected = [
+        json.dumps(
+            {name: row[name] for name in sorted(row) if row[name] != [row["target"]]},
+            ensure_ascii=False,
+            separators=(",", ":"),
+        ).encode()
+        for row in rows
+    ]
+    assert canonical_lines(table) == expected == list(map(canonical_line, rows))
 
 
 def test_content_hash_tells_contents_apart():

@@ -56,3 +56,18 @@ def test_half_a_character_is_told():
 def test_columns_that_are_no_fields_are_left_out_and_told(caplog):
     (table,) = tables_of(corpus({"source": "a", "target": "b", "score": 1.5}), {}, rows=10)
     assert table.schema == SCHEMA and "left out: score" in caplog.text
+
+
+def test_pairs_of_texts_alone_become_what_others_become():
+    """One pair with a field of its own has all of a table looked at one by one."""
+    texts = [{"source": f"s {n} \u00fc", "target": "" if n == 3 else None if n == 4 else f't "{n}"'} for n in range(6)]
+    constants = {"domain": "news", "position": 7}
+    (quick,) = tables_of(corpus(*texts), constants, rows=10)
+    (slow,) = tables_of(corpus(*texts, {"source": "a", "target": "b", "domain": "talk"}), constants, rows=10)
+    assert quick.schema == slow.schema == SCHEMA and quick.equals(slow.slice(0, 6))
+    assert quick["id"].to_pylist() == [id_of(row) for row in quick.to_pylist()]
+
+
+def test_a_constant_of_another_type_is_told():
+    with pytest.raises(DataError, match=r"rows, line 1: field\.position: given 'third'"):
+        list(tables_of(corpus({"source": "a", "target": "b"}), {"position": "third"}, rows=10))

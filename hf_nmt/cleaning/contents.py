@@ -22,14 +22,17 @@ _SIGNS = "[" + "".join(_MYRIADS) + "]"
 _NUMBER = re.compile(
     rf"(?P<myriads>(?<![\d.,])(?:\d[\d,.]*+\s?{_SIGNS}+\s?)++(?:\d[\d,.]*+)?)|\d+(?:[.,:'\u2019\u00a0\u202f]\d+)*"
 )
-_LEFT_OUT = re.compile(
-    "(?<!\\d)\\d++\\s?[\uc6d4\uc77c\u6708\u65e5]"  # month, day
-    r"|(?<![\d.,])\d[\d.,]*+[\s-]?(?:square[\s-])?(?:feet|foot|ft|miles?|mph|inch(?:es)?|"
+_MEASURE = r"(?<![\d.,])\d[\d.,]*+"
+_IMPERIAL = (
+    rf"{_MEASURE}[\s-]?(?:square[\s-])?(?:feet|foot|ft|miles?|mph|inch(?:es)?|"
     r"pounds?|lbs?|yards?|acres?|gallons?|ounces?)\b"
-    r"|(?<![\d.,])\d[\d.,]*+['\"\u2032\u2033]"
-    r"|(?<![\d.,])\d[\d.,]*+\s?\u00b0\s?F\b",
-    re.IGNORECASE,
+    rf"|{_MEASURE}['\"\u2032\u2033]"
+    rf"|{_MEASURE}\s?\u00b0\s?F\b"
 )
+_LEFT_OUT = re.compile(rf"(?<!\d)\d++\s?[\uc6d4\uc77c\u6708\u65e5]|{_IMPERIAL}", re.IGNORECASE)  # month, day
+_CONVERTED = re.compile(_IMPERIAL, re.IGNORECASE)
+# What imperial measures on the other side may be converted from.
+_METRIC = re.compile(rf"{_MEASURE}\s?(?:[ckm]?m|kg|g|[m]?l|km/h|\u00b0\s?C)(?![A-Za-z\u00c0-\u024f])")
 # English, as one side mostly is; their places are the numbers.
 _WORDS = (
     "zero|no", "one|first|once|an?\\b", "two|second|twice|both|pair|double", "three|third|triple", "four", "five|fif",
@@ -96,7 +99,11 @@ def numbers_differ(source: str, target: str) -> str | None:
     1.1 hundred million); where they tell one time by clocks of 12 and 24 hours; where one is the end of a year (1990s
     and '90s) or its century; and where several of one side make up one of the other (12 and 3, and 12.3).
     """
-    rest = [numbers(text)[:_MOST_COMPARED] for text in (source, target)]
+    converted = [_CONVERTED.search(text) is not None for text in (target, source)]
+    texts = [
+        _METRIC.sub(" ", text) if other else text for text, other in zip((source, target), converted, strict=True)
+    ]
+    rest = [numbers(text)[:_MOST_COMPARED] for text in texts]
     if _digits(rest[0]) == _digits(rest[1]):
         return None
     for same in (_same_digits, _may_be):
@@ -151,7 +158,8 @@ class Numbers(Step):
 
 
 class Links(Step):
-    """Drops pairs one of whose sides has more addresses of the web or of mail than the other, or other mail."""
+    """Drops pairs one of whose sides has more addresses of the web or of mail than the other, or other mail. Bare
+    ones, such as www.a.example, may be described where the other side has none."""
 
     def apply(self, pairs: pa.Table, state: Path | None) -> Outcome:
         rows = pc.or_(*(pc.match_substring_regex(pairs[side], r"://|www\.|@") for side in SIDES))
@@ -160,6 +168,8 @@ class Links(Step):
 
 def _links_differ(source: str, target: str) -> str | None:
     urls = [re.findall(_URL, text) for text in (source, target)]
+    if not all(urls) and all(url.lower().startswith("www.") for side in urls for url in side):
+        urls = [[], []]  # the other side may say whose page it is
     mails = [sorted(found.lower() for found in re.findall(_EMAIL, text)) for text in (source, target)]
     if len(urls[0]) == len(urls[1]) and mails[0] == mails[1]:
         return None

@@ -163,7 +163,8 @@ class Endings(CorpusStep):
         0.8,
         ge=0,
         lt=1,
-        description="least share of what goes that is estimated to be cut off; the ratio is raised until it holds",
+        description="least share of what goes that is estimated to be cut off; the ratio is raised until it holds. "
+        "0 leaves it",
     )
 
     def measure(self, pairs: pa.Table) -> pa.Table:
@@ -203,11 +204,14 @@ class Endings(CorpusStep):
 
     def _least(self, unmarked: Counter[int], marked: Counter[int]) -> float:
         """The least ratio at which what has no mark is likely to be cut off, of counts by logarithm of the ratio."""
+        if not self.min_precision:
+            return self.min_ratio
         least = round(100 * math.log(self.min_ratio))
         for hundredths in range(least, max([*unmarked, least]) + 1):
             tails = [sum(n for value, n in of.items() if value >= hundredths) for of in (unmarked, marked)]
-            by_itself = unmarked.total() * tails[1] / marked.total()
-            if tails[0] - by_itself >= self.min_precision * tails[0]:
+            by_itself = unmarked.total() * (tails[1] + 1) / marked.total()
+            # One more of each, as a few prove nothing.
+            if tails[0] - by_itself - 1 >= self.min_precision * tails[0]:
                 return max(self.min_ratio, math.exp((hundredths - 0.5) / 100))
         return math.inf
 

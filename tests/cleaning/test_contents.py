@@ -23,6 +23,7 @@ from hf_nmt.cleaning.contents import numbers
         ("3\uc2dc45\ubd84", "3:45"),
         ("9\uc6d4 11\uc77c, 4\uac1c", "4 on Tuesday in September"),
         ("240 km", "150 miles"),
+        ("Auf 2956 m ist er einer", "Standing on this 9,700-foot peak he is No. 1"),
         ("Zwei Hunde", "2 dogs"),
         ("Zwei Hunde und 3 Katzen", "2 dogs and three cats"),
         ("Um 7:15 Uhr (12:15 Uhr in London)", "At 0715 (1215 GMT)"),
@@ -44,6 +45,7 @@ def test_numbers_that_may_be_the_same(source, target):
         ("Von 1950 bis 1990", "From 1910 to 1990", "1950 | 1910"),
         ("3 und 4", "3 and 14", "4 | 14"),
         ("3 Hunde", "5 dogs", "3 | 5"),
+        ("2956 m", "3000 m", "2956 | 3000"),
         ("1" * 5000, "2" * 5000, "1" * 5000 + " | " + "2" * 5000),
     ],
 )
@@ -65,8 +67,9 @@ def test_links():
         ("An ich@a.example", "To me@a.example"),
         ("An Ich@a.example", "To ich@a.example."),
         ("www.a.example und www.b.example", "www.a.example"),
+        ("Mehr auf www.a.example", "There is more on its site"),
     ]
-    assert fates(step_of("links"), pairs) == [None, "link_mismatch", "link_mismatch", None, "link_mismatch"]
+    assert fates(step_of("links"), pairs) == [None, "link_mismatch", "link_mismatch", None, "link_mismatch", None]
 
 
 def test_brackets():

@@ -30,7 +30,6 @@ from hf_nmt.errors import DataError, need
 from hf_nmt.protocols import SentenceEncoder
 
 BUCKETS, DIMENSIONS, PROJECTION_SEED = 2**15, 1024, 1998
-_SENTENCES_AT_A_TIME = 64
 _ROWS_OF_A_TASK = 4096
 _BASE = np.uint64(0x9E3779B97F4A7C15)
 DIGITS = 4
@@ -66,14 +65,14 @@ class HashedNgrams:
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         vectors = np.empty((len(texts), DIMENSIONS), np.float32)
         signs = projection()
-        for start in range(0, len(texts), _SENTENCES_AT_A_TIME):
-            part = texts[start : start + _SENTENCES_AT_A_TIME]
-            rows, buckets, counts = buckets_of(part, self.ngram)
-            weights = (1 + np.log(counts, dtype=np.float32)) * self._weight[buckets]
-            sums = np.add.reduceat(signs[buckets] * weights[:, None], np.searchsorted(rows, np.arange(len(part))))
-            lengths = np.linalg.norm(sums, axis=1, keepdims=True)
-            vectors[start : start + len(part)] = sums / np.where(lengths, lengths, 1)
-        return vectors
+        rows, buckets, counts = buckets_of(texts, self.ngram)
+        weights = (1 + np.log(counts, dtype=np.float32)) * self._weight[buckets]
+        ends = np.searchsorted(rows, np.arange(len(texts) + 1))
+        for row, (start, end) in enumerate(zip(ends, ends[1:], strict=False)):
+            # By itself, so that the neighbours of a text do not change its last bits.
+            vectors[row] = weights[start:end] @ signs[buckets[start:end]].astype(np.float32)
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+        return vectors / np.where(lengths, lengths, 1)
 
 
 @functools.cache

@@ -1,7 +1,7 @@
 """What must stay together when a corpus is split: articles, and records that share a text.
 
 A unit is what hangs together by any of these ties: the same article; the same source or target, folded; as asked for,
-texts that are nearly the same. So of two units neither holds a sentence of the other. Held in memory are about 100
+texts that are nearly the same. So of two units neither holds a sentence of the other. Held in memory are some 200
 bytes a record.
 """
 

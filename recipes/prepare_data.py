@@ -13,6 +13,8 @@ in leakage.tsv. leakage.on_leak=drop takes them out.
 
 With `splits.sets` the version holds validation and test sets that share no article and no sentence with train:
 splits.sets.validation.count=1000. split_manifest.json tells what stands where.
+
+With `augment` train gets copies with noise or synonyms; at most augment.max_synthetic_share of it is synthetic.
 """
 
 from __future__ import annotations

@@ -65,6 +65,8 @@ def main(argv: list[str]) -> int:
     write_text(page, page_of(report))
     for gate in report["gates"]:
         logger.info("%s %s", "passed" if gate["passed"] else "FAILED", gate["told"])
+    for note in report["notes"]:
+        logger.warning("%s", note)
     sys.stdout.write(f"{page}\n")
     if not report["passed"]:
         told = [*report["problems"], *(gate["told"] for gate in report["gates"] if not gate["passed"])]

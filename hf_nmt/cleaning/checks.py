@@ -110,6 +110,7 @@ def check_version(folder: Path, settings: CheckSettings, engine: Engine, work: P
         "checks": checked if not problems else [check for check in checked if check in {gate.check for gate in gates}],
         "not_checked": [check for check in checked if problems and check not in {gate.check for gate in gates}],
         "problems": problems,
+        "notes": [],
         "settings": settings.model_dump(mode="json", include={*CheckSettings.model_fields}),
         "splits": {},
         "inputs": manifest.inputs.get("files", {}),
@@ -125,7 +126,9 @@ def check_version(folder: Path, settings: CheckSettings, engine: Engine, work: P
             report["splits"][name] = _told(found, settings)
             gates += _gates(name, found, settings)
         if "alignment" in settings.only and (words := settings.alignment.words) is not None:
-            gates += _misaligned(report["splits"], tables, settings, NamedStep("alignment", words), engine, work)
+            report["notes"], enough = _too_few(report["splits"], words.min_pairs)
+            if enough:
+                gates += _misaligned(report["splits"], tables, settings, NamedStep("alignment", words), engine, work)
         if "duplicates" in settings.only:
             gates += _duplicates(report["splits"], tables, settings, engine, work)
         report["rejected"] = _rejected(folder, settings.samples)
@@ -257,6 +260,21 @@ def _gates(split: str, found: Measures, settings: CheckSettings) -> list[Gate]:
                 what = f"unknown tokens of the {side}s"
                 gates.append(Gate("tokens", "tokens.max_unknown", what, split, unknown, tokens, bars.max_unknown))
     return gates
+
+
+def _too_few(told: Mapping[str, Any], least: int) -> tuple[list[str], bool]:
+    """Of which languages there are too few pairs to learn a lexicon from, a sentence each; whether any has enough."""
+    counts: Counter[tuple[str | None, str | None]] = Counter()
+    for split in told.values():
+        for one in split["languages"]:
+            counts[one["source"], one["target"]] += one["count"]
+    few = [
+        f"alignment: {count:,} pairs of {source}-{target} are too few to learn which words go together "
+        f"(alignment.words.min_pairs is {least:,}), so this was not measured of them."
+        for (source, target), count in sorted(counts.items(), key=str)
+        if count < least
+    ]
+    return few, len(few) < len(counts)
 
 
 def _misaligned(

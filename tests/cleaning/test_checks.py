@@ -198,6 +198,13 @@ def test_pairs_with_the_targets_of_others_are_misaligned(tmp_path):
     found = counts(checked(folder, tmp_path / "1", only=["alignment"], alignment=words_settings))
     assert found["test", "pairs whose words do not go together"] >= 10
     assert found["train", "pairs whose words do not go together"] <= 4
+    few = checked(folder, tmp_path / "3", only=["alignment"], alignment={"words": {"min_pairs": 409}})
+    assert few["notes"] == [
+        "alignment: 408 pairs of de-en are too few to learn which words go together (alignment.words.min_pairs is "
+        "409), so this was not measured of them."
+    ]
+    assert few["notes"][0] in page_of(few)
+    assert {what for _, what in counts(few)} == {"sides too long for the other"}
     without = checked(folder, tmp_path / "2", only=["alignment"], alignment={"words": None})
     assert {what for _, what in counts(without)} == {"sides too long for the other"}
 

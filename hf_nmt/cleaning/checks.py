@@ -64,8 +64,10 @@ class Gate:
 
     def told(self) -> str:
         where = f" of {self.split}" if self.split else ""
-        bar = f"; {self.key} allows {self.bar:.3%}" if self.key else ""
-        return f"{self.check}{where}: {self.what}: {self.count:,} of {self.of:,} ({self.share:.3%}){bar}."
+        if not self.key:
+            return f"{self.check}{where}: {self.what}: {self.count:,}."
+        of = f"{self.count:,} of {self.of:,} ({self.share:.3%})"
+        return f"{self.check}{where}: {self.what}: {of}; {self.key} allows {self.bar:.3%}."
 
 
 def check_version(folder: Path, settings: CheckSettings, engine: Engine, work: Path) -> dict[str, Any]:
@@ -94,10 +96,12 @@ def check_version(folder: Path, settings: CheckSettings, engine: Engine, work: P
     gates, checked = [], list(settings.only)
     if "files" in checked:
         files = len(manifest.files) + 1
-        gates.append(Gate("files", "", "files that are not as they were written", "", len(problems), files, 0.0))
+        gates.append(Gate("files", "", "differences to what was written", "", len(problems), files, 0.0))
     strange = [] if problems else _strange_columns(folder, manifest)
     if "schema" in checked and not problems:
-        gates.append(Gate("schema", "", "files with other columns", "", len(strange), len(manifest.files), 0.0))
+        gates.append(
+            Gate("schema", "", "columns that are not those of records", "", len(strange), len(manifest.files), 0.0)
+        )
     elif strange:
         raise DataError(f"{strange[0]} The check schema tells of all files.")
     problems += strange

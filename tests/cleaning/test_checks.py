@@ -326,8 +326,9 @@ def test_a_changed_byte_ends_with_status_1(version, tmp_path):
     folder = shutil.copytree(version, tmp_path / version.name)
     path = folder / "rejects.parquet"
     path.write_bytes(path.read_bytes()[:-5] + b"x" + path.read_bytes()[-4:])
-    with pytest.raises(GateError, match=r"rejects.parquet: the contents changed since it was written"):
+    with pytest.raises(GateError, match=r"rejects.parquet: the contents changed since it was written") as refusal:
         check(str(folder), "only=files,language")
+    assert str(refusal.value).endswith("files: differences to what was written: 1.")
     assert json.loads((folder / "check.json").read_text(encoding="utf-8"))["not_checked"] == ["language"]
     (folder / "manifest.json").write_text("{}")
     with pytest.raises(GateError, match="this is no manifest of a version, or it was changed"):

@@ -99,11 +99,7 @@ def numbers_differ(source: str, target: str) -> str | None:
     1.1 hundred million); where they tell one time by clocks of 12 and 24 hours; where one is the end of a year (1990s
     and '90s) or its century; and where several of one side make up one of the other (12 and 3, and 12.3).
     """
-    converted = [_CONVERTED.search(text) is not None for text in (target, source)]
-    texts = [
-        _METRIC.sub(" ", text) if other else text for text, other in zip((source, target), converted, strict=True)
-    ]
-    rest = [numbers(text)[:_MOST_COMPARED] for text in texts]
+    rest = [numbers(text)[:_MOST_COMPARED] for text in (source, target)]
     if _digits(rest[0]) == _digits(rest[1]):
         return None
     for same in (_same_digits, _may_be):
@@ -148,13 +144,27 @@ def _may_be(short: str, long: str) -> bool:
     return 100 <= small < 1300 and small % 100 < 60 and large == small + 1200
 
 
+def numbers_differ_unconverted(source: str, target: str) -> str | None:
+    """As `numbers_differ`; metric measures may be what imperial ones of the other side were converted to."""
+    found = numbers_differ(source, target)
+    if found is None:
+        return None
+    converted = [_CONVERTED.search(text) is not None for text in (target, source)]
+    if not any(converted):
+        return found
+    texts = [
+        _METRIC.sub(" ", text) if other else text for text, other in zip((source, target), converted, strict=True)
+    ]
+    return numbers_differ(*texts) and found
+
+
 class Numbers(Step):
     """Drops pairs both of whose sides have a number that the other lacks. A number on one side only may be a word on
     the other, and stays."""
 
     def apply(self, pairs: pa.Table, state: Path | None) -> Outcome:
         rows = pc.and_(*(pc.match_substring_regex(pairs[side], r"\p{Nd}") for side in SIDES))
-        return _judged(pairs, rows, "number_mismatch", numbers_differ)
+        return _judged(pairs, rows, "number_mismatch", numbers_differ_unconverted)
 
 
 class Links(Step):

@@ -23,6 +23,8 @@ from hf_nmt.cleaning.contents import numbers
         ("3\uc2dc45\ubd84", "3:45"),
         ("9\uc6d4 11\uc77c, 4\uac1c", "4 on Tuesday in September"),
         ("240 km", "150 miles"),
+        ("An 17 Orten, 10km entfernt", "Seventeen places, 6 miles (10-km) away"),
+        ("2 Bomben, 15m entfernt", "The bombs were 15 meters (49 feet) from each other"),
         ("Auf 2956 m ist er einer", "Standing on this 9,700-foot peak he is No. 1"),
         ("Zwei Hunde", "2 dogs"),
         ("Zwei Hunde und 3 Katzen", "2 dogs and three cats"),

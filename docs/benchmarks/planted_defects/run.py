@@ -248,8 +248,8 @@ def verdicts_told() -> list[str]:
     told = [
         "## Judged drops",
         "",
-        f"{len(rows)} drops of Multi30k (de, fr, cs to en) and the Korean-English files as they are, drawn by a seed",
-        "and read one by one, with the step `alignment` in the list. Right is what is no translation, lacks a clause",
+        f"All {len(rows)} drops of Multi30k (de, fr, cs to en) and the Korean-English files as they are, with the step",
+        "`alignment` in the list, read one by one by one reader. Right is what is no translation, lacks a clause",
         "of the other side or is damaged, and what says the same as the pair that stays, but for a detail that one of",
         "them leaves out; wrong is a good translation, and a near-duplicate that says another thing (he, she). Ids",
         "and verdicts are in `verdicts.tsv`; `explain=ID` shows the texts to those who have them.",
@@ -257,7 +257,7 @@ def verdicts_told() -> list[str]:
         f"Right: {right.total()} of {every.total()}, {share:.3f}; the bar is {BAR_PRECISION}"
         + (". It is met." if share >= BAR_PRECISION else ", which is not met."),
         "Of a first 200, before `endings`, `numbers` and `links` were made milder for what was wrong there, 172 were",
-        "right (0.860); the drops of both drawings are mostly the same pairs, so that the second is no fresh test.",
+        "right (0.860). Most pairs are the same again: this is no fresh test of these steps.",
         "",
         "| step: reason | judged | right |",
         "|---|---|---|",

@@ -248,8 +248,8 @@ def verdicts_told() -> list[str]:
     told = [
         "## Judged drops",
         "",
-        f"All {len(rows)} drops of Multi30k (de, fr, cs to en) and the Korean-English files as they are, with the step",
-        "`alignment` in the list, read one by one by one reader. Right is what is no translation, lacks a clause",
+        f"All {len(rows)} drops of Multi30k (de, fr, cs to en) and the Korean-English files as they are, with",
+        "the step `alignment`, read one by one by one reader. Right is what is no translation, lacks a clause",
         "of the other side or is damaged, and what says the same as the pair that stays, but for a detail that one of",
         "them leaves out; wrong is a good translation, and a near-duplicate that says another thing (he, she). Ids",
         "and verdicts are in `verdicts.tsv`; `explain=ID` shows the texts to those who have them.",

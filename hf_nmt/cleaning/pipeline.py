@@ -26,6 +26,7 @@ from hf_nmt.cleaning.engine import Engine
 from hf_nmt.cleaning.step import SIDES, CorpusStep, Step
 from hf_nmt.config import fingerprint
 from hf_nmt.data.manifest import Step as RecordedStep
+from hf_nmt.errors import DataError
 
 ROWS_OF_A_TABLE = 10_000
 _DONE, _KEPT, _REJECTED, _MEASURED = (
@@ -49,6 +50,9 @@ class NamedStep:
 
     @property
     def identity(self) -> tuple[Any, ...]:
+        for path in self.step.files():
+            if not path.exists():
+                raise DataError(f"{path}: there is no such file or folder; the step {self.name} needs it.")
         files = [hash_folder(path) if path.is_dir() else hash_file(path) for path in self.step.files()]
         return type(self.step).__name__, self.step.version, self.step.model_dump(mode="json"), files
 

@@ -47,7 +47,7 @@ class ScoreStep(CorpusStep, abc.ABC):
         gt=0,
         le=1,
         description="share of the records that stay, those with the best scores, and all that score like the last of "
-        "them; null leaves it to the limit",
+        "them; null leaves it to the limit, and a default of the limit does not hold beside it",
     )
 
     @pydantic.model_validator(mode="after")
@@ -76,7 +76,8 @@ class ScoreStep(CorpusStep, abc.ABC):
         scores = np.concatenate([np.empty(0), *self.scores(measured)])
         badness = -scores if self.higher_is_better else scores
         limits = []
-        if (limit := getattr(self, self.limit)) is not None:
+        limit = getattr(self, self.limit)
+        if limit is not None and (self.keep is None or self.limit in self.model_fields_set):
             limits.append(-limit if self.higher_is_better else limit)
         known = np.sort(badness[~np.isnan(badness)])
         if self.keep is not None and len(known):

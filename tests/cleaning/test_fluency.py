@@ -12,6 +12,7 @@ from steps_run import fates, run, step_of, table_of
 
 from hf_nmt.cleaning.alignment_model import priorities_of, sentences_of, words_of
 from hf_nmt.cleaning.ngram_model import NgramModel, vocabulary
+from hf_nmt.errors import DataError
 
 NEWS = "the president said that the new law of the state will be read in the house on {day} after the vote of {day}"
 NEWS = NEWS.split()
@@ -97,6 +98,14 @@ def test_difference_tells_the_domain(news):
         step_of("cross_entropy_difference", in_domain=str(news), side="source", max_difference=None, keep=0.25), pairs
     )
     assert half.count(None) >= 50 and half[1::2].count(None) == 0
+    # The limit of 0 is a default that does not hold beside a share.
+    most = fates(step_of("cross_entropy_difference", in_domain=str(news), side="source", keep=0.95), pairs)
+    assert most.count(None) >= 190
+
+
+def test_a_text_that_is_not_there_is_told():
+    with pytest.raises(DataError, match="nowhere.txt: there is no such file or folder; the step step needs it"):
+        fates(step_of("perplexity", text="nowhere.txt", keep=0.5), [("x", "y")])
 
 
 def test_difference_is_that_of_both_models(news):

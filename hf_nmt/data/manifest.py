@@ -6,25 +6,23 @@ manifest is that of its only split, or, of several, the same function over `{"co
 
 from __future__ import annotations
 
-import datetime
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import datasets
-import pyarrow as pa
 import pydantic
 
 from hf_nmt.artifacts import hash_file, hash_folder, write_json
 from hf_nmt.config import fingerprint
-from hf_nmt.data.canonical import canonical_line, hash_of_lines, hash_of_tables
-from hf_nmt.data.sources import BUILT_IN, CorpusFiles, CorpusSettings, format_of
-from hf_nmt.data.streams import Stream
+from hf_nmt.data.canonical import canonical_line, hash_of_lines
+from hf_nmt.data.sources import BUILT_IN, CorpusFiles, format_of
 from hf_nmt.data.version_reading import Version
 
+if TYPE_CHECKING:
+    import datasets
+
 SCHEMA_VERSION = 1
-_ROWS_AT_A_TIME = 10_000
 
 
 class Step(pydantic.BaseModel):
@@ -90,64 +88,6 @@ class Manifest(pydantic.BaseModel):
         return self.model_copy(update={"steps": steps, "recipe_hash": hash_of_steps(steps)})
 
 
-def describe(
-    corpora: Mapping[str, tuple[CorpusSettings | Mapping[str, CorpusSettings], datasets.Dataset | Stream]],
-    *,
-    languages: Sequence[str],
-) -> Manifest:
-    """The manifest of what a run reads.
-
-    Args:
-        corpora: for each split, where it came from and what `load_pairs` or `stream_pairs` gave; of a mixture, where
-            each of its named parts came from.
-        languages: codes, those of the sources first.
-    """
-    splits = {name: _content_of(rows) for name, (_, rows) in corpora.items()}
-    inputs = {name: _dumped(settings) for name, (settings, _) in corpora.items()}
-    steps = [
-        step.model_copy(update={"split": name})
-        for name, (_, rows) in corpora.items()
-        if isinstance(rows, datasets.Dataset)
-        for step in recorded_steps(rows)
-    ]
-    counts = [split.rows for split in splits.values()]
-    parts = [
-        part
-        for settings, _ in corpora.values()
-        for part in ([settings] if isinstance(settings, CorpusSettings) else settings.values())
-    ]
-    files = {file.path: file for part in parts for file in files_of(part)}
-    versions = {
-        Version.read(part.path).content_hash
-        for part in parts
-        if part.path is not None and not part.path.startswith(BUILT_IN) and format_of(part) == "version"
-    }
-    return Manifest(
-        content_hash=hash_of_splits(splits),
-        recipe_hash=hash_of_steps(steps),
-        rows=None if None in counts else sum(count or 0 for count in counts),
-        languages=list(languages),
-        splits=splits,
-        files=list(files.values()),
-        inputs=inputs,
-        steps=steps,
-        parent=versions.pop() if len(versions) == 1 else None,
-        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    )
-
-
-def _dumped(settings: CorpusSettings | Mapping[str, CorpusSettings]) -> dict[str, Any]:
-    if isinstance(settings, CorpusSettings):
-        return settings.model_dump(mode="json", exclude_none=True)
-    return {name: _dumped(part) for name, part in settings.items()}
-
-
-def _content_of(rows: datasets.Dataset | Stream) -> SplitContent:
-    if isinstance(rows, Stream):
-        return SplitContent(rows=None, content_hash=rows.content_hash)
-    return SplitContent(rows=len(rows), content_hash=content_hash(rows))
-
-
 def hash_of_steps(steps: list[Step]) -> str:
     return fingerprint([step.model_dump(include={"name", "settings", "split"}) for step in steps])
 
@@ -179,20 +119,7 @@ def files_of(settings: CorpusFiles) -> Iterator[InputFile]:
             yield InputFile(path=name, bytes=Path(name).stat().st_size, sha256=hash_file(name))
 
 
-def content_hash(records: datasets.Dataset | Iterable[Mapping[str, Any]]) -> str:
-    """Of records in any order: `canonical.hash_of_lines`."""
-    if isinstance(records, datasets.Dataset):
-        return hash_of_tables(_tables(records))
-    return hash_of_lines(map(canonical_line, records))
-
-
-def _tables(dataset: datasets.Dataset) -> Iterator[pa.Table]:
-    tables = dataset.with_format("arrow")
-    for start in range(0, len(dataset), _ROWS_AT_A_TIME):
-        yield tables[start : start + _ROWS_AT_A_TIME]
-
-
 def hash_of_splits(splits: Mapping[str, SplitContent]) -> str:
     if len(splits) == 1:
         return next(iter(splits.values())).content_hash
-    return content_hash({"split": name, **split.model_dump()} for name, split in splits.items())
+    return hash_of_lines(canonical_line({"split": name, **split.model_dump()}) for name, split in splits.items())

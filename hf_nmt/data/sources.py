@@ -12,9 +12,8 @@ import logging
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
 
-import datasets
 import pyarrow as pa
 import pyarrow.compute as pc
 import pydantic
@@ -38,6 +37,9 @@ from hf_nmt.data.tables import CorpusTables
 from hf_nmt.data.text_lines import existing_file
 from hf_nmt.data.version_reading import contents_of_split, is_version, open_split
 from hf_nmt.errors import ConfigError, DataError
+
+if TYPE_CHECKING:  # its import takes a second; cleaning needs it for few formats
+    import datasets
 
 logger = logging.getLogger(__name__)
 
@@ -229,6 +231,8 @@ def store(tables: CorpusTables, folder: Path, settings: dict[str, Any]) -> datas
                 logger.warning("%s: %s pairs kept, dropped: %s", name, f"{tables.kept:,}", reasons)
             else:
                 logger.info("%s: %s pairs", name, f"{tables.kept:,}")
+    import datasets
+
     return datasets.Dataset.from_file(str(folder / "data.arrow"))
 
 
@@ -250,6 +254,8 @@ def count_copies(dataset: datasets.Dataset) -> int:
 
 
 def cache_folder(cache_dir: Path | str | None) -> Path:
+    import datasets
+
     return Path(cache_dir) if cache_dir is not None else Path(datasets.config.HF_DATASETS_CACHE) / "hf_nmt"
 
 
@@ -358,6 +364,8 @@ NO_HUB_DATASET = (
 
 def _open_hub(settings: CorpusFiles, wanted: Wanted) -> tuple[Corpus, Any]:
     """A dataset of the Hub, downloaded, and what identifies it."""
+    import datasets
+
     assert settings.path is not None
     with loading(settings.path, NO_HUB_DATASET):
         loaded = datasets.load_dataset(settings.path, settings.subset, split=settings.split)
@@ -366,6 +374,8 @@ def _open_hub(settings: CorpusFiles, wanted: Wanted) -> tuple[Corpus, Any]:
 
 def saved(settings: CorpusFiles) -> datasets.Dataset:
     """What `Dataset.save_to_disk` wrote, or the split of it that is asked for."""
+    import datasets
+
     assert settings.path is not None
     name = settings.path
     with loading(name, "folder was not written by Dataset.save_to_disk"):

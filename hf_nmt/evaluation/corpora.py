@@ -12,7 +12,8 @@ from pydantic import Field
 from hf_nmt import language
 from hf_nmt.config import Settings
 from hf_nmt.data.contexts import previous_in_article
-from hf_nmt.data.manifest import Manifest, describe
+from hf_nmt.data.description import describe
+from hf_nmt.data.manifest import Manifest
 from hf_nmt.data.mixtures import (
     given_beside_pairs,
     join_pairs,

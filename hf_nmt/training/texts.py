@@ -17,7 +17,8 @@ from hf_nmt.batching import language_pairs
 from hf_nmt.batching.mixing import CORPUS, MixingSettings
 from hf_nmt.config import Settings
 from hf_nmt.data.contexts import check_articles, with_context
-from hf_nmt.data.manifest import Manifest, describe
+from hf_nmt.data.description import describe
+from hf_nmt.data.manifest import Manifest
 from hf_nmt.data.mixtures import (
     given_beside_pairs,
     join_pairs,

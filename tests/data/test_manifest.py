@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_corpus import PAIRS, load_from, saved_dataset, tsv, two_files, write
 
-from hf_nmt.data import manifest
+from hf_nmt.data import description, manifest
 from hf_nmt.data.canonical import canonical_line, canonical_lines
-from hf_nmt.data.manifest import content_hash, describe, recorded_steps
+from hf_nmt.data.description import content_hash, describe
+from hf_nmt.data.manifest import recorded_steps
 from hf_nmt.data.sources import CorpusSettings
 
 RECORDS = [{"source": source, "target": target} for source, target in PAIRS]
@@ -96,7 +97,7 @@ def test_what_says_nothing_is_not_hashed():
 
 def test_a_corpus_larger_than_one_slice_and_one_part(monkeypatch):
     rows = [{"source": str(n % 700), "target": str(n)} for n in range(2000)]
-    monkeypatch.setattr(manifest, "_ROWS_AT_A_TIME", 300)
+    monkeypatch.setattr(description, "_ROWS_AT_A_TIME", 300)
     assert content_hash(datasets.Dataset.from_list(rows)) == hash_by_definition(rows)
 
 

@@ -27,7 +27,8 @@ from small_corpus import (
     write,
 )
 
-from hf_nmt.data.manifest import content_hash, recorded_steps
+from hf_nmt.data.description import content_hash
+from hf_nmt.data.manifest import recorded_steps
 from hf_nmt.errors import DataError
 
 # Formats: each writes PAIRS and returns the settings that read them back

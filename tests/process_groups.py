@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import random
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -22,7 +22,9 @@ def run_in_processes(function: Callable[..., Any], count: int, *arguments: Any) 
         count: processes; one runs without a group.
         arguments: of the function.
     """
-    port = str(random.randint(20000, 60000))
+    with socket.socket() as free:  # drawn numbers may be those of another test, or of a connection
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
     pipes, processes = [], []
     for rank in range(count):
         pipe, end = _context.Pipe(duplex=False)

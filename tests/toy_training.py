@@ -72,7 +72,7 @@ def make_pairs(count: int, seed: int = 0) -> Dataset:
 class GroupSampler(Sampler):
     """Batches of `size` neighbours, in a new order each epoch."""
 
-    batch_size, drop_last = None, False
+    batch_size, drop_last, mixture = None, False, None
 
     def __init__(self, count: int, size: int, *, shuffle: bool = True):
         self.groups = [list(range(start, min(start + size, count))) for start in range(0, count, size)]

@@ -32,7 +32,7 @@ from hf_nmt.artifacts import failed_writes_told, write_json
 from hf_nmt.cleaning.duplicates import ids_of, pair_keys
 from hf_nmt.cleaning.engine import Engine
 from hf_nmt.cleaning.noise import Noise
-from hf_nmt.cleaning.pipeline import Cleaned, read_table, write_table
+from hf_nmt.cleaning.pipeline import Cleaned, kept_file, read_table, rejected_file, with_reasons, write_table
 from hf_nmt.cleaning.step import SIDES
 from hf_nmt.cleaning.synonyms import Synonyms, digest_of
 from hf_nmt.config import Settings, fingerprint
@@ -237,14 +237,11 @@ def _write(
             kept.append(path)
             continue
         table = read_table(path)
-        kept.append(folder / f"{number:06d}.kept.arrow")
+        kept.append(kept_file(folder, number))
         write_table(kept[-1], table.filter(pa.array(~mask)))
         if number < len(tables):
-            gone = table.filter(pa.array(mask))
-            for column, value in (("step", STEP), ("reason", _OVER), ("detail", None)):
-                gone = gone.append_column(column, pa.array([value] * len(gone), pa.string()))
-            rejected.append(folder / f"{number:06d}.rejected.arrow")
-            write_table(rejected[-1], gone)
+            rejected.append(rejected_file(folder, number))
+            write_table(rejected[-1], with_reasons(table.filter(pa.array(mask)), STEP, _OVER, None))
     return kept, rejected
 
 

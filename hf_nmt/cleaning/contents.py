@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hf_nmt.cleaning.step import SIDES, Outcome, Step
+from hf_nmt.cleaning.step import SIDES, Outcome, Step, whole
 
 # What signs of East Asia multiply the number before them by: 12, and 3 of a thousand hundred-millions.
 _MYRIADS = {"\ucc9c": 10**3, "\u5343": 10**3, "\ub9cc": 10**4, "\u4e07": 10**4, "\u842c": 10**4, "\uc5b5": 10**8}
@@ -80,9 +80,9 @@ def numbers(text: str) -> list[str]:
             found.append(_plain(match[0]))
             continue
         value = Fraction(0)
-        for whole, decimals, signs in re.findall(rf"(\d[\d,]*)\.?([\d,.]*)\s?({_SIGNS}*)", match[0]):
+        for digits, decimals, signs in re.findall(rf"(\d[\d,]*)\.?([\d,.]*)\s?({_SIGNS}*)", match[0]):
             factor = math.prod(_MYRIADS[sign] for sign in signs)
-            value += Fraction(f"{_plain(whole)}.{_plain(decimals)}") * factor
+            value += Fraction(f"{_plain(digits)}.{_plain(decimals)}") * factor
         found.append(str(round(value)))
     return found
 
@@ -230,9 +230,5 @@ def _judged(pairs: pa.Table, rows: pa.ChunkedArray, reason: str, differ: Callabl
     if len(places):
         few = pairs.select(SIDES).take(places)
         found = [differ(*texts) for texts in zip(*(few[side].to_pylist() for side in SIDES), strict=True)]
-        details = pc.replace_with_mask(details, _mask(rows), pa.array(found, pa.string()))
+        details = pc.replace_with_mask(details, whole(rows), pa.array(found, pa.string()))
     return Outcome.dropping(pairs, {reason: pc.is_valid(details)}, details)
-
-
-def _mask(rows: pa.ChunkedArray | pa.Array) -> pa.Array:
-    return rows.combine_chunks() if isinstance(rows, pa.ChunkedArray) else rows

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -12,9 +13,9 @@ from hf_nmt.artifacts import file_lock
 from hf_nmt.cleaning.pipeline import ROWS_OF_A_TABLE, read_table, store_tables
 from hf_nmt.cleaning.settings import InputSettings
 from hf_nmt.config import fingerprint
-from hf_nmt.data.readers import Wanted
+from hf_nmt.data.readers import Corpus, Wanted
 from hf_nmt.data.records import tables_of
-from hf_nmt.data.sources import BUILT_IN, format_of, keys_told, opened
+from hf_nmt.data.sources import BUILT_IN, CorpusFiles, format_of, keys_told, opened
 from hf_nmt.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -43,11 +44,8 @@ def read_inputs(
     identities = []
     for name, settings in inputs.items():
         with keys_told(f"inputs.{name}"):
-            if settings.path is not None and settings.path.startswith(BUILT_IN):
-                raise ConfigError(f"path: {settings.path} is made clean. Give text of your own.")
-            kind = format_of(settings)
             own = (settings.source_language or languages[0], settings.target_language or languages[1])
-            wanted = Wanted((settings.source_column, settings.target_column), own)
+            corpus, contents, wanted = open_text(settings, own, "is made clean. Give text of your own.")
             constants = {
                 "source_language": own[0],
                 "target_language": own[1],
@@ -57,21 +55,41 @@ def read_inputs(
                 "origin": name,
             }
             given = {key: value for key, value in constants.items() if value is not None}
-            corpus, contents = opened(settings, kind, wanted)
-            identity = fingerprint(READER_VERSION, contents, kind, wanted, settings.split, settings.max_rows, given)
+            identity = fingerprint(
+                READER_VERSION, contents, format_of(settings), wanted, settings.split, settings.max_rows, given
+            )
             folder = work / f"records-{identity}"
             with file_lock(folder, timeout_seconds=-1):
                 if folder.is_dir():
                     logger.info("%s: read before", name)
                 records = tables_of(corpus, given, rows=ROWS_OF_A_TABLE)
-                found = store_tables(_first(records, settings.max_rows), folder)
+                found = store_tables(first_rows(records, settings.max_rows), folder)
             logger.info("%s: %s records", name, f"{sum(len(read_table(path)) for path in found):,}")
         tables += found
         identities.append(identity)
     return tables, fingerprint(identities)
 
 
-def _first(tables: Iterator[pa.Table], rows: int | None) -> Iterator[pa.Table]:
+def open_text(
+    settings: CorpusFiles, languages: tuple[str | None, str | None], built_in: str
+) -> tuple[Corpus, Any, Wanted]:
+    """A corpus, opened, what identifies its contents, and what is read of it.
+
+    Args:
+        settings: of its files.
+        languages: codes of source and target.
+        built_in: what to say of the built-in corpus, which is refused.
+
+    Raises:
+        DataError, ConfigError: as `read_inputs`.
+    """
+    if settings.path is not None and settings.path.startswith(BUILT_IN):
+        raise ConfigError(f"path: {settings.path} {built_in}")
+    wanted = Wanted((settings.source_column, settings.target_column), languages)
+    return *opened(settings, format_of(settings), wanted), wanted
+
+
+def first_rows(tables: Iterator[pa.Table], rows: int | None) -> Iterator[pa.Table]:
     """The first records of some tables, all where `rows` is None."""
     left = rows
     for table in tables:

@@ -26,19 +26,27 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from hf_nmt.artifacts import write_text
+from hf_nmt.cleaning.corpus import first_rows, open_text
 from hf_nmt.cleaning.duplicates import Fold, folded, keys_of
 from hf_nmt.cleaning.engine import Engine
-from hf_nmt.cleaning.pipeline import ROWS_OF_A_TABLE, Cleaned, read_table, write_table
+from hf_nmt.cleaning.pipeline import (
+    ROWS_OF_A_TABLE,
+    Cleaned,
+    kept_file,
+    read_table,
+    rejected_file,
+    with_reasons,
+    write_table,
+)
 from hf_nmt.cleaning.shingles import FOLD, Shingles, Similarity, band_keys, distinct, foldings, jaccard, shingles_of
 from hf_nmt.cleaning.step import SIDES
 from hf_nmt.config import Settings, fingerprint
 from hf_nmt.data.canonical import hash_of_tables
 from hf_nmt.data.manifest import SplitContent
 from hf_nmt.data.manifest import Step as RecordedStep
-from hf_nmt.data.readers import Wanted
 from hf_nmt.data.records import SCHEMA, tables_of
-from hf_nmt.data.sources import BUILT_IN, CorpusFiles, format_of, keys_told, opened
-from hf_nmt.errors import ConfigError, DataError, GateError
+from hf_nmt.data.sources import CorpusFiles, keys_told
+from hf_nmt.errors import DataError, GateError
 
 logger = logging.getLogger(__name__)
 
@@ -186,12 +194,9 @@ def read_sets(sets: Mapping[str, CorpusFiles], languages: tuple[str, str]) -> di
     tables = {}
     for name, settings in sets.items():
         with keys_told(f"leakage.sets.{name}"):
-            if settings.path is not None and settings.path.startswith(BUILT_IN):
-                raise ConfigError(f"path: {settings.path} is no file. Give a set of your own.")
-            wanted = Wanted((settings.source_column, settings.target_column), languages)
-            corpus, _ = opened(settings, format_of(settings), wanted)
-            records = pa.concat_tables([SCHEMA.empty_table(), *tables_of(corpus, {}, rows=ROWS_OF_A_TABLE)])
-            tables[name] = records.slice(0, settings.max_rows)
+            corpus, *_ = open_text(settings, languages, "is no file. Give a set of your own.")
+            records = first_rows(tables_of(corpus, {}, rows=ROWS_OF_A_TABLE), settings.max_rows)
+            tables[name] = pa.concat_tables([SCHEMA.empty_table(), *records])
             if not len(tables[name]):
                 raise DataError(f"{corpus.name}: there is not a single pair to compare with.")
     return tables
@@ -292,17 +297,10 @@ def drop_leaked(
         goes = np.zeros(len(pairs), bool)
         goes[places] = True
         details = [f"{row['set']} {row['row']}: {row['kind']}" for row in rows.take(first).to_pylist()]
-        gone = pairs.filter(pa.array(goes))
-        for column, values in (
-            ("step", ["leakage"] * len(gone)),
-            ("reason", ["leaked"] * len(gone)),
-            ("detail", details),
-        ):
-            gone = gone.append_column(column, pa.array(values, pa.string()))
-        kept[number], out = folder / f"{number:06d}.kept.arrow", folder / f"{number:06d}.rejected.arrow"
+        kept[number], out = kept_file(folder, number), rejected_file(folder, number)
         folder.mkdir(parents=True, exist_ok=True)
         write_table(kept[number], pairs.filter(pa.array(~goes)))
-        write_table(out, gone)
+        write_table(out, with_reasons(pairs.filter(pa.array(goes)), "leakage", "leaked", details))
         rejected.append(out)
     count = sum(len(read_table(path)) for path in rejected)
     step = RecordedStep(

@@ -29,12 +29,7 @@ from hf_nmt.data.manifest import Step as RecordedStep
 from hf_nmt.errors import DataError
 
 ROWS_OF_A_TABLE = 10_000
-_DONE, _KEPT, _REJECTED, _MEASURED = (
-    "{:06d}.json",
-    "{:06d}.kept.arrow",
-    "{:06d}.rejected.arrow",
-    "{:06d}.measured.arrow",
-)
+_DONE, _MEASURED = "{:06d}.json", "{:06d}.measured.arrow"
 # The last line of the story of a record that no step drops.
 KEPT = "kept to the end"
 # Key of the schema's metadata under which a step finds `table_number`.
@@ -116,6 +111,27 @@ def read_table(path: Path) -> pa.Table:
         return pa.ipc.open_file(file).read_all()
 
 
+def kept_file(folder: Path, number: int) -> Path:
+    """Where the records of a table lie that stay."""
+    return folder / f"{number:06d}.kept.arrow"
+
+
+def rejected_file(folder: Path, number: int) -> Path:
+    """Where the records of a table lie that went (`with_reasons`)."""
+    return folder / f"{number:06d}.rejected.arrow"
+
+
+def with_reasons(gone: pa.Table, step: str, reasons: Any, details: Any) -> pa.Table:
+    """Records that go, with the columns `step`, `reason` and `detail`: values of each, or one for all."""
+    for column, values in (("step", step), ("reason", reasons), ("detail", details)):
+        if values is None or isinstance(values, str):
+            values = [values] * len(gone)
+        if not isinstance(values, pa.Array | pa.ChunkedArray):
+            values = pa.array(values, pa.string())
+        gone = gone.append_column(column, values)
+    return gone
+
+
 def table_number(pairs: pa.Table) -> int | None:
     """Which table of the corpus this is, from 0, where it comes to a CorpusStep; None for a record by itself."""
     found = (pairs.schema.metadata or {}).get(_NUMBER)
@@ -127,7 +143,7 @@ def store_tables(tables: Iterable[pa.Table], folder: Path) -> list[Path]:
     if not folder.is_dir():
         with atomic_folder(folder) as partial:
             for number, table in enumerate(tables):
-                write_table(partial / _KEPT.format(number), table)
+                write_table(kept_file(partial, number), table)
     return sorted(folder.glob("*.kept.arrow"))
 
 
@@ -150,9 +166,9 @@ def clean(tables: Sequence[Path], steps: Sequence[NamedStep], work: Path, *, ide
     for number, one in enumerate(passes):
         reports = _run(one, cleaned.kept, engine)
         numbers = range(len(cleaned.kept))
-        cleaned.kept[:] = [one.folder / _KEPT.format(index) for index in numbers]
+        cleaned.kept[:] = [kept_file(one.folder, index) for index in numbers]
         if one.steps:
-            cleaned.rejected.extend(one.folder / _REJECTED.format(index) for index in numbers)
+            cleaned.rejected.extend(rejected_file(one.folder, index) for index in numbers)
         _add(cleaned, one, reports)
         if number:
             cleaned.seconds[one.steps[0].name] += seconds_before
@@ -204,9 +220,9 @@ def _run_table(one: Pass, task: tuple[int, Path]) -> dict[str, Any]:
         pairs, gone, figures = apply_step(named, pairs, state)
         rejected.append(gone)
         report[named.name] = figures | {"seconds": time.process_time() - start}
-    write_table(one.folder / _KEPT.format(number), pairs)
+    write_table(kept_file(one.folder, number), pairs)
     if rejected:
-        write_table(one.folder / _REJECTED.format(number), pa.concat_tables(rejected))
+        write_table(rejected_file(one.folder, number), pa.concat_tables(rejected))
     if one.measured_for is not None:
         start = time.process_time()
         write_table(one.folder / _MEASURED.format(number), one.measured_for.measure(pairs))
@@ -223,13 +239,7 @@ def apply_step(named: NamedStep, pairs: pa.Table, state: Path | None) -> tuple[p
     after = outcome.pairs if outcome else pairs
     stays = pc.is_null(reasons)
     goes = pc.invert(stays)
-    gone = pairs.filter(goes)
-    for column, values in (
-        ("step", pa.array([named.name] * len(gone), pa.string())),
-        ("reason", reasons.filter(goes)),
-        ("detail", details.filter(goes)),
-    ):
-        gone = gone.append_column(column, values)
+    gone = with_reasons(pairs.filter(goes), named.name, reasons.filter(goes), details.filter(goes))
     kept = after.filter(stays) if len(gone) else after
     changed = 0
     if after is not pairs:

@@ -26,7 +26,7 @@ from pydantic import Field
 from hf_nmt.cleaning.coherence import CoherenceSettings
 from hf_nmt.cleaning.duplicates import Fold
 from hf_nmt.cleaning.engine import Engine
-from hf_nmt.cleaning.pipeline import Cleaned, read_table, write_table
+from hf_nmt.cleaning.pipeline import Cleaned, kept_file, read_table, rejected_file, with_reasons, write_table
 from hf_nmt.cleaning.shingles import FOLD, Similarity
 from hf_nmt.cleaning.units import Ties, Units, article_keys, find_units, keyed_hash
 from hf_nmt.config import Settings, fingerprint
@@ -187,11 +187,10 @@ def split(tables: Sequence[Path], settings: SplitSettings, work: Path, engine: E
         name="splits", settings=settings.model_dump(mode="json"), kept=int((reasons < 0).sum()), dropped=dropped
     )
     written = {
-        name: [_folder_of(folder, name) / f"{table:06d}.kept.arrow" for table in range(len(done))]
-        for name in settings.names
+        name: [kept_file(_folder_of(folder, name), table) for table in range(len(done))] for name in settings.names
     }
     logger.info("splits: %s", ", ".join(f"{name} {count:,}" for name, count in _counts(written).items()))
-    rejected = [folder / f"{number:06d}.rejected.arrow" for number, has in enumerate(done) if has]
+    rejected = [rejected_file(folder, number) for number, has in enumerate(done) if has]
     return Split(written, rejected, step, units, bins, edges, settings)
 
 
@@ -431,13 +430,11 @@ def _write(folder: Path, names: Sequence[str], task: tuple[int, Path, np.ndarray
     for index, name in enumerate(names):
         _folder_of(folder, name).mkdir(parents=True, exist_ok=True)
         stays = pa.array((of_record == index) & (reasons < 0))
-        write_table(_folder_of(folder, name) / f"{number:06d}.kept.arrow", pairs.filter(stays))
+        write_table(kept_file(_folder_of(folder, name), number), pairs.filter(stays))
     gone = pairs.filter(pa.array(reasons >= 0))
     told = [REASONS[reason] for reason in reasons[reasons >= 0]]
     where = [names[index] for index in of_record[reasons >= 0]]
-    for column, values in (("step", ["splits"] * len(gone)), ("reason", told), ("detail", where)):
-        gone = gone.append_column(column, pa.array(values, pa.string()))
-    write_table(folder / f"{number:06d}.rejected.arrow", gone)
+    write_table(rejected_file(folder, number), with_reasons(gone, "splits", told, where))
     return bool(len(gone))
 
 

@@ -62,8 +62,8 @@ class Outcome:
         """
         reasons = pa.nulls(len(pairs), pa.string())
         for reason, mask in reversed(list(masks.items())):
-            reasons = pc.if_else(pc.fill_null(_whole(mask), False), reason, reasons)
-        return cls(pairs, reasons, pa.nulls(len(pairs), pa.string()) if details is None else _whole(details))
+            reasons = pc.if_else(pc.fill_null(whole(mask), False), reason, reasons)
+        return cls(pairs, reasons, pa.nulls(len(pairs), pa.string()) if details is None else whole(details))
 
     @classmethod
     def changing(cls, pairs: pa.Table, texts: Mapping[str, pa.Array | pa.ChunkedArray]) -> Outcome:
@@ -74,7 +74,8 @@ class Outcome:
         return cls(pairs, nothing, nothing)
 
 
-def _whole(values: pa.Array | pa.ChunkedArray) -> pa.Array:
+def whole(values: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """In one piece."""
     return values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
 
 

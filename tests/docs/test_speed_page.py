@@ -43,4 +43,4 @@ def test_the_page_is_of_the_parts_that_there_are(parts, tmp_path, monkeypatch):
     module.page()
     text = (tmp_path / "README.md").read_text()
     assert [part for part, (_, line) in TOLD.items() if line in text] == [part for part in TOLD if part in parts]
-    assert text.endswith("\n") and f"One thread on {measured_here()['processor']}; torch " in text
+    assert text.endswith("\n") and f"One thread on {measured_here()['processor']}; hf_nmt " in text

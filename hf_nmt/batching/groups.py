@@ -51,7 +51,8 @@ def drawn_rows(counts: Sequence[int], temperature: float) -> list[int]:
     missing = sum(counts) - int(drawn.sum())
     # Fewer than nothing is missing where tiny groups got their one row: it comes off the largest.
     drawn[np.argsort(drawn - wanted, kind="stable")[: max(missing, 0)]] += 1
-    drawn[drawn.argmax()] += min(missing, 0)
+    for _ in range(-missing):  # what the least ones were given is taken where it is missed least
+        drawn[np.where(drawn > 1, drawn - wanted, -np.inf).argmax()] -= 1
     return drawn.tolist()
 
 
@@ -63,7 +64,8 @@ def weighted_rows(total: int, weights: Sequence[float]) -> list[int]:
     missing = total - int(drawn.sum())
     order = np.argsort(drawn - wanted, kind="stable")
     drawn[order[given[order] > 0][: max(missing, 0)]] += 1
-    drawn[drawn.argmax()] += min(missing, 0)
+    for _ in range(-missing):  # what the least ones were given is taken where it is missed least
+        drawn[np.where(drawn > 1, drawn - wanted, -np.inf).argmax()] -= 1
     return drawn.tolist()
 
 

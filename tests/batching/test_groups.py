@@ -8,7 +8,7 @@ from collections import Counter
 import datasets
 import numpy as np
 import pytest
-from accelerate.data_loader import BatchSamplerShard, SkipBatchSampler
+from divided_batches import check_division
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -125,16 +125,7 @@ def test_division_and_resume_do_not_show(counts, temperature, seed, parts):
     make = {"seed": seed, "groups": groups}
     whole = TokenBatchSampler(*lengths, budget(), **make, world_size=world_size, accumulation=accumulation)
     alone = TokenBatchSampler(*lengths, budget(), **make, accumulation=world_size * accumulation)
-    ranks = [BatchSamplerShard(whole, num_processes=world_size, process_index=rank) for rank in range(world_size)]
-    for epoch in (0, 5):
-        whole.set_epoch(epoch)
-        alone.set_epoch(epoch)
-        batches = list(whole)
-        assert batches == list(alone) and len(batches) == len(whole) and all(batches)
-        dealt = [list(rank) for rank in ranks]
-        assert [batch for step in zip(*dealt, strict=True) for batch in step] == batches
-        skipped = len(dealt[0]) // 2
-        assert list(SkipBatchSampler(ranks[-1], skip_batches=skipped)) == dealt[-1][skipped:]
+    check_division(whole, alone, world_size, epochs=(0, 5))
 
 
 def test_an_epoch_depends_on_nothing_before_it():

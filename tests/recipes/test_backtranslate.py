@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import importlib.util
 import json
 import os
 import shutil
@@ -14,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+from settings_walk.keys import recipe_module
 from small_models import sentences
 
 from hf_nmt.data.sources import CorpusSettings, load_pairs
@@ -28,11 +28,7 @@ LINES = sentences(50, seed=77)
 
 @pytest.fixture(scope="module")
 def recipe():
-    spec = importlib.util.spec_from_file_location("backtranslate_recipe", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return recipe_module("backtranslate")
 
 
 @pytest.fixture(scope="module")

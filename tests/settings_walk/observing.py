@@ -207,17 +207,21 @@ class Workplace:
             self._run(recipe_module("import_marian"), arguments, seen)
         return seen
 
+    def _run_in_one_process(self, module: Any, arguments: tuple[str, ...], seen: dict[str, Any], patch: Any) -> None:
+        """Run a recipe that shares its work out, and see among how many processes it would."""
+
+        def engine(num_workers: int) -> LocalEngine:
+            seen["workers"] = num_workers
+            return LocalEngine(1)
+
+        patch.setattr(module, "LocalEngine", engine)
+        self._run(module, arguments, seen)
+
     def prepare_data(self, arguments: tuple[str, ...], stage: str) -> dict[str, Any]:
         """It has one stage."""
         module = recipe_module("prepare_data")
         with self._watching(arguments) as (seen, patch):
-
-            def engine(num_workers: int) -> LocalEngine:
-                seen["workers"] = num_workers
-                return LocalEngine(1)
-
-            patch.setattr(module, "LocalEngine", engine)
-            self._run(module, arguments, seen)
+            self._run_in_one_process(module, arguments, seen, patch)
             seen["stdout"] = VERSION.sub("VERSION", seen["stdout"])
             for path in Path().glob("*/v*/**/*.parquet"):
                 if path.parts[0] == "inputs":
@@ -230,13 +234,7 @@ class Workplace:
         """It has one stage."""
         module = recipe_module("check_data")
         with self._watching(arguments) as (seen, patch):
-
-            def engine(num_workers: int) -> LocalEngine:
-                seen["workers"] = num_workers
-                return LocalEngine(1)
-
-            patch.setattr(module, "LocalEngine", engine)
-            self._run(module, arguments, seen)
+            self._run_in_one_process(module, arguments, seen, patch)
         return seen
 
     def push(self, arguments: tuple[str, ...], stage: str) -> dict[str, Any]:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import gzip
+import io
 import random
 import re
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from small_corpus import SOURCES, lines, load_from, write
 
-from hf_nmt.data.text_lines import read_lines
+from hf_nmt.data import text_lines
+from hf_nmt.data.text_lines import decoded_lines, read_lines
 from hf_nmt.errors import DataError, NmtError
 
 
@@ -92,3 +96,67 @@ def test_lines_are_read_one_by_one(tmp_path):
     assert [next(reader), next(reader)] == ["eins", "zwei"]
     with pytest.raises(NmtError, match="line 3: this is not UTF-8: byte 0xFF at byte 10"):
         next(reader)
+
+
+def told(reader):
+    """The lines of a reader, and what it refused after them."""
+    found: list[str] = []
+    try:
+        found.extend(iter(lambda: next(reader, None), None))
+    except DataError as error:
+        return found, str(error)
+    return found, None
+
+
+def one_by_one(path):
+    """As `read_lines`, but with `readline` of the file, and a carriage return alone is told in no more words."""
+    with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+        number = 0
+        for number, (line, _) in enumerate(decoded_lines(file, str(path)), 1):
+            text = line[:-2] if line.endswith("\r\n") else line.removesuffix("\n")
+            if "\r" in text:
+                raise DataError(f"{path}, line {number}: there is a carriage return inside it")
+            if line:
+                yield text
+            else:
+                number = 0
+    if number == 0:
+        raise DataError(f"{path}: the file is empty.")
+
+
+PIECES = [b"\n", b"\r\n", b"\r", b"a", "\u00fc\u2028".encode(), b"\xef\xbb\xbf", b"\xff\xfe", b"\xff", b"\0", b"\xc3"]
+
+
+@given(
+    pieces=st.lists(st.sampled_from(PIECES[:5]) | st.sampled_from(PIECES), max_size=14),
+    block=st.integers(1, 12),
+    longest=st.integers(1, 9),
+    cut=st.integers(0, 12) | st.none(),
+)
+@settings(max_examples=400, deadline=None)
+def test_blocks_hold_what_their_lines_hold(tmp_path_factory, pieces, block, longest, cut):
+    """Read block by block, lines and refusals are those of reading line by line, for damaged gzip files too."""
+    path = tmp_path_factory.getbasetemp() / ("pieces" if cut is None else "pieces.gz")
+    contents = b"".join(pieces)
+    path.write_bytes(contents if cut is None else gzip.compress(contents)[: -cut or None])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(text_lines, "_BLOCK_BYTES", block)
+        patch.setattr(text_lines, "MAX_LINE_BYTES", longest)
+        found, refused = told(read_lines(path))
+        expected, refusal = told(one_by_one(path))
+    assert found == expected
+    assert (refused is None) == (refusal is None) and (refused or "").startswith(refusal or "")
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("more", [-1, 0, 1])
+def test_no_line_is_split_where_it_is_as_long_as_a_line_may_be(tmp_path, monkeypatch, mark, more):
+    monkeypatch.setattr(text_lines, "MAX_LINE_BYTES", 20)
+    first = mark + b"x" * (20 - len(mark) + more)
+    path = write(tmp_path / "a", first + b"\ntwo\n")
+    for reader in (read_lines(path), decoded_lines(io.BytesIO(first + b"\ntwo\n"), "a")):
+        found, refused = told(reader)
+        if more < 0:
+            assert len(found) == 2 and refused is None
+        else:
+            assert not found and "line 1: the line is longer than" in refused

@@ -46,14 +46,7 @@ def drawn_rows(counts: Sequence[int], temperature: float) -> list[int]:
     whole rows by largest remainders, but every group gets one at least.
     """
     shares = (np.asarray(counts, dtype=np.float64) / max(counts)) ** (1 / temperature)
-    wanted = sum(counts) * shares / shares.sum()
-    drawn = np.maximum(np.floor(wanted).astype(np.int64), 1)
-    missing = sum(counts) - int(drawn.sum())
-    # Fewer than nothing is missing where tiny groups got their one row: it comes off the largest.
-    drawn[np.argsort(drawn - wanted, kind="stable")[: max(missing, 0)]] += 1
-    for _ in range(-missing):  # what the least ones were given is taken where it is missed least
-        drawn[np.where(drawn > 1, drawn - wanted, -np.inf).argmax()] -= 1
-    return drawn.tolist()
+    return weighted_rows(sum(counts), np.maximum(shares, np.finfo(np.float64).tiny).tolist())
 
 
 def weighted_rows(total: int, weights: Sequence[float]) -> list[int]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import socket
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from free_ports import free_port
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["hf_nmt.training.trainer", "process_groups", "toy_training"])
@@ -22,9 +22,7 @@ def run_in_processes(function: Callable[..., Any], count: int, *arguments: Any) 
         count: processes; one runs without a group.
         arguments: of the function.
     """
-    with socket.socket() as free:  # drawn numbers may be those of another test, or of a connection
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    port = free_port()
     pipes, processes = [], []
     for rank in range(count):
         pipe, end = _context.Pipe(duplex=False)

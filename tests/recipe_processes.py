@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import random
 import runpy
 import signal
 import sys
@@ -12,6 +11,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import datasets
+from free_ports import free_port
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "train.py"
 
@@ -42,7 +42,7 @@ def start_recipe(argv: list[str], output: Path, **changes) -> multiprocessing.pr
 
 def run_distributed(argv: list[str], output: Path, count: int, **changes) -> list[int]:
     """Run the recipe in `count` processes that know of each other, as a launcher starts them; see `run_recipe`."""
-    port = str(random.randint(20000, 60000))
+    port = free_port()
     processes = []
     for rank in range(count):
         own = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count)}

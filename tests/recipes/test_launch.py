@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from accelerate.commands import launch
 from accelerate.commands.config.config_args import ClusterConfig, load_config_from_file
 from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env, prepare_simple_launcher_cmd_env
 from corpora import write_corpus
+from free_ports import free_port
 from run_folders import only_run
 from safetensors.torch import load_file
 from transformers import AutoModelForSeq2SeqLM
@@ -237,9 +237,7 @@ def test_an_error_is_told_once_and_ends_all(tmp_path):
 
 @pytest.mark.slow
 def test_two_nodes_with_caches_of_their_own_train_together(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    port = free_port()
     line = train_line(tmp_path, "training.eval_steps=12")
     nodes = []
     for rank in "01":
@@ -259,9 +257,7 @@ def test_two_nodes_with_caches_of_their_own_train_together(tmp_path):
 @pytest.mark.slow
 def test_nodes_that_do_not_share_the_run_folder_are_told(tmp_path):
     """The second sees another output_dir, which stands for another disk."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    port = free_port()
     hidden = tmp_path / "hidden.py"
     hidden.write_text(
         "import pathlib, os, sys\n"

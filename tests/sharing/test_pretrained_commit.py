@@ -7,6 +7,7 @@ import json
 import families
 import pytest
 import torch
+from run_folders import stopped_run
 from safetensors.torch import load_file
 from settings_walk.keys import recipe_module
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
@@ -42,15 +43,7 @@ def test_a_run_without_a_checkpoint_goes_on_with_the_commit_it_was_started_on(
     more = ("model.pretrained=me/x", "training.max_steps=2", *more)
     whole = train_family("marian", *more)
     assert json.loads((whole / "run.json").read_text())["pretrained"] == {"path": "me/x", "revision": first}
-
-    def stop(self, *given, **options):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr("hf_nmt.training.callbacks.ProgressBar.on_step_end", stop)
-        with pytest.raises(KeyboardInterrupt):
-            train_family("marian", *more)
-    (stopped,) = set((tmp_path / "runs").iterdir()) - {whole}
+    stopped = stopped_run(lambda: train_family("marian", *more), tmp_path, monkeypatch, after=1)
     for folder in (stopped / "checkpoints").glob("step-*"):
         pytest.fail(f"the run was stopped after its first checkpoint {folder}")
     assert push(tmp_path / "model", seed=2) != first

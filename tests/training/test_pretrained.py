@@ -8,6 +8,7 @@ import shutil
 import families
 import pytest
 import torch
+from run_folders import stopped_run
 from safetensors.torch import load_file
 from settings_walk.keys import recipe_module
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
@@ -65,16 +66,7 @@ RESUMED = [
 def test_a_run_that_was_stopped_goes_on_bit_by_bit_without_the_model_it_came_from(name, train, tmp_path, monkeypatch):
     more = ("training.save_steps=1", "training.eval_steps=4", "model.dropout=0.2")
     whole = train(name, *more)
-
-    def stop(self, args, state, control, **kwargs):
-        if state.global_step == 3:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr("hf_nmt.training.callbacks.ProgressBar.on_step_end", stop)
-        with pytest.raises(KeyboardInterrupt):
-            train(name, *more)
-    (stopped,) = set((tmp_path / "runs").iterdir()) - {whole}
+    stopped = stopped_run(lambda: train(name, *more), tmp_path, monkeypatch, after=3)
     shutil.rmtree(tmp_path / "model")
     assert recipe_module("train").main([f"resume={stopped}"]) == 0
     for file in ("checkpoints/step-4", "best"):

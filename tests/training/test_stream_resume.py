@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from corpora import write_corpus
 from recipe_processes import run_distributed, run_recipe
-from run_folders import equal, last_weights, measured, run_named
+from run_folders import equal, last_weights, measured, run_named, same_updates
 
 from hf_nmt import runs
 from hf_nmt.training import checkpoints
@@ -59,12 +59,7 @@ def test_two_processes_killed_and_resumed_equal_two_never_killed_and_one_that_ac
         tmp_path / "whole-0.err"
     ).read_text()
     one, whole = run_named(tmp_path, "one"), run_named(tmp_path, "whole")
-    for name in ("loss", "grad_norm"):
-        values = [runs.series(runs.read_metrics(run), name)[1] for run in (one, whole)]
-        assert values[1] == pytest.approx(values[0], rel=1e-5) and len(values[0]) == 15
-    assert [entry["tokens"] for entry in runs.read_metrics(one)] == [
-        entry["tokens"] for entry in runs.read_metrics(whole)
-    ]
+    same_updates(one, whole, updates=15)
     assert state_of(one, 15) == state_of(whole, 15)
     killed = run_distributed([*two, "name=killed"], tmp_path / "first", 2, signal_at=8)
     assert killed == [-signal.SIGKILL] * 2

@@ -8,7 +8,7 @@ import families
 import pytest
 import torch
 from recipe_processes import run_distributed, run_recipe
-from run_folders import equal, run_named
+from run_folders import equal, run_named, stopped_run
 from safetensors.torch import load_file
 from settings_walk.keys import recipe_module
 from torch import nn
@@ -175,16 +175,7 @@ def test_a_run_trains_the_new_tokens_and_no_others(name, train_family, tmp_path)
 def test_a_stopped_run_goes_on_with_its_rows(train_family, tmp_path, monkeypatch):
     more = ("model.adapter.type=lora", "model.adapter.tokens=[fra_Latn, deu_Latn]", "training.learning_rate=0.05")
     whole = train_family("nllb", *more)
-
-    def stop(self, args, state, control, **kwargs):
-        if state.global_step == 3:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr("hf_nmt.training.callbacks.ProgressBar.on_step_end", stop)
-        with pytest.raises(KeyboardInterrupt):
-            train_family("nllb", *more)
-    (stopped,) = set((tmp_path / "runs").iterdir()) - {whole}
+    stopped = stopped_run(lambda: train_family("nllb", *more), tmp_path, monkeypatch, after=3)
     assert recipe_module("train").main([f"resume={stopped}"]) == 0
     for name in ("adapter/adapter_model.safetensors", "best/model.safetensors"):
         expected, found = load_file(whole / name), load_file(stopped / name)

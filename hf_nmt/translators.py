@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_nmt import artifacts
 from hf_nmt.config import fingerprint
+from hf_nmt.data.text_lines import existing_file
 from hf_nmt.errors import NmtError, need
 from hf_nmt.generation import adapters, hub
 
@@ -104,6 +105,25 @@ def find_model(path: str | Path) -> str:
         return str(model_folder(path))
     hub.look_up(str(path))
     return str(path)
+
+
+def problems_of_translation(
+    model: str | None, source: str | None, output: str | None, *, overwrite: bool
+) -> list[str]:
+    """Findings on `model`, `input` and `output` of a recipe that translates; None are the standard streams."""
+    findings = []
+    try:
+        if model is None:
+            raise NmtError("none is given. Write model=FOLDER, such as model=runs/<id>/best.")
+        find_model(model)
+    except NmtError as error:
+        findings.append(f"model: {error}")
+    try:
+        if source is not None:
+            existing_file(source)
+    except NmtError as error:
+        findings.append(f"input: {error}")
+    return findings + artifacts.problems_of_output(output, source, overwrite=overwrite)
 
 
 @dataclass(frozen=True)

@@ -23,14 +23,12 @@ from pydantic import Field
 
 from hf_nmt import artifacts
 from hf_nmt.config import Settings, fingerprint, from_command_line, launch
-from hf_nmt.data.text_lines import existing_file
-from hf_nmt.errors import NmtError
 from hf_nmt.generation import backtranslation, inputs
 from hf_nmt.generation.decoding import DecodingSettings, model_decoding, of_the_model
 from hf_nmt.generation.meter import Meter
 from hf_nmt.language import LanguageCode
 from hf_nmt.models.sources_nmt import Languages
-from hf_nmt.translators import SavedModel, find_model, load_translator
+from hf_nmt.translators import SavedModel, find_model, load_translator, problems_of_translation
 
 logger = logging.getLogger("hf_nmt.recipes.backtranslate")
 
@@ -67,12 +65,7 @@ class BacktranslateRecipe(Settings):
 
     def check_files(self) -> list[str]:
         findings = backtranslation.problems_of_names(self.input, self.output)
-        for key, check in (("model", find_model), ("input", existing_file)):
-            try:
-                check(getattr(self, key))
-            except NmtError as error:
-                findings.append(f"{key}: {error}")
-        return findings + artifacts.problems_of_output(self.output, self.input, overwrite=self.overwrite)
+        return findings + problems_of_translation(self.model, self.input, self.output, overwrite=self.overwrite)
 
 
 SETTINGS = BacktranslateRecipe

@@ -30,13 +30,11 @@ from pydantic import Field
 
 from hf_nmt import artifacts
 from hf_nmt.config import Settings, fingerprint, from_command_line, launch
-from hf_nmt.data.text_lines import existing_file
-from hf_nmt.errors import NmtError
 from hf_nmt.generation import inputs
 from hf_nmt.generation.decoding import DecodingSettings, model_decoding, of_the_model
 from hf_nmt.generation.meter import Meter
 from hf_nmt.language import LanguageCode
-from hf_nmt.translators import find_model, load_translator
+from hf_nmt.translators import find_model, load_translator, problems_of_translation
 
 logger = logging.getLogger("hf_nmt.recipes.translate")
 
@@ -66,19 +64,7 @@ class TranslateRecipe(Settings):
     overwrite: bool = Field(False, description="Replace the output, and what was begun of it otherwise.")
 
     def check_files(self) -> list[str]:
-        findings = []
-        try:
-            if self.model is None:
-                raise NmtError("none is given. Write model=FOLDER, such as model=runs/<id>/best.")
-            find_model(self.model)
-        except NmtError as error:
-            findings.append(f"model: {error}")
-        try:
-            if self.input is not None:
-                existing_file(self.input)
-        except NmtError as error:
-            findings.append(f"input: {error}")
-        return findings + artifacts.problems_of_output(self.output, self.input, overwrite=self.overwrite)
+        return problems_of_translation(self.model, self.input, self.output, overwrite=self.overwrite)
 
 
 SETTINGS = TranslateRecipe

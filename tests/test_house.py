@@ -38,6 +38,7 @@ FLOORS = [
     },
     {
         "benchmarking",
+        "planting",
         "tokenizer_training",
         "tokenizer_checking",
         "subwords",

@@ -56,7 +56,6 @@ class MuonWithAdamW(torch.optim.Optimizer):
             self._parts.append(torch.optim.Muon(matrices, lr=lr, adjust_lr_fn="match_rms_adamw"))
         if rest:
             self._parts.append(torch.optim.AdamW(rest, lr=lr, betas=betas, eps=eps, fused=True))
-        self.param_groups = [group for part in self._parts for group in part.param_groups]
         self._share()
 
     def _share(self) -> None:

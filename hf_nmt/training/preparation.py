@@ -427,7 +427,7 @@ def choose(run: Run, settings: TrainingRecipe, arguments: Seq2SeqTrainingArgumen
 def scale_learning_rate(run: Run, settings: TrainingRecipe, arguments: Seq2SeqTrainingArguments) -> float:
     """The peak of the learning rate, recorded and told where a rule scales it."""
     schedule, given = settings.schedule, settings.training.learning_rate
-    tokens = settings.batching.batch_tokens * arguments.gradient_accumulation_steps * arguments.world_size
+    tokens = settings.tokens_per_update(arguments.world_size)
     peak = schedule.peak(given, tokens)
     if schedule.scale is not None:
         logger.info(

@@ -175,8 +175,14 @@ class TrainingRecipe(Settings):
     def doubts(self) -> list[str]:
         if self.resume is not None or self.training.max_steps <= 0 or self.schedule.counts_epochs:
             return []
-        warning = Course(self.schedule, self.training.learning_rate, self.training.max_steps).warning()
+        processes = self.training.num_processes or int(os.environ.get("WORLD_SIZE", "1"))
+        peak = self.schedule.peak(self.training.learning_rate, self.tokens_per_update(processes))
+        warning = Course(self.schedule, peak, self.training.max_steps).warning()
         return [] if warning is None else [warning]
+
+    def tokens_per_update(self, processes: int) -> int:
+        """Padded tokens of an update at most, of all processes."""
+        return self.batching.batch_tokens * self.training.gradient_accumulation_steps * processes
 
     def arguments(self) -> Seq2SeqTrainingArguments:
         """The Trainer's arguments on this machine; they and the files that are named are checked against it.

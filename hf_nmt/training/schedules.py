@@ -126,7 +126,7 @@ class Course:
         end = self.learning_rate * max(self.num_updates - 1, 0) / self.warmup
         return (
             f"The learning rate warms up for {self.warmup} updates (schedule.warmup_{unit}), and the training has "
-            f"{self.num_updates}: it ends at {end:.3g} of the {self.learning_rate:.3g} that is set. A tenth of all "
+            f"{self.num_updates}: it ends at {end:.3g}, and its peak is {self.learning_rate:.3g}. A tenth of all "
             f"updates is usual; {self._a_tenth(unit)}."
         )
 

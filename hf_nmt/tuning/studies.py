@@ -126,6 +126,14 @@ class Study:
             "cpu_minutes": round(sum(cost.get("cpu_seconds", 0.0) for cost in costs) / 60, 2),
         }
 
+    def _reserved(self) -> dict[str, float]:
+        """What the trials at work may cost, in the units of `budget`: each as much as the costliest that has ended.
+        Before one has, that is not known."""
+        at_work = sum(trial.state.name == "RUNNING" for trial in self.trials)
+        costs = [trial.user_attrs for trial in self.trials if trial.state.is_finished()]
+        updates, seconds = (max((cost.get(key, 0) for cost in costs), default=0) for key in ("updates", "cpu_seconds"))
+        return {"trials": 0, "updates": at_work * updates, "cpu_minutes": at_work * seconds / 60}
+
     def values(self, trial: Any) -> dict[str, Any]:
         """What was drawn for a trial, by key, as settings have it."""
         return {key: self.ranges[key].value(value) for key, value in trial.params.items()}
@@ -174,7 +182,10 @@ class Study:
                     logger.warning("trial %d: its process has gone; its values are tried again.", trial.number)
                     self._give_back(trial)
             spent, budget = self.spent(), self.settings.budget.model_dump()
-            if any(limit is not None and spent[name] >= limit for name, limit in budget.items()):
+            reserved = self._reserved()
+            if any(limit is not None and spent[name] + reserved[name] >= limit for name, limit in budget.items()):
+                if all(limit is None or spent[name] < limit for name, limit in budget.items()):
+                    logger.info("The trials that other processes are at may take the rest of the budget.")
                 return None
             self.optuna_study.sampler = self._sampler(int(spent["trials"]))
             trial = self.optuna_study.ask({key: one.distribution() for key, one in self.ranges.items()})

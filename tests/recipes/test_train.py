@@ -277,6 +277,20 @@ def test_a_dry_run_tells_of_a_long_warmup(finished, caplog, capsys):
     assert "warms up" not in capsys.readouterr().out
 
 
+def test_a_dry_run_names_the_rate_that_the_rule_of_scaling_makes(finished, caplog, monkeypatch):
+    rates = {}
+    for processes, tokens in (("1", None), ("1", 256), ("4", 256)):
+        monkeypatch.setenv("WORLD_SIZE", processes)
+        rule = [] if tokens is None else ["schedule.scale=linear", f"schedule.reference_tokens_per_update={tokens}"]
+        batches = ("batching.batch_tokens=512", "training.gradient_accumulation_steps=2")
+        caplog.clear()
+        with pytest.raises(SystemExit):
+            main(*finished[1], "schedule.warmup_steps=12", "training.learning_rate=1e-4", *batches, *rule, "--dry-run")
+        (told,) = [message for message in caplog.messages if "warms up" in message]
+        rates[processes, tokens] = float(re.search(r"its peak is ([\d.e-]+)\.", told)[1])
+    assert rates == {("1", None): 1e-4, ("1", 256): 4e-4, ("4", 256): 16e-4}
+
+
 def test_the_rest_of_a_section_in_the_file_is_no_hint_for_an_unknown_key(finished):
     with pytest.raises(ConfigError) as error:
         main(*finished[1], "schedule.foo=1")

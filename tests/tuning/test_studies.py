@@ -305,6 +305,32 @@ def test_several_at_once_share_one_budget(tmp_path):
     assert all(state in ("COMPLETE", "PRUNED") for state in states(studies[0])) and len(states(studies[0])) == 12
 
 
+@pytest.mark.parametrize(("budget", "trials"), [("updates=1300", 5), ("cpu_minutes=0.45", 5), ("updates=1200", 4)])
+def test_a_trial_at_work_has_its_cost_reserved(tmp_path, budget, trials, caplog):
+    """Each trial costs 300 updates and 0.1 minutes: as many as a single process would make, and no more."""
+    caplog.set_level("INFO")
+    settings = ("sampler=random", "pruning.method=none", f"budget.{budget}")
+    second = Formula()
+
+    class Meanwhile(Formula):
+        def __call__(self, *given, **resume):
+            if len(self.values) == 1:  # one trial has ended, and this one is at work
+                worker = threading.Thread(target=make(tmp_path, second, *settings).optimize)
+                worker.start()
+                worker.join()
+            return super().__call__(*given, **resume)
+
+    first = Meanwhile()
+    study = make(tmp_path, first, *settings)
+    study.optimize()
+    assert len(second.values) == trials - 2 and len(first.values) == 2
+    assert study.spent()["updates"] == 300 * trials
+    assert "may take the rest of the budget" in caplog.text
+    alone = Formula()
+    make(tmp_path / "alone", alone, *settings).optimize()
+    assert len(alone.values) == trials
+
+
 @pytest.mark.parametrize(("keep", "kept"), [("best", 1), ("all", 6)])
 def test_weights_of_the_others_are_removed(tmp_path, keep, kept):
     study = make(tmp_path, Formula(), "budget.trials=6", "pruning.method=none", f"keep_weights={keep}")

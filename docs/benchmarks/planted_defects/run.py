@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import random
-import re
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -24,26 +22,14 @@ import pyarrow.parquet as pq
 
 from hf_nmt.benchmarking import command_line, keep_result, recipe, where_measured
 from hf_nmt.cleaning.settings import DEFAULT_STEPS
+from hf_nmt.planting import KINDS, Pair, plant
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results.json"
 WORK = Path("predictions/planted_defects")
-SEED, OF_A_KIND, RUN = 20221122, 100, 10
+SEED, OF_A_KIND = 20221122, 100
 BAR, BAR_OVER_ALL, BAR_PRECISION = 0.8, 0.9, 0.95
-KINDS = {
-    "empty": "one side is empty, a blank, or an ideographic space",
-    "copy": "both sides are the source, or the target",
-    "swapped": "each side in the place of the other",
-    "language": "the target, or the source, is the French or Czech caption of the same picture",
-    "shifted": "runs of ten lines beside the translation of the next",
-    "half": "the first half of the target's words",
-    "mojibake": "UTF-8 read as Windows-1252, or as ASCII with signs of replacement; found where mended or dropped",
-    "markup": "a tag, an escaped tag, an entity, BBCode, a link or a template of a wiki in one side",
-    "number": "a number of the target is another one; where both sides have one",
-    "near": "pairs of the test set with a word replaced or left out, or other case and punctuation",
-}
 LISTS = {"default": DEFAULT_STEPS, "with alignment": (*DEFAULT_STEPS[:-2], "alignment", *DEFAULT_STEPS[-2:])}
-Pair = tuple[str, str]
 
 
 def lines(data: Path, name: str, language: str) -> list[str]:
@@ -73,97 +59,20 @@ def prepare(rows: list[dict[str, Any]], name: str, work: Path, steps: list[dict]
 
 def planted(data: Path, own: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """All pairs, defects among them, with `article` naming these and `was` what stood there."""
-    chance = random.Random(SEED)
-    french, czech = (lines(data, "train", language) for language in ("fr", "cs"))
-    test = list(zip(*(lines(data, "test_2016_flickr", side) for side in ("de", "en")), strict=True))
     pairs = [(row["source"], row["target"]) for row in own]
-    places = places_of(chance, pairs)
-    near = chance.sample(test, OF_A_KIND)
-    for place, (row, pair) in enumerate(zip(own, pairs, strict=True)):
-        if place not in places:
+    others = [
+        [texts[row["position"]] for row in own] for texts in (lines(data, "train", code) for code in ("fr", "cs"))
+    ]
+    test = list(zip(*(lines(data, "test_2016_flickr", side) for side in ("de", "en")), strict=True))
+    found = plant(pairs, dict.fromkeys(KINDS, OF_A_KIND), SEED, others=others, near=test)
+    number: Counter[str] = Counter()
+    for place, pair in enumerate(pairs):
+        if place not in found:
             yield {"source": pair[0], "target": pair[1]}
             continue
-        kind, number = places[place]
-        other = (french, czech)[number // 2 % 2][row["position"]]
-        found = defect(kind, number, pair, pairs[place + 1], other, near[number], chance)
-        yield {"source": found[0], "target": found[1], "article": f"{kind}-{number}", "was": pair}
-
-
-def places_of(chance: random.Random, pairs: list[Pair]) -> dict[int, tuple[str, int]]:
-    """Where the defects go: place -> kind, number."""
-    runs = chance.sample(range(len(pairs) // RUN - 1), OF_A_KIND // RUN)
-    places = {run * RUN + n: ("shifted", number * RUN + n) for number, run in enumerate(runs) for n in range(RUN)}
-    fits = {
-        "number": lambda pair: all(re.search(r"\d", text) for text in pair),
-        "mojibake": lambda pair: re.search(r"[äöüß].*[äöüß]", pair[0]),
-        "half": lambda pair: len(pair[1].split()) >= 6,
-    }
-    for kind in (*fits, *(kind for kind in KINDS if kind not in fits and kind != "shifted")):
-        free = [n for n, pair in enumerate(pairs) if n not in places and fits.get(kind, len)(pair)]
-        places |= {place: (kind, number) for number, place in enumerate(chance.sample(free, OF_A_KIND))}
-    return places
-
-
-def defect(kind: str, number: int, pair: Pair, following: Pair, other: str, near: Pair, chance: random.Random) -> Pair:
-    source, target = pair
-    side = number % 2
-    if kind == "empty":
-        return with_side(pair, side, ("", " ", "\u3000")[number % 3])
-    if kind == "copy":
-        return (pair[side], pair[side])
-    if kind == "swapped":
-        return target, source
-    if kind == "language":
-        return with_side(pair, side, other)
-    if kind == "shifted":
-        return source, following[1]
-    if kind == "half":
-        words = target.split()
-        return source, " ".join(words[: len(words) // 2])
-    if kind == "mojibake":
-        as_bytes = source.encode()
-        lossy = as_bytes.decode("ascii", "replace")
-        return (as_bytes.decode("cp1252", "replace") if side else lossy), target
-    if kind == "markup":
-        return with_side(pair, side, marked(pair[side], number // 2, chance))
-    if kind == "number":
-        found = chance.choice(list(re.finditer(r"\d+", target)))
-        new = int(found[0]) + chance.randint(1, 8)
-        return source, target[: found.start()] + str(new) + target[found.end() :]
-    return changed_slightly(near, number, chance)
-
-
-def with_side(pair: Pair, side: int, text: str) -> Pair:
-    return (pair[0], text) if side else (text, pair[1])
-
-
-def marked(text: str, number: int, chance: random.Random) -> str:
-    words = text.split()
-    at = chance.randrange(len(words))
-    forms = (
-        "<b>{}</b>",
-        "{}<br />",
-        "&lt;i&gt;{}&lt;/i&gt;",
-        "[url=x]{}[/url]",
-        "{{{{lang|{}}}}}",
-        '<a href="x">{}</a>',
-        "&quot;{}&quot;&nbsp;</p>",
-    )
-    words[at] = forms[number % len(forms)].format(words[at])
-    return " ".join(words)
-
-
-def changed_slightly(pair: Pair, number: int, chance: random.Random) -> Pair:
-    way, side = number % 4, number // 4 % 2
-    if way == 0:
-        return pair[0].upper() if side else pair[0].lower().rstrip("."), pair[1].lower().rstrip(".") + " !"
-    found = list(pair)
-    for place in (0, 1) if way == 1 else (side,):
-        words = found[place].split()
-        at = chance.randrange(1, len(words) - 1)
-        words[at : at + 1] = [] if way < 3 else [chance.choice(("old", "young", "tall", "green", "quiet"))]
-        found[place] = " ".join(words)
-    return found[0], found[1]
+        kind, (source, target) = found[place]
+        yield {"source": source, "target": target, "article": f"{kind}-{number[kind]}", "was": pair}
+        number[kind] += 1
 
 
 def measure(data: Path, work: Path, runs: dict[str, str]) -> None:

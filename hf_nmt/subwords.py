@@ -20,6 +20,7 @@ import itertools
 import json
 import math
 import random
+import re
 import unicodedata
 from array import array
 from collections import Counter
@@ -407,9 +408,8 @@ class BpeDropout:
         self.tokenizer, self.probability = tokenizer, probability
         self._end = tokenizer.eos_token_id
         self._source = _MergeSampler(tokenizer.source_backend, probability)
-        self._target = self._source
-        if tokenizer.separate_vocabularies:
-            self._target = _MergeSampler(tokenizer.target_backend, probability)
+        shared = tokenizer.target_backend is tokenizer.source_backend
+        self._target = self._source if shared else _MergeSampler(tokenizer.target_backend, probability)
 
     def __reduce__(self):  # workers start with an empty cache
         return type(self), (self.tokenizer, self.probability)
@@ -431,23 +431,24 @@ class BpeDropout:
 
     def sample_target_ids(self, text: str, generator: np.random.Generator) -> list[int]:
         """Ids as `tokenizer(text_target=text)` gives them, `</s>` included."""
-        ids = self._target.sample(text, generator)
-        ids.append(self._end)
-        return ids
+        return [*self._target.sample(text, generator), self._end]
 
 
 class _MergeSampler:
     """Random segmentations by the merges of one Rust BPE tokenizer."""
 
     def __init__(self, backend: Tokenizer, probability: float):
-        model = json.loads(backend.to_str())["model"]
+        written = json.loads(backend.to_str())
+        model, added = written["model"], written["added_tokens"]
         if model["type"] != "BPE":
             raise ConfigError(dropout_needs_bpe(probability))
         self._normalize, self._split = backend.normalizer.normalize_str, backend.pre_tokenizer.pre_tokenize_str
         self._probability = probability
+        # Tags of sources; special tokens that are written out are text.
+        self._tags = {token["content"]: token["id"] for token in added if not token["special"]}
+        self._tag = re.compile(f"({'|'.join(map(re.escape, self._tags)) or '(?!)'})")
         self._vocabulary: dict[str, int] = model["vocab"]
-        self._unknown = self._vocabulary[model["unk_token"]]
-        self._byte_fallback = model["byte_fallback"]
+        self._unknown, self._byte_fallback = self._vocabulary[model["unk_token"]], model["byte_fallback"]
         self._merges = {}
         for rank, (left, right) in enumerate(model["merges"]):
             pair = self._vocabulary[left], self._vocabulary[right]
@@ -455,14 +456,16 @@ class _MergeSampler:
         self._segment = lru_cache(maxsize=2**17)(self._draw)
 
     def sample(self, text: str, generator: np.random.Generator) -> list[int]:
-        words = [word for word, _ in self._split(self._normalize(text))]
+        words = list[str]()
+        for number, part in enumerate(self._tag.split(text)):  # every second one is a tag
+            words += [part] if number % 2 else [word for word, _ in self._split(self._normalize(part))]
         variants = generator.integers(BpeDropout.NUM_VARIANTS, size=len(words)).tolist()
-        ids: list[int] = []
-        for word, variant in zip(words, variants, strict=True):
-            ids.extend(self._segment(word, variant if self._probability else 0))
-        return ids
+        drawn = (self._segment(word, n if self._probability else 0) for word, n in zip(words, variants, strict=True))
+        return [*itertools.chain.from_iterable(drawn)]
 
     def _characters(self, word: str) -> list[int]:
+        if word in self._tags:
+            return [self._tags[word]]
         ids: list[int] = []
         for character in word:
             if (known := self._vocabulary.get(character)) is not None:

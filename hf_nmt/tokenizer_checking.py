@@ -110,6 +110,18 @@ def measure_tokenizer(
 MANY_BYTES, MANY_TOKENS = 0.02, 1.5
 
 
+def warn_of_split_tags(tokenizer: PreTrainedTokenizerBase, tags: list[str]) -> None:
+    """Tell of tags of back-translated sources that a saved tokenizer has no token for."""
+    for tag in tags:
+        pieces = tokenizer(tag, add_special_tokens=False)["input_ids"]
+        if len(pieces) > 1:
+            logger.warning(
+                "Back-translated sources of the training text open with %s, which the saved tokenizer spells in %d "
+                "tokens. The model can learn that too; a tokenizer that is trained anew makes it one token.",
+                tag, len(pieces),
+            )  # fmt: skip
+
+
 def warn_of_small_pieces(report: Mapping[str, Any], own: Mapping[str, Any], model: str) -> None:
     """Say in the log where a model that is trained further has to spell text out, which no unknown token shows.
 

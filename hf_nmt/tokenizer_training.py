@@ -6,11 +6,12 @@ import itertools
 import json
 import logging
 import random
+import re
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 from tokenizers import (
@@ -94,6 +95,12 @@ class TokenizerSettings(Settings):
         description="Open each source with a tag of the target language such as <2en> (Johnson et al. 2017). null "
         "does so where there are several target languages, which a new model needs.",
     )
+    source_tags: list[Annotated[str, Field(pattern=r"^<[^<>\s]+>$")]] | None = Field(
+        None,
+        description="Words in angle brackets, such as the tag of recipes/backtranslate.py, that are one token each in "
+        "sources, never written by the model, and text in targets. null takes those that open sources of the training "
+        "text that were translated back (column synthetic); []: none.",
+    )
     character_coverage: float = Field(
         0.9999,
         gt=0,
@@ -122,6 +129,11 @@ class TokenizerSettings(Settings):
             findings = self.settled("the tokenizer saved in path", "set path to null", beside=("path", "dropout"))
         elif self.algorithm == "unigram" and self.dropout > 0:
             findings = [dropout_needs_bpe(self.dropout)]
+        findings += [
+            f"source_tags: {tag} is a token with another meaning. Take another word, such as <BT>."
+            for tag in self.source_tags or ()
+            if is_reserved(tag)
+        ]
         reserved = len(SPECIAL_TOKENS) + (len(BYTES) if self.byte_fallback else 0)
         if self.path is None and self.vocab_size <= reserved:
             bytes_told = f" and {len(BYTES)} bytes (byte_fallback)" if self.byte_fallback else ""
@@ -148,6 +160,11 @@ class TokenizerSettings(Settings):
         ]
 
 
+def is_reserved(tag: str) -> bool:
+    """Whether a word in angle brackets is a special token, a language tag, or a byte."""
+    return tag in SPECIAL_TOKENS.values() or tag in BYTES or tag.startswith(language_tag("").rstrip(">"))
+
+
 # Training
 
 
@@ -161,13 +178,13 @@ def train_tokenizer(
 ) -> NmtTokenizer:
     """Train a tokenizer; the same text and settings give the same files.
 
-    Ids: `<unk>` 0, `<pad>` 1, `<s>` 2, `</s>` 3, then language tags, bytes, pieces. The vocabulary is smaller than
-    asked for, with a warning, where the text gives no more pieces (BPE joins what occurs twice or more).
+    Ids: `<unk>` 0, `<pad>` 1, `<s>` 2, `</s>` 3, then language tags, tags of sources, bytes, pieces. The vocabulary is
+    smaller than asked for, with a warning, where the text gives no more pieces (BPE joins what occurs twice or more).
 
     Args:
         sources, targets: as many of the one as of the other. Columns of a dataset are read slice by slice, and memory
             grows with the distinct words only; of other iterables, the sample is held.
-        settings: `path` and `dropout` are not looked at.
+        settings: `path` and `dropout` are not looked at; `source_tags` null is none.
         source_language, target_language: one code, or several for a model of several directions.
 
     Raises:
@@ -178,6 +195,10 @@ def train_tokenizer(
     # One count for both sides of a joint vocabulary, so that a word they share is held once.
     words = [Counter[str]()] * 2 if settings.joint else [Counter[str](), Counter[str]()]
     sides = chosen_texts(sources, targets, settings.max_training_sentences)
+    marks = list(dict.fromkeys(settings.source_tags or ()))
+    if marks:
+        logger.info("one token each in sources: %s", " ".join(marks))
+        sides = (_without(marks, sides[0]), sides[1])
     num_texts = []
     for name, texts, counts in zip(("sources", "targets"), sides, words, strict=True):
         number, used = count_words(map(normalizer.normalize_str, texts), counts)
@@ -190,9 +211,9 @@ def train_tokenizer(
     has_tags = len(target_languages) > 1 if settings.language_tags is None else settings.language_tags
     tags = [language_tag(code) for code in target_languages] if has_tags else []
     if settings.joint:
-        source, target = _train_side(words[0], sum(num_texts), settings, tags, "joint"), None
+        source, target = _train_side(words[0], sum(num_texts), settings, tags, "joint", marks), None
     else:
-        source = _train_side(words[0], num_texts[0], settings, tags, "source")
+        source = _train_side(words[0], num_texts[0], settings, tags, "source", marks)
         target = _train_side(words[1], num_texts[1], settings, [], "target")
     return NmtTokenizer(
         tokenizer_object=source,
@@ -201,7 +222,14 @@ def train_tokenizer(
         language_tags=has_tags,
         source_languages=source_languages,
         target_languages=target_languages,
+        source_tags=marks,
     )
+
+
+def _without(marks: list[str], texts: Iterable[str]) -> Iterator[str]:
+    """The texts without the tags of sources, which are tokens before there are pieces."""
+    pattern = re.compile("|".join(map(re.escape, marks)))
+    return (pattern.sub(" ", text) for text in _read(texts))
 
 
 def _read(texts: Any) -> Iterator[str]:
@@ -261,11 +289,16 @@ def _normalizer(name: str) -> normalizers.Normalizer:
 
 
 def _train_side(
-    words: Counter[str], num_texts: int, settings: TokenizerSettings, tags: list[str], side: str
+    words: Counter[str],
+    num_texts: int,
+    settings: TokenizerSettings,
+    tags: list[str],
+    side: str,
+    marks: Sequence[str] = (),
 ) -> Tokenizer:
     """Train the Rust tokenizer of one vocabulary on the words of `count_words`."""
     special = [*SPECIAL_TOKENS.values(), *tags]
-    reserved = [*special, *BYTES] if settings.byte_fallback else special
+    reserved = [*special, *marks, *(BYTES if settings.byte_fallback else ())]
     counts: Counter[str] = Counter()
     for word, count in words.items():
         for character in word:
@@ -287,6 +320,7 @@ def _train_side(
         model = _train_unigram(most_frequent(parts, MAX_UNIGRAM_WORDS, MAX_UNIGRAM_CHARACTERS), settings, reserved)
     tokenizer = _pipeline(model, settings.normalization)
     tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in special])
+    tokenizer.add_tokens([AddedToken(token, normalized=False, special=False) for token in marks])
     metaspace = decoders.Metaspace(replacement=SPACE, prepend_scheme="always")
     tokenizer.decoder = (
         decoders.Sequence([decoders.ByteFallback(), metaspace]) if settings.byte_fallback else metaspace

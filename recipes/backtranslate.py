@@ -47,7 +47,8 @@ class BacktranslateRecipe(Settings):
         None,
         pattern=r"^\S+$",
         description="Word in front of each source, such as <BT>: it tells the model that is trained on the records "
-        "which sources are synthetic (Caswell et al. 2019), and is left out when that model translates. null: none.",
+        "which sources are synthetic (Caswell et al. 2019), and is left out when that model translates. In angle "
+        "brackets it is one token of a tokenizer that train.py trains. null: none.",
     )
     domain: str | None = Field(None, description="Domain of the records, such as news.")
     origin: str | None = Field(

@@ -63,6 +63,7 @@ CHANGES = {
     "byte_fallback": False,
     "normalization": "nfc",
     "language_tags": True,
+    "source_tags": ["<BT>"],
     "character_coverage": 0.95,
     "max_training_sentences": 20,
 }

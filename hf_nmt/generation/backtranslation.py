@@ -7,15 +7,24 @@ than those of beam search where there is text enough; Caswell et al. (2019) mark
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow.compute
 
 from hf_nmt.errors import ConfigError, DataError
 from hf_nmt.generation.inputs import Input, Line
 from hf_nmt.models.sources_nmt import Languages
 from hf_nmt.protocols import Translation
+from hf_nmt.tokenizer_training import is_reserved
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 SYNTHETIC = "backtranslation"  # what the records say of how they were made
+_ROWS = 100_000  # read at once
 ENDINGS = (".jsonl", ".jsonl.gz")
 
 
@@ -58,6 +67,21 @@ def refuse_wrong_direction(languages: Languages, model: str, source_language: st
             f"{target_language} to {source_language}, which {model} does not do. {error} Give a model of that "
             "direction; where the languages are meant the other way round, swap source_language and target_language."
         ) from error
+
+
+def tags_of(rows: Dataset) -> list[str]:
+    """The words in angle brackets that open sources of back-translated rows, a tenth of these or more, in the order of
+    the alphabet. Those that a tokenizer reads otherwise are left out."""
+    if "synthetic" not in rows.column_names:
+        return []
+    counts, total = Counter[str](), 0
+    for start in range(0, len(rows), _ROWS):
+        table = rows.with_format("arrow")[start : start + _ROWS]
+        sources = table["source"].filter(pyarrow.compute.equal(table["synthetic"], SYNTHETIC))
+        words = pyarrow.compute.extract_regex(sources, r"^(?P<tag><[^<>\s]+>)\s")
+        counts.update(word["tag"] for word in words.drop_null().to_pylist())
+        total += len(sources)
+    return sorted(tag for tag, count in counts.items() if count * 10 >= total and not is_reserved(tag))
 
 
 def check_text(source: Input) -> None:

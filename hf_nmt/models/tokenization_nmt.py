@@ -1,7 +1,9 @@
-"""Subword tokenizer of a translation model: one vocabulary for both sides, or one for each, and language tags."""
+"""Subword tokenizer of a translation model: one vocabulary for both sides, or one for each, language tags, and tags of
+sources."""
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -26,7 +28,9 @@ class NmtTokenizer(PreTrainedTokenizerFast):
     `decode` and `batch_decode` read TARGET ids; negative ids, the padding of labels, are left out. The folder holds
     `tokenizer.json` and, with separate vocabularies, `tokenizer_target.json`.
 
-    Special tokens written out in a text (`</s>`, `<2de>`) are text: they are never read as special tokens.
+    Special tokens written out in a text (`</s>`, `<2de>`) are text: they are never read as special tokens. Tags of
+    sources (`<BT>`) are written out, and each is one token wherever it stands in a source; in a target they are text,
+    and decoded text has none.
 
     An encoding call sets padding, truncation and language on the shared Rust object, as in all of Transformers, so
     threads that encode need a copy each. Decoding is free of state.
@@ -38,6 +42,7 @@ class NmtTokenizer(PreTrainedTokenizerFast):
         language_tags: a tag that names the target language opens every source.
         source_languages: codes that the model reads; empty where nothing is known.
         target_languages: codes that the model writes; empty where nothing is known.
+        source_tags: words that tell something of a source, such as how it was made (Caswell et al. 2019).
         src_lang: language of the next sources; the only source language where there is one.
         tgt_lang: language to translate into; the only target language where there is one.
 
@@ -60,6 +65,7 @@ class NmtTokenizer(PreTrainedTokenizerFast):
         language_tags: bool = False,
         source_languages: Sequence[str] = (),
         target_languages: Sequence[str] = (),
+        source_tags: Sequence[str] = (),
         src_lang: str | None = None,
         tgt_lang: str | None = None,
         **kwargs,
@@ -75,6 +81,7 @@ class NmtTokenizer(PreTrainedTokenizerFast):
             language_tags=language_tags,
             source_languages=list(source_languages),
             target_languages=list(target_languages),
+            source_tags=list(source_tags),
             src_lang=src_lang,
             tgt_lang=tgt_lang,
             **kwargs,
@@ -85,6 +92,7 @@ class NmtTokenizer(PreTrainedTokenizerFast):
         self.language_tags = language_tags
         self.source_languages = list(source_languages)
         self.target_languages = list(target_languages)
+        self.source_tags = list(source_tags)
         self._source_backend = self._target_backend = self._tokenizer
         if separate_vocabularies:
             if target_tokenizer_object is None:
@@ -95,6 +103,8 @@ class NmtTokenizer(PreTrainedTokenizerFast):
                     )
                 target_tokenizer_object = Tokenizer.from_file(target_tokenizer_file)
             self._target_backend = target_tokenizer_object
+        elif self.source_tags:
+            self._target_backend = _with_special(self._tokenizer, self.source_tags)
         self.src_lang = src_lang
         self.tgt_lang = tgt_lang
 
@@ -112,7 +122,8 @@ class NmtTokenizer(PreTrainedTokenizerFast):
 
     @property
     def target_backend(self) -> Tokenizer:
-        """The Rust tokenizer of the target side: `source_backend` itself where the vocabulary is shared."""
+        """The Rust tokenizer of the target side: `source_backend` itself where the vocabulary is shared, but for tags
+        of sources, which are text on this side."""
         return self._target_backend
 
     @property
@@ -260,6 +271,14 @@ class NmtTokenizer(PreTrainedTokenizerFast):
         target_file = os.path.join(str(save_directory), prefix + self.vocab_files_names["target_tokenizer_file"])
         self._target_backend.save(target_file)
         return (*files, target_file)
+
+
+def _with_special(backend: Tokenizer, tokens: Sequence[str]) -> Tokenizer:
+    """A copy to which some added tokens are special: not read from a text, and left out of one that is decoded."""
+    written = json.loads(backend.to_str())
+    for token in written["added_tokens"]:
+        token["special"] |= token["content"] in tokens
+    return Tokenizer.from_str(json.dumps(written))
 
 
 def _real(ids: Sequence[int]) -> list[int]:

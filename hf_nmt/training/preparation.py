@@ -35,11 +35,17 @@ from hf_nmt.data.sources import cache_folder, count_several_references
 from hf_nmt.data.streams import Stream
 from hf_nmt.environment import processor
 from hf_nmt.errors import ConfigError
+from hf_nmt.generation.backtranslation import tags_of
 from hf_nmt.models.sources_nmt import Languages, languages_kept
 from hf_nmt.models.tokenization_nmt import NmtTokenizer
 from hf_nmt.runs import Run
 from hf_nmt.subwords import BpeDropout
-from hf_nmt.tokenizer_checking import check_tokenizer, measure_tokenizer, warn_of_small_pieces
+from hf_nmt.tokenizer_checking import (
+    check_tokenizer,
+    measure_tokenizer,
+    warn_of_small_pieces,
+    warn_of_split_tags,
+)
 from hf_nmt.tokenizer_training import load_tokenizer, train_tokenizer
 from hf_nmt.training import checkpoints, kernels, sharding
 from hf_nmt.training.memory_budget import fit_memory
@@ -156,18 +162,17 @@ def prepare_tokenizer(
             rows = train
             if isinstance(rows, Stream):
                 rows = rows.head(settings.tokenizer.max_training_sentences)
+            tags = settings.tokenizer.source_tags
+            tags = tags_of(rows) if tags is None else tags
             if pretrained is not None:
                 tokenizer = pretrained
             elif settings.tokenizer.path is not None:
                 tokenizer = opened(settings.tokenizer.path)
             else:
                 logger.info("training a tokenizer on %s pairs", f"{len(rows):,}")
-                tokenizer = train_tokenizer(
-                    rows["source"],
-                    rows["target"],
-                    settings.tokenizer,
-                    **trained,
-                )
+                chosen = settings.tokenizer.model_copy(update={"source_tags": tags})
+                tokenizer = train_tokenizer(rows["source"], rows["target"], chosen, **trained)
+            warn_of_split_tags(tokenizer, tags)
             check = check_tokenizer if isinstance(tokenizer, NmtTokenizer) else measure_tokenizer
             report = check(tokenizer, rows["source"], rows["target"])
             if pretrained is not None and isinstance(settings.model, ModelSettings):

@@ -141,7 +141,8 @@ class RustTokenizerFiles(TokenizerFiles):
     def __init__(self, tokenizer: Any):
         super().__init__(tokenizer)
         source = getattr(tokenizer, "source_backend", tokenizer.backend_tokenizer)
-        target = getattr(tokenizer, "target_backend", source)
+        # One vocabulary may have a view for each side, which differ in what they read as tags.
+        target = tokenizer.target_backend if getattr(tokenizer, "separate_vocabularies", False) else source
         self._backends: dict[str, Tokenizer] = {SOURCE: source, TARGET: target}
         self._files = {"tokenizer.json": source}
         if target is not source:

@@ -177,6 +177,7 @@ TRAIN = {
             "byte_fallback": Case("false", "ids"),
             "normalization": Case("nfc", "ids"),
             "language_tags": Case("true", "ids"),
+            "source_tags": Case("[<BT>]", "ids"),
             "character_coverage": Case("0.98", "ids"),
             "max_training_sentences": Case("5", "ids"),
         },

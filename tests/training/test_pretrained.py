@@ -80,6 +80,11 @@ def test_a_run_that_was_stopped_goes_on_bit_by_bit_without_the_model_it_came_fro
 REFUSED = {
     "a shape": ("nmt", ["model.d_model=64"], "the model .* has a shape of its own, and d_model is that of a"),
     "a vocabulary": ("nmt", ["tokenizer.vocab_size=300"], "tokenizer.vocab_size: 300 was given, but the tokenizer of"),
+    "tags": (
+        "nmt",
+        ["tokenizer.source_tags=[<BT>]"],
+        "tokenizer.source_tags: .'<BT>'. was given, but the tokenizer of",
+    ),
     "BPE-dropout of others": ("nllb", ["tokenizer.dropout=0.1"], "tokenizer.dropout: it is for the BPE tokenizers of"),
     "a rate it lacks": (
         "t5",

@@ -42,7 +42,11 @@ def of_ours(**settings):
     return NmtForConditionalGeneration(config).eval(), tokenizer
 
 
-OURS = {"nmt_separate": {"joint": False, "byte_fallback": False}, "nmt_unigram": {"algorithm": "unigram"}}
+OURS = {
+    "nmt_separate": {"joint": False, "byte_fallback": False},
+    "nmt_unigram": {"algorithm": "unigram"},
+    "nmt_tagged": {"source_tags": ["<BT>"]},
+}
 
 
 def adapt(folder, output, texts=SAME, languages=(None, None), **settings):

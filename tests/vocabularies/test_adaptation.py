@@ -29,7 +29,7 @@ from hf_nmt.vocabularies.adaptation import adapt_vocabulary
 from hf_nmt.vocabularies.settings import VocabularySettings
 
 # The others have the tokenizers of one of these.
-FAMILIES = ["nmt", "nmt_separate", "nmt_unigram", "nllb", "m2m_100", "mt5", "marian_multilingual"]
+FAMILIES = ["nmt", "nmt_separate", "nmt_unigram", "nmt_tagged", "nllb", "m2m_100", "mt5", "marian_multilingual"]
 FAMILIES += [pytest.param(name, marks=pytest.mark.slow) for name in ("nmt_tags", "mbart50", "bart")]
 
 

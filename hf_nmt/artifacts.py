@@ -104,6 +104,23 @@ def problems_of_output(path: Path | str | None, source: Path | str | None, *, ov
         ]
 
 
+def problems_of_folder(key: str, folder: Path | str | None) -> list[str]:
+    """Findings on a folder that a recipe is to write in, as far as they can be told without making it.
+
+    Args:
+        key: of the settings.
+        folder: None where nothing is to be written.
+    """
+    if folder is None:
+        return []
+    existing = next(path for path in (Path(folder).absolute(), *Path(folder).absolute().parents) if path.exists())
+    if not existing.is_dir():
+        return [f"{key}: {folder} cannot be made, as {existing} is a file. Choose another."]
+    if not os.access(existing, os.W_OK | os.X_OK):
+        return [f"{key}: you may not write in {existing}. Choose another folder, or have its rights changed."]
+    return []
+
+
 def _existing_parent(path: Path) -> Path:
     return next(parent for parent in path.absolute().parents if parent.exists())
 
@@ -365,7 +382,9 @@ def file_lock(path: Path | str, timeout_seconds: float = 0.0) -> Iterator[None]:
     path = Path(path)
     with failed_writes_told(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(path.with_name(f".{path.name}.lock"), timeout=timeout_seconds)
+        file = path.with_name(f".{path.name}.lock")
+        file.touch()  # FileLock waits without end where no file can be made
+        lock = filelock.FileLock(file, timeout=timeout_seconds)
         try:
             lock.acquire()
         except filelock.Timeout as error:

@@ -18,14 +18,16 @@ from pathlib import Path
 
 from pydantic import Field
 
-from hf_nmt.artifacts import write_json, write_text
-from hf_nmt.cleaning.check_page import page_of
-from hf_nmt.cleaning.check_settings import CheckSettings
-from hf_nmt.cleaning.checks import check_version
-from hf_nmt.cleaning.engine import LocalEngine
-from hf_nmt.config import from_command_line, launch
-from hf_nmt.data.versions import CHECK_RESULTS
-from hf_nmt.errors import GateError
+from hf_nmt.config import from_command_line, interrupts_told, launch
+
+with interrupts_told():  # Arrow takes a second to import
+    from hf_nmt.artifacts import problems_of_folder, write_json, write_text
+    from hf_nmt.cleaning.check_page import page_of
+    from hf_nmt.cleaning.check_settings import CheckSettings
+    from hf_nmt.cleaning.checks import check_version
+    from hf_nmt.cleaning.engine import LocalEngine
+    from hf_nmt.data.versions import CHECK_RESULTS
+    from hf_nmt.errors import GateError
 
 logger = logging.getLogger("hf_nmt.recipes.check_data")
 
@@ -43,6 +45,7 @@ class CheckDataRecipe(CheckSettings):
         if self.version is None:
             return ["version: none is given. Write version=processed_data/v<date>-<hash>."]
         findings = [] if self.version.is_dir() else [f"version: there is no folder {self.version}."]
+        findings += problems_of_folder("output_dir", self.output_dir)
         folders = {"tokens.tokenizer": self.tokens.tokenizer, "alignment.tokenizer": self.alignment.tokenizer}
         return findings + [
             f"{key}: there is no folder {folder}."

@@ -28,19 +28,22 @@ from typing import Self
 import pydantic
 from pydantic import Field
 
-from hf_nmt.cleaning import split_manifest
-from hf_nmt.cleaning.augmentation import AugmentSettings, augment
-from hf_nmt.cleaning.corpus import read_inputs
-from hf_nmt.cleaning.engine import LocalEngine
-from hf_nmt.cleaning.leakage import LeakageSettings, pass_gate, read_sets
-from hf_nmt.cleaning.pipeline import KEPT, clean, explain, read_table
-from hf_nmt.cleaning.settings import InputSettings, StepChoice, default_steps, named_steps
-from hf_nmt.cleaning.splits import TRAIN, SplitSettings, check_names, split
-from hf_nmt.config import Settings, from_command_line, launch
-from hf_nmt.data.manifest import files_of
-from hf_nmt.data.raw import keep_raw
-from hf_nmt.data.versions import write_version
-from hf_nmt.errors import ConfigError
+from hf_nmt.config import Settings, from_command_line, interrupts_told, launch
+
+with interrupts_told():  # Arrow takes a second to import
+    from hf_nmt.artifacts import problems_of_folder
+    from hf_nmt.cleaning import split_manifest
+    from hf_nmt.cleaning.augmentation import AugmentSettings, augment
+    from hf_nmt.cleaning.corpus import read_inputs
+    from hf_nmt.cleaning.engine import LocalEngine
+    from hf_nmt.cleaning.leakage import LeakageSettings, pass_gate, read_sets
+    from hf_nmt.cleaning.pipeline import KEPT, clean, explain, read_table
+    from hf_nmt.cleaning.settings import InputSettings, StepChoice, default_steps, named_steps
+    from hf_nmt.cleaning.splits import TRAIN, SplitSettings, check_names, split
+    from hf_nmt.data.manifest import files_of
+    from hf_nmt.data.raw import keep_raw, problems_of_names
+    from hf_nmt.data.versions import write_version
+    from hf_nmt.errors import ConfigError
 
 logger = logging.getLogger("hf_nmt.recipes.prepare_data")
 
@@ -87,10 +90,12 @@ class PrepareDataRecipe(Settings):
         return self
 
     def check_files(self) -> list[str]:
-        inputs = self.inputs.values()
-        own = [(one.source_language, one.target_language) for one in inputs]
+        own = [(one.source_language, one.target_language) for one in self.inputs.values()]
         pairs = [(one or self.source_language, other or self.target_language) for one, other in own]
-        return self.augment.problems(pairs) if self.augment else []
+        findings = self.augment.problems(pairs) if self.augment else []
+        for key in ("output_dir", "work_dir", "raw_dir"):
+            findings += problems_of_folder(key, getattr(self, key))
+        return findings + (problems_of_names(self.inputs) if self.raw_dir else [])
 
 
 SETTINGS = PrepareDataRecipe
@@ -111,10 +116,8 @@ def main(argv: list[str]) -> int:
             sys.stdout.write("\n".join([line, *last]) + "\n")
         return 0
     reports: dict[str, str] = {}
-    own = {}
-    if made:
-        own = {name: paths for name, paths in made.tables.items() if name != TRAIN}
-        cleaned = made.train(cleaned)
+    own = {name: paths for name, paths in made.tables.items() if name != TRAIN} if made else {}
+    cleaned = made.train(cleaned) if made else cleaned
     if settings.augment:
         cleaned = augment(cleaned, settings.augment, engine, settings.work_dir)
     if leakage := settings.leakage or (LeakageSettings() if own else None):

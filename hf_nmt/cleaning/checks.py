@@ -129,6 +129,8 @@ def check_version(folder: Path, settings: CheckSettings, engine: Engine, work: P
                 found.join(part)
             report["splits"][name] = _told(found, settings)
             gates += _gates(name, found, settings)
+            if not found.rows and "schema" in settings.only:
+                gates.append(Gate("schema", "", "splits that hold no record", name, 1, 1, 0.0))
         if "alignment" in settings.only and (words := settings.alignment.words) is not None:
             report["notes"], enough = _too_few(report["splits"], words.min_pairs)
             if enough:

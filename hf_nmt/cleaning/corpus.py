@@ -16,7 +16,7 @@ from hf_nmt.config import fingerprint
 from hf_nmt.data.readers import Corpus, Wanted
 from hf_nmt.data.records import tables_of
 from hf_nmt.data.sources import BUILT_IN, CorpusFiles, format_of, keys_told, opened
-from hf_nmt.errors import ConfigError
+from hf_nmt.errors import ConfigError, DataError
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,10 @@ def read_inputs(
                     logger.info("%s: read before", name)
                 records = tables_of(corpus, given, rows=ROWS_OF_A_TABLE)
                 found = store_tables(first_rows(records, settings.max_rows), folder)
-            logger.info("%s: %s records", name, f"{sum(len(read_table(path)) for path in found):,}")
+            count = sum(len(read_table(path)) for path in found)
+            if not count:
+                raise DataError(f"{corpus.name}: there is not a single pair in it. Give other text, or take it out.")
+            logger.info("%s: %s records", name, f"{count:,}")
         tables += found
         identities.append(identity)
     return tables, fingerprint(identities)

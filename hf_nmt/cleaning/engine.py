@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Protocol, TypeVar
+
+from hf_nmt.errors import NmtError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -33,9 +38,30 @@ class LocalEngine:
             return
         # Forked children of a process with threads, as Arrow's, may hang.
         context: Any = multiprocessing.get_context("spawn")
+        others = multiprocessing.active_children()
         with ProcessPoolExecutor(min(self.num_workers, len(tasks)), context) as pool:
             try:
-                yield from pool.map(function, tasks)
-            except BaseException:
+                with _interrupts_held():
+                    results = pool.map(function, tasks)
+                yield from results
+            except BaseException as error:
                 pool.shutdown(wait=False, cancel_futures=True)
+                for process in multiprocessing.active_children():
+                    if process not in others:  # what it writes is whole or not there
+                        process.terminate()
+                if isinstance(error, BrokenProcessPool):
+                    raise NmtError(
+                        "A worker process was ended from outside, as the system does where memory runs out. The same "
+                        "command goes on where this stopped; with a smaller num_workers it takes less memory."
+                    ) from error
                 raise
+
+
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Let processes that are started inside never hear Ctrl-C, which a terminal sends to all: this one ends them."""
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)

@@ -197,8 +197,9 @@ def read_sets(sets: Mapping[str, CorpusFiles], languages: tuple[str, str]) -> di
             corpus, *_ = open_text(settings, languages, "is no file. Give a set of your own.")
             records = first_rows(tables_of(corpus, {}, rows=ROWS_OF_A_TABLE), settings.max_rows)
             tables[name] = pa.concat_tables([SCHEMA.empty_table(), *records])
-            if not len(tables[name]):
-                raise DataError(f"{corpus.name}: there is not a single pair to compare with.")
+            sides = [pc.not_equal(pc.utf8_trim_whitespace(tables[name][side]), "") for side in SIDES]
+            if not pc.any(pc.and_(*sides)).as_py():
+                raise DataError(f"{corpus.name}: there is not a single pair with text on both sides to compare with.")
     return tables
 
 

@@ -21,7 +21,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from tqdm.auto import tqdm
 
-from hf_nmt.artifacts import atomic_file, atomic_folder, failed_writes_told, hash_file, hash_folder, write_json
+from hf_nmt.artifacts import (
+    atomic_file,
+    atomic_folder,
+    failed_writes_told,
+    file_lock,
+    hash_file,
+    hash_folder,
+    remove_leftovers,
+    write_json,
+)
 from hf_nmt.cleaning.engine import Engine
 from hf_nmt.cleaning.step import SIDES, CorpusStep, Step
 from hf_nmt.config import fingerprint
@@ -106,9 +115,19 @@ def write_table(path: Path, table: pa.Table) -> None:
 
 
 def read_table(path: Path) -> pa.Table:
-    """An Arrow IPC file, mapped into memory."""
-    with pa.memory_map(str(path)) as file:
-        return pa.ipc.open_file(file).read_all()
+    """An Arrow IPC file, mapped into memory.
+
+    Raises:
+        DataError: it is gone or damaged.
+    """
+    try:
+        with pa.memory_map(str(path)) as file:
+            return pa.ipc.open_file(file).read_all()
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(
+            f"{path}, which lay there between two steps, is gone or damaged. Remove its folder, {path.parent}, and "
+            "run again: what is missing is made anew."
+        ) from error
 
 
 def kept_file(folder: Path, number: int) -> Path:
@@ -176,9 +195,10 @@ def clean(tables: Sequence[Path], steps: Sequence[NamedStep], work: Path, *, ide
             start = time.process_time()
             state = passes[number + 1].state
             assert state is not None
-            if not state.is_dir():
-                with atomic_folder(state) as partial:
-                    one.measured_for.decide([one.folder / _MEASURED.format(index) for index in numbers], partial)
+            with file_lock(state, timeout_seconds=-1):
+                if not state.is_dir():
+                    with atomic_folder(state) as partial:
+                        one.measured_for.decide([one.folder / _MEASURED.format(index) for index in numbers], partial)
             seconds_before = sum(report["measure"]["seconds"] for report in reports) + time.process_time() - start
     return cleaned
 
@@ -202,7 +222,11 @@ def _run(one: Pass, tables: Sequence[Path], engine: Engine) -> list[dict[str, An
         one.folder.mkdir(parents=True, exist_ok=True)
     name = ", ".join(step.name for step in one.steps) or "measure"
     done = engine.map(functools.partial(_run_table, one), list(enumerate(tables)))
-    return list(tqdm(done, name, len(tables), unit="table", leave=False, disable=None))
+    try:
+        return list(tqdm(done, name, len(tables), unit="table", leave=False, disable=None))
+    except BaseException:
+        remove_leftovers(one.folder)  # of worker processes that were ended
+        raise
 
 
 def _run_table(one: Pass, task: tuple[int, Path]) -> dict[str, Any]:

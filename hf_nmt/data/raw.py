@@ -13,7 +13,7 @@ import datetime
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pydantic
@@ -51,6 +51,15 @@ class RawManifest(pydantic.BaseModel):
 
     schema_version: int = 1
     files: list[RawFile] = []
+
+
+def problems_of_names(inputs: Iterable[str]) -> list[str]:
+    """Findings on names of inputs, each of which is that of a folder here."""
+    return [
+        f"inputs: {name!r} cannot be the name of a folder in raw_dir. Take letters, digits, - and _."
+        for name in inputs
+        if name in ("", ".", "..") or {"/", "\0"} & {*name}
+    ]
 
 
 def keep_raw(

@@ -155,6 +155,10 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(name if len(name) <= 30 else f"{name[:30]}..." for name in names) or "none"
 
 
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__).removesuffix(".")
+
+
 def _cut(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:60]}..."
@@ -192,13 +196,17 @@ def read_delimited(path: Path, wanted: Wanted, *, delimiter: str) -> Corpus:
         try:
             yield from ((reader.line_num, row) for row in reader)
         except csv.Error as error:
-            raise DataError(f"{path}, line {reader.line_num}: this is not valid CSV: {error}.") from error
+            raise DataError(
+                f"{path}, line {reader.line_num}: this is not valid CSV: {error}. A quote may be open since an "
+                "earlier line. Quotes stand around a whole field and are doubled inside it."
+            ) from error
 
     def records() -> Iterator[tuple[int, dict[str, Any]]]:
         for number, row in table:
             if len(row) != len(names):
                 raise DataError(
-                    f"{path}, line {number}: {len(row)} columns instead of {len(names)} as in the first line."
+                    f"{path}, line {number}: {len(row)} columns instead of {len(names)} as in the first line. A "
+                    "tab or comma may stand inside a text, or a line be empty or cut; mend it, or take the line out."
                 )
             yield number, dict(zip(names, row, strict=True))
 
@@ -242,6 +250,9 @@ def read_delimited(path: Path, wanted: Wanted, *, delimiter: str) -> Corpus:
     return Corpus(str(path), "line", pairs, other=None)
 
 
+_LIST_TO_LINES = " A file with one large list becomes lines by: jq -c '.[]'"
+
+
 def read_jsonl(path: Path, wanted: Wanted) -> Corpus:
     """One JSON object a line, with flat columns or `{"translation": {"de": ..., "en": ...}}`."""
 
@@ -257,11 +268,12 @@ def read_jsonl(path: Path, wanted: Wanted) -> Corpus:
             except ValueError as error:
                 raise DataError(
                     f"{path}, line {number}: this is not valid JSON: {error}. Each line holds one whole object."
+                    f"{_LIST_TO_LINES if line.startswith('[') else ''}"
                 ) from error
             if not isinstance(record, dict):
                 raise DataError(
-                    f"{path}, line {number}: each line must hold one JSON object, here it is {_cut(record)}. A "
-                    "file with one large list becomes lines by: jq -c '.[]'"
+                    f"{path}, line {number}: each line must hold one JSON object, here it is {_cut(record)}."
+                    f"{_LIST_TO_LINES}"
                 )
             yield number, record
 
@@ -274,10 +286,23 @@ def read_tables(name: str, schema: pa.Schema, tables: Iterable[pa.RecordBatch | 
 
     def records() -> Iterator[tuple[int, dict[str, Any]]]:
         number = 0
-        for table in tables:
-            for record in table.to_pylist():
+        rows = (table.to_pylist() for table in tables)
+        while True:
+            try:
+                held = next(rows, None)
+            except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+                raise DataError(
+                    f"{name}: what comes after row {number} cannot be read ({_first_line(error)}). The file may be "
+                    "damaged; copy it again, or make it anew."
+                ) from error
+            if held is None:
+                return
+            for record in held:
                 number += 1
                 yield number, record
+
+    if len({*schema.names}) != len(schema.names):
+        raise DataError(f"{name}: two columns have the same name: {_listed(schema.names)}. Rename one of them.")
 
     empty: dict[str, Any] = {column.name: None for column in schema}
     for column in schema:
@@ -292,8 +317,11 @@ def read_tables(name: str, schema: pa.Schema, tables: Iterable[pa.RecordBatch | 
 def read_parquet(path: Path, wanted: Wanted) -> Corpus:
     try:
         file = pyarrow.parquet.ParquetFile(existing_file(path))
-    except pa.ArrowInvalid as error:
-        raise DataError(f"{path}: this is not a Parquet file: {error}") from error
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(
+            f"{path}: this is not a Parquet file, or not a whole one ({_first_line(error)}). Copy it again, or "
+            "make it anew."
+        ) from error
     return read_tables(str(path), file.schema_arrow, file.iter_batches(ROWS_AT_A_TIME), wanted)
 
 
@@ -350,12 +378,14 @@ def read_tmx(path: Path, wanted: Wanted) -> Corpus:
             ) from error
         except RecursionError:
             raise DataError(f"{path}, unit {number}: its elements are nested too deeply to be read.") from None
+        except LookupError as error:
+            raise DataError(f"{path}: the file names an encoding that is not known here ({error}).") from error
         if not number:
             raise DataError(f"{path}: there are no translation units (<tu>) in the file.")
         if not found:
             raise DataError(
                 f"{path}: no unit holds both {wanted.languages[0]!r} and {wanted.languages[1]!r}. Languages in the "
-                f"file: {', '.join(sorted(seen))}."
+                f"file: {', '.join(sorted(filter(None, seen))) or 'none is named'}."
             )
 
     return Corpus(str(path), "unit", pairs())

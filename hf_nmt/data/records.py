@@ -59,7 +59,7 @@ class PairRecord(pydantic.BaseModel):
     target_language: str | None = Field(None, description="likewise")
     domain: str | None = Field(None, description="such as news")
     article: str | None = Field(None, description="document that the sentence is from")
-    position: int | None = Field(None, ge=0, description="place in the article, from 0")
+    position: int | None = Field(None, ge=0, lt=2**63, description="place in the article, from 0")
     origin: str | None = Field(None, description="corpus that it comes from")
     licence: str | None = Field(None, description="terms of use, such as CC-BY-4.0")
     synthetic: str | None = Field(None, description="how it was made, such as backtranslation; null for human text")
@@ -128,11 +128,13 @@ def _record(corpus: Corpus, pair: Pair, constants: Mapping[str, Any]) -> dict[st
     except pydantic.ValidationError as error:
         findings = "; ".join(findings_of(error, "field"))
         raise DataError(f"{corpus.at(pair.number)}: {findings}") from error
-    for name in ("source", "target"):
+    for name, value in record.items():
         try:
-            record[name].encode()
+            for text in value if isinstance(value, list) else [value]:
+                str(text).encode()
         except UnicodeEncodeError:
             raise DataError(
-                f"{corpus.at(pair.number)}: the {name} holds half a surrogate pair, which is no character."
+                f"{corpus.at(pair.number)}: the {name} holds half a surrogate pair, which is no character. Write the "
+                "file anew with whole characters."
             ) from None
     return record

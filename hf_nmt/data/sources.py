@@ -313,12 +313,20 @@ def check_settings(settings: CorpusFiles, format_name: str) -> None:
 
 
 def contents_of(settings: CorpusFiles, format_name: str) -> Any:
-    """What identifies the contents of files, wherever they lie: hashes of all their bytes."""
-    if format_name == "lines":
-        return [hash_file(str(name)) for name in (settings.source, *settings.targets)]
-    if format_name == "version":
-        return contents_of_split(str(settings.path), settings.split)
-    return (hash_folder if format_name == "arrow" else hash_file)(str(settings.path))
+    """What identifies the contents of files, wherever they lie: hashes of all their bytes.
+
+    Raises:
+        DataError: one cannot be read.
+    """
+    try:
+        if format_name == "lines":
+            return [hash_file(str(name)) for name in (settings.source, *settings.targets)]
+        if format_name == "version":
+            return contents_of_split(str(settings.path), settings.split)
+        return (hash_folder if format_name == "arrow" else hash_file)(str(settings.path))
+    except OSError as error:
+        name = error.filename or settings.path or " or ".join([str(settings.source), *settings.targets])
+        raise DataError(f"{name}: the file cannot be read: {error.strerror or error}.") from error
 
 
 def open_corpus(settings: CorpusFiles, format_name: str, wanted: Wanted) -> Corpus:

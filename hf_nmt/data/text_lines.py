@@ -31,6 +31,16 @@ _BYTE_ORDER_MARKS = {
     b"\xfe\xff": "UTF-16",
 }
 _UTF8_MARK = b"\xef\xbb\xbf"
+# How other files begin, and what to do with them.
+_OTHER_FILES = {
+    b"\x1f\x8b": "packed by gzip. Unpack it: gunzip; or let its name end in .gz",
+    b"BZh91AY&SY": "packed by bzip2. Unpack it: bunzip2",
+    b"\xfd7zXZ\0": "packed by xz. Unpack it: unxz",
+    b"\x28\xb5\x2f\xfd": "packed by zstd. Unpack it: unzstd",
+    b"PK\x03\x04": "packed by zip, as .docx and .xlsx files are too. Unpack it, or save it as plain text",
+    b"PAR1\x15": "a Parquet file. Give it as path, with format=parquet",
+    b"%PDF-": "a PDF file. Save its text as plain text",
+}
 # What gzip raises of a file that is cut short, changed, or no gzip file.
 _NOT_UNPACKED = (gzip.BadGzipFile, EOFError, zlib.error)
 
@@ -46,6 +56,11 @@ def existing_file(path: str | Path) -> Path:
         return path
     if path.is_dir():
         raise DataError(f"{path}: this is a folder; a file is needed here.")
+    if path.exists():
+        raise DataError(
+            f"{path}: this is a pipe or a device; a file is needed here, as it is read more than once. Write the text "
+            "to a file first."
+        )
     if not path.parent.is_dir():
         raise DataError(f"{path}: there is no such file, and no folder {path.parent}.")
     near = nearest(path.name, sorted(entry.name for entry in path.parent.iterdir()))
@@ -177,13 +192,16 @@ def _refuse_other_encodings(name: str, start: bytes) -> None:
                 f"{name}: this is {encoding} text (it opens with that byte order mark). Convert it: "
                 f"iconv -f {encoding} -t UTF-8 {Path(name).name} > converted"
             )
+    for opening, told in _OTHER_FILES.items():
+        if start.startswith(opening):
+            raise DataError(f"{name}: this is no text but {told}.")
 
 
 def _decode(name: str, raw: bytes, number: int, offset: int, *, is_cut: bool) -> str:
     if b"\0" in raw:
         raise DataError(
             f"{name}, line {number}: there is a NUL byte (byte {offset + raw.index(0)} of the file). This is binary "
-            "data or UTF-16, not UTF-8 text."
+            f"data or UTF-16, not UTF-8 text.{_without_mark(name, raw) if number == 1 else ''}"
         )
     if is_cut:
         raise DataError(
@@ -198,6 +216,15 @@ def _decode(name: str, raw: bytes, number: int, offset: int, *, is_cut: bool) ->
             f"of the file. If the file is in an older encoding, convert it, for instance: "
             f"iconv -f WINDOWS-1252 -t UTF-8 {Path(name).name} > converted"
         ) from error
+
+
+def _without_mark(name: str, start: bytes) -> str:
+    """What to do with UTF-16 that has no byte order mark; nothing where the text is none."""
+    for encoding, empty in (("UTF-16LE", 1), ("UTF-16BE", 0)):
+        halves = start[empty:200:2], start[1 - empty : 200 : 2]
+        if halves[0].count(0) > len(halves[0]) // 2 and 0 not in halves[1]:
+            return f" Convert it: iconv -f {encoding} -t UTF-8 {Path(name).name} > converted"
+    return ""
 
 
 def _refuse_carriage_return(path: Path, line: str, number: int) -> None:

@@ -70,6 +70,8 @@ def write_version(
         name: SplitContent(rows=sum(map(len, tables)), content_hash=hash_of_tables(tables))
         for name, tables in splits.items()
     }
+    for name in (name for name, content in contents.items() if not content.rows):
+        logger.warning("The split %s holds no record. %s tells what was dropped, and why.", name, REJECTS)
     digest = hash_of_splits(contents)
     for found in sorted(output_dir.glob(f"v*-{digest[:HASH_DIGITS]}")):
         if is_complete(found) and Manifest.read(found / MANIFEST).content_hash == digest:

@@ -12,6 +12,7 @@ from pydantic import Field
 from transformers import Seq2SeqTrainingArguments
 
 from hf_nmt import language
+from hf_nmt.artifacts import problems_of_folder
 from hf_nmt.batching import BatchingSettings
 from hf_nmt.batching.streaming import check_division
 from hf_nmt.config import Settings
@@ -214,16 +215,8 @@ class TrainingRecipe(Settings):
 
     def _check_output(self) -> None:
         """What can be told of output_dir without making it."""
-        folder = self.output_dir.absolute()
-        existing = next(path for path in (folder, *folder.parents) if path.exists())
-        if not existing.is_dir():
-            raise ConfigError(
-                f"output_dir: {self.output_dir} cannot be made, as {existing} is a file. Choose another."
-            )
-        if not os.access(existing, os.W_OK | os.X_OK):
-            raise ConfigError(
-                f"output_dir: you may not write in {existing}. Choose another folder, or have its rights changed."
-            )
+        if findings := problems_of_folder("output_dir", self.output_dir):
+            raise ConfigError(findings)
 
     def _check_languages(self, path: Path, tokenizer: NmtTokenizer) -> None:
         findings = []

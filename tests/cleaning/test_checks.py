@@ -281,10 +281,12 @@ def test_the_page_tells_what_the_report_tells(report):
     assert page.startswith("<!DOCTYPE html>") and page.count("<table") == page.count("</table>") == 5
 
 
-def test_an_empty_split_has_a_page(tmp_path):
+def test_an_empty_split_has_a_page_and_does_not_pass(tmp_path):
     folder = write(tmp_path / "v", {"train": clean_pairs(4, 1), "test": []})
     report = checked(folder, tmp_path / "work")
-    assert report["passed"] and report["splits"]["test"]["rows"] == 0
+    assert not report["passed"] and report["splits"]["test"]["rows"] == 0
+    failed = [gate["told"] for gate in report["gates"] if not gate["passed"]]
+    assert failed == ["schema of test: splits that hold no record: 1."]
     assert "test 0" in page_of(report)
 
 

@@ -35,7 +35,7 @@ with interrupts_told():  # Arrow takes a second to import
     from hf_nmt.cleaning import split_manifest
     from hf_nmt.cleaning.augmentation import AugmentSettings, augment
     from hf_nmt.cleaning.corpus import read_inputs
-    from hf_nmt.cleaning.engine import LocalEngine
+    from hf_nmt.cleaning.engine import LocalEngine, spare_pandas
     from hf_nmt.cleaning.leakage import LeakageSettings, pass_gate, read_sets
     from hf_nmt.cleaning.pipeline import KEPT, clean, explain, read_table
     from hf_nmt.cleaning.settings import InputSettings, StepChoice, default_steps, named_steps
@@ -103,6 +103,7 @@ SETTINGS = PrepareDataRecipe
 
 def main(argv: list[str]) -> int:
     settings = from_command_line(PrepareDataRecipe, argv, recipe="prepare_data", doc=__doc__)
+    spare_pandas()
     engine = LocalEngine(settings.num_workers or len(os.sched_getaffinity(0)))
     languages = (settings.source_language, settings.target_language)
     steps = named_steps(settings.steps)

@@ -9,10 +9,13 @@ from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hf_nmt.cleaning.step import SIDES, Outcome, Step, whole
+from hf_nmt.cleaning.byte_search import matches, with_any, with_digits
+from hf_nmt.cleaning.step import SIDES, Outcome, Step
+from hf_nmt.data.text_bytes import whole
 
 # What signs of East Asia multiply the number before them by: 12, and 3 of a thousand hundred-millions.
 _MYRIADS = {"\ucc9c": 10**3, "\u5343": 10**3, "\ub9cc": 10**4, "\u4e07": 10**4, "\u842c": 10**4, "\uc5b5": 10**8}
@@ -68,6 +71,8 @@ _MARKUP = "|".join(
         r"\b(?:href|src|class|style)=[\"']",
     ]
 )
+# One of these is in each of them.
+_MARKUP_NEEDS = "<>&[{}\\="
 
 
 def numbers(text: str) -> list[str]:
@@ -163,7 +168,8 @@ class Numbers(Step):
     the other, and stays."""
 
     def apply(self, pairs: pa.Table, state: Path | None) -> Outcome:
-        rows = pc.and_(*(pc.match_substring_regex(pairs[side], r"\p{Nd}") for side in SIDES))
+        both = np.logical_and(*(with_digits(pairs[side]) for side in SIDES))
+        rows = pc.and_(*(matches(pairs[side], r"\p{Nd}", both) for side in SIDES))
         return _judged(pairs, rows, "number_mismatch", numbers_differ_unconverted)
 
 
@@ -172,7 +178,8 @@ class Links(Step):
     ones, such as www.a.example, may be described where the other side has none."""
 
     def apply(self, pairs: pa.Table, state: Path | None) -> Outcome:
-        rows = pc.or_(*(pc.match_substring_regex(pairs[side], r"://|www\.|@") for side in SIDES))
+        pattern = r"://|www\.|@"
+        rows = pc.or_(*(matches(pairs[side], pattern, with_any(pairs[side], "//", "w.", "@")) for side in SIDES))
         return _judged(pairs, rows, "link_mismatch", _links_differ)
 
 
@@ -218,9 +225,10 @@ class Markup(Step):
     """Drops pairs with what is left of HTML, wikis, bulletin boards, subtitles or LaTeX."""
 
     def apply(self, pairs: pa.Table, state: Path | None) -> Outcome:
-        return Outcome.dropping(
-            pairs, {f"{side}_markup": pc.match_substring_regex(pairs[side], _MARKUP) for side in SIDES}
-        )
+        masks = {}
+        for side in SIDES:
+            masks[f"{side}_markup"] = matches(pairs[side], _MARKUP, with_any(pairs[side], *_MARKUP_NEEDS))
+        return Outcome.dropping(pairs, masks)
 
 
 def _judged(pairs: pa.Table, rows: pa.ChunkedArray, reason: str, differ: Callable[[str, str], str | None]) -> Outcome:

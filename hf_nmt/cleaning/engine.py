@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Protocol, TypeVar
+
+import pyarrow as pa
 
 from hf_nmt.errors import NmtError
 
@@ -39,7 +42,7 @@ class LocalEngine:
         # Forked children of a process with threads, as Arrow's, may hang.
         context: Any = multiprocessing.get_context("spawn")
         others = multiprocessing.active_children()
-        with ProcessPoolExecutor(min(self.num_workers, len(tasks)), context) as pool:
+        with ProcessPoolExecutor(min(self.num_workers, len(tasks)), context, spare_pandas) as pool:
             try:
                 with _interrupts_held():
                     results = pool.map(function, tasks)
@@ -65,3 +68,22 @@ def _interrupts_held() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, held)
+
+
+class _NotFound:
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
+        if name == "pandas":
+            raise ModuleNotFoundError(name)
+
+
+def spare_pandas() -> None:
+    """Spare this process the third of a second in which Arrow imports pandas, if that is installed, to see whether
+    the first array that it makes is one of those. A conversion to pandas imports it still."""
+    if "pandas" in sys.modules:
+        return
+    finder = _NotFound()
+    sys.meta_path.insert(0, finder)
+    try:
+        pa.array([""])
+    finally:
+        sys.meta_path.remove(finder)

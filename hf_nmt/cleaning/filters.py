@@ -6,18 +6,22 @@ import functools
 import itertools
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
 from hf_nmt.artifacts import write_json
+from hf_nmt.cleaning.byte_search import ending_in, matches, maybe_east_asian, num_words, with_run
 from hf_nmt.cleaning.pipeline import read_table
 from hf_nmt.cleaning.step import SIDES, CorpusStep, Outcome, Step
+from hf_nmt.data.text_bytes import whole
 
 # What a character of these scripts stands for, in Latin letters: 1 plus this. Measured for Hangul on Korean-English
 # text (docs/guide/preparing.md); the others follow what is known of Japanese and Chinese.
@@ -25,27 +29,23 @@ _WIDER = {r"\p{Hangul}": 1.1, r"[\p{Hiragana}\p{Katakana}]": 0.5, r"\p{Han}": 2.
 _NOT_SPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
 _WITHOUT_MARKS = r"[\p{Thai}\p{Lao}]"
 # A mark that ends a sentence or announces more, and what may close after it.
-_ENDED = "[.!?:;\u2026\u3002\uff0e\uff01\uff1f\uff61\u0964\u0965\u061f\u06d4\u0589\u1362\u17d4\u104b]" + (
-    r"[\s\"')\]}*\p{Pe}\p{Pf}\p{Pi}]*$"
+_MARKS, _CLOSING = ".!?:;", "\t\n\f\r \"')]}*"
+_ENDED = (
+    f"[{_MARKS}\u2026\u3002\uff0e\uff01\uff1f\uff61\u0964\u0965\u061f\u06d4\u0589\u1362\u17d4\u104b]"
+    f"[{re.escape(_CLOSING)}\\p{{Pe}}\\p{{Pf}}\\p{{Pi}}]*$"
 )
 
 
-def num_words(texts: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Words of each text, parted by white space."""
-    stripped = pc.utf8_trim_whitespace(texts)
-    parts = pc.list_value_length(pc.utf8_split_whitespace(stripped))
-    return pc.if_else(pc.equal(stripped, ""), 0, parts)
-
-
-def size(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+def size(texts: pa.ChunkedArray) -> pa.Array:
     """Characters of each text, those of denser scripts counted as the Latin letters that they stand for."""
-    found = pc.utf8_length(texts)
-    if pc.all(pc.string_is_ascii(texts)).as_py():
+    found = whole(pc.utf8_length(texts))
+    dense = maybe_east_asian(texts)
+    if not dense.any():
         return found
+    numbers, few = found.to_numpy().astype(np.float64), whole(texts).filter(pa.array(dense))
     for script, more in _WIDER.items():
-        if pc.any(pc.match_substring_regex(texts, script)).as_py():
-            found = pc.add(found, pc.multiply(pc.count_substring_regex(texts, script), more))
-    return found
+        numbers[dense] += pc.count_substring_regex(few, script).to_numpy() * more
+    return pa.array(numbers)
 
 
 def ratio(left: Any, right: Any, spare: int = 0) -> pa.ChunkedArray:
@@ -111,9 +111,7 @@ class Ratio(Step):
         source, target = (pairs[side] for side in SIDES)
         characters = ratio(size(source), size(target), self.spare_characters)
         words = ratio(num_words(source), num_words(target), 2)
-        parted = pc.invert(
-            pc.or_(pc.match_substring_regex(source, _NOT_SPACED), pc.match_substring_regex(target, _NOT_SPACED))
-        )
+        parted = pc.invert(pc.or_(*(matches(text, _NOT_SPACED, maybe_east_asian(text)) for text in (source, target))))
         masks = {
             "character_ratio": pc.greater(characters, self.max_characters),
             "word_ratio": pc.and_(parted, pc.greater(words, self.max_words)),
@@ -169,7 +167,7 @@ class Endings(CorpusStep):
 
     def measure(self, pairs: pa.Table) -> pa.Table:
         """Counts of the logarithms of target over source, in hundredths, by pair of languages and ending sides."""
-        ended = [pc.match_substring_regex(pairs[side], _ENDED) for side in SIDES]
+        ended = [matches(pairs[side], _ENDED, ending_in(pairs[side], _MARKS + _CLOSING)) for side in SIDES]
         hundredths = pc.cast(pc.round(pc.multiply(pc.ln(self._target_share(pairs)), 100)), pa.int32())
         columns = {name: pairs[name] for name in _LANGUAGES} | dict(zip(SIDES, ended, strict=True))
         columns["hundredths"] = hundredths
@@ -217,7 +215,7 @@ class Endings(CorpusStep):
 
     def apply(self, pairs: pa.Table, state: Path | None) -> Outcome:
         assert state is not None
-        ended = [pc.match_substring_regex(pairs[side], _ENDED) for side in SIDES]
+        ended = [matches(pairs[side], _ENDED, ending_in(pairs[side], _MARKS + _CLOSING)) for side in SIDES]
         if not pc.any(pc.xor(*ended)).as_py():
             return Outcome.dropping(pairs, {})
         usual = pa.nulls(len(pairs), pa.float64())
@@ -229,7 +227,8 @@ class Endings(CorpusStep):
             usual = pc.if_else(those, math.exp(hundredths / 100), usual)
             least = [pc.if_else(those, value, values) for value, values in zip(ratios, least, strict=True)]
         share = pc.round(pc.divide(self._target_share(pairs), pc.fill_null(usual, 1.0)), 4)
-        marked = pc.invert(pc.or_(*(pc.match_substring_regex(pairs[side], _WITHOUT_MARKS) for side in SIDES)))
+        texts = [pairs[side] for side in SIDES]
+        marked = pc.invert(pc.or_(*(matches(text, _WITHOUT_MARKS, maybe_east_asian(text)) for text in texts)))
         shares = {"source": share, "target": pc.round(pc.divide(1.0, share), 4)}
         masks = {}
         for side, itself, other, ratio_of in (("source", *ended, least[0]), ("target", *reversed(ended), least[1])):
@@ -274,5 +273,8 @@ class LongWords(Step):
 
     def apply(self, pairs: pa.Table, state: Path | None) -> Outcome:
         pattern = _NOT_SPACED.replace("[", r"[^\s/", 1) + f"{{{self.max_characters + 1}}}"
-        masks = {f"{side}_long_word": pc.match_substring_regex(pairs[side], pattern) for side in SIDES}
+        masks = {}
+        for side in SIDES:
+            long = with_run(pairs[side], " /", self.max_characters)
+            masks[f"{side}_long_word"] = matches(pairs[side], pattern, long)
         return Outcome.dropping(pairs, masks)

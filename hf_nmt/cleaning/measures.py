@@ -14,8 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
+from hf_nmt.cleaning.byte_search import num_words
 from hf_nmt.cleaning.check_settings import CheckSettings
-from hf_nmt.cleaning.filters import EmptyAndCopies, num_words, size, tokenizer_of
+from hf_nmt.cleaning.filters import EmptyAndCopies, size, tokenizer_of
 from hf_nmt.cleaning.languages import Script
 from hf_nmt.cleaning.pipeline import read_table
 from hf_nmt.cleaning.step import SIDES

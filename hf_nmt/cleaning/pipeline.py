@@ -185,8 +185,8 @@ def clean(tables: Sequence[Path], steps: Sequence[NamedStep], work: Path, *, ide
     for number, one in enumerate(passes):
         reports = _run(one, cleaned.kept, engine)
         numbers = range(len(cleaned.kept))
-        cleaned.kept[:] = [kept_file(one.folder, index) for index in numbers]
         if one.steps:
+            cleaned.kept[:] = [kept_file(one.folder, index) for index in numbers]
             cleaned.rejected.extend(rejected_file(one.folder, index) for index in numbers)
         _add(cleaned, one, reports)
         if number:
@@ -244,8 +244,8 @@ def _run_table(one: Pass, task: tuple[int, Path]) -> dict[str, Any]:
         pairs, gone, figures = apply_step(named, pairs, state)
         rejected.append(gone)
         report[named.name] = figures | {"seconds": time.process_time() - start}
-    write_table(kept_file(one.folder, number), pairs)
     if rejected:
+        write_table(kept_file(one.folder, number), pairs)
         write_table(rejected_file(one.folder, number), pa.concat_tables(rejected))
     if one.measured_for is not None:
         start = time.process_time()

@@ -30,6 +30,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hf_nmt.config import Settings
+from hf_nmt.data.text_bytes import whole
 
 SIDES = ("source", "target")
 
@@ -72,11 +73,6 @@ class Outcome:
             pairs = pairs.set_column(pairs.schema.get_field_index(name), pairs.schema.field(name), values)
         nothing = pa.nulls(len(pairs), pa.string())
         return cls(pairs, nothing, nothing)
-
-
-def whole(values: pa.Array | pa.ChunkedArray) -> pa.Array:
-    """In one piece."""
-    return values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
 
 
 class Step(Settings, abc.ABC):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import functools
 import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from hf_nmt.config_keys import nearest
-from hf_nmt.data.text_lines import aligned_lines, existing_file, open_bytes, read_lines
+from hf_nmt.data.text_lines import aligned_lines, aligned_texts, existing_file, open_bytes, read_lines
 from hf_nmt.errors import DataError
 
 ROWS_AT_A_TIME = 10_000
@@ -49,12 +50,15 @@ class Corpus:
         unit: what `Pair.number` counts.
         pairs: the records, read once.
         other: Arrow types of the further columns; None where the first record tells them.
+        texts: where every pair is two texts and nothing more, what reads them in place of `pairs`: so many of each
+            side at a time.
     """
 
     name: str
     unit: str
     pairs: Iterator[Pair]
     other: dict[str, pa.DataType] | None = field(default_factory=dict)
+    texts: Callable[[int], Iterator[list[list[str]]]] | None = None
 
     def at(self, number: int) -> str:
         return f"{self.name}, {self.unit} {number}"
@@ -174,7 +178,8 @@ def read_aligned(source: str, targets: Sequence[str]) -> Corpus:
         for number, (text, *references) in enumerate(aligned_lines([source, *targets]), 1):
             yield Pair(number, text, references[0], references if len(references) > 1 else None, {})
 
-    return Corpus(" + ".join([source, *targets]), "line", pairs())
+    texts = functools.partial(aligned_texts, [source, *targets]) if len(targets) == 1 else None
+    return Corpus(" + ".join([source, *targets]), "line", pairs(), texts=texts)
 
 
 def read_delimited(path: Path, wanted: Wanted, *, delimiter: str) -> Corpus:

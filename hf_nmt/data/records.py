@@ -13,12 +13,13 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pydantic
 from pydantic import Field
 
 from hf_nmt.config_keys import findings_of
-from hf_nmt.data.canonical import canonical_line, canonical_lines
+from hf_nmt.data.canonical import canonical_line, canonical_lines, digests_of
 from hf_nmt.data.readers import Corpus, Pair
 from hf_nmt.errors import DataError
 
@@ -68,11 +69,14 @@ class PairRecord(pydantic.BaseModel):
 
 def id_of(record: Mapping[str, Any]) -> str:
     """The id of a record; its own key `id` takes no part."""
-    return _id(canonical_line({name: value for name, value in record.items() if name != "id"}))
-
-
-def _id(line: bytes) -> str:
+    line = canonical_line({name: value for name, value in record.items() if name != "id"})
     return hashlib.sha256(line).hexdigest()[:ID_DIGITS]
+
+
+def _ids(table: pa.Table) -> pa.Array:
+    digits = digests_of(canonical_lines(table))[:, : ID_DIGITS // 2].tobytes().hex().encode()
+    starts = np.arange(len(table) + 1, dtype=np.int32) * ID_DIGITS
+    return pa.Array.from_buffers(pa.string(), len(table), [None, pa.py_buffer(starts), pa.py_buffer(digits)])
 
 
 def tables_of(corpus: Corpus, constants: Mapping[str, Any], *, rows: int) -> Iterator[pa.Table]:
@@ -87,35 +91,50 @@ def tables_of(corpus: Corpus, constants: Mapping[str, Any], *, rows: int) -> Ite
     Raises:
         DataError: a record does not fit, with file, line and field.
     """
+    read = (_of_pairs(corpus, held, constants) for held in _batches(corpus, rows))
+    if corpus.texts is not None and _constant_columns(constants, 0):
+        read = (_of_texts(texts, constants) for texts in corpus.texts(rows))
+    for table in read:
+        yield table.add_column(0, SCHEMA.field("id"), _ids(table))
+
+
+def _batches(corpus: Corpus, rows: int) -> Iterator[list[Pair]]:
     pairs = iter(corpus.pairs)
     first = True
     while held := list(itertools.islice(pairs, rows)):
         if first and (more := sorted(held[0].other.keys() - {*SCHEMA.names})):
             logger.warning("%s: no field of a record, left out: %s", corpus.name, ", ".join(more))
         first = False
-        table = _of_texts(held, constants)
-        if table is None:
-            table = pa.Table.from_pylist([_record(corpus, pair, constants) for pair in held], schema=_WITHOUT_ID)
-        ids = pa.array(map(_id, canonical_lines(table)), pa.string())
-        yield table.add_column(0, SCHEMA.field("id"), ids)
+        yield held
 
 
-def _of_texts(pairs: Sequence[Pair], constants: Mapping[str, Any]) -> pa.Table | None:
-    """Pairs that are two texts and nothing more as a table, without looking at them one by one; None where one is
-    something else, or no text."""
-    sides = [[pair.source or "" for pair in pairs], [pair.target or "" for pair in pairs]]
-    kinds = {type(text) for side in sides for text in side}
-    if kinds != {str} or any(pair.other or pair.references is not None for pair in pairs):
-        return None
+def _of_pairs(corpus: Corpus, pairs: Sequence[Pair], constants: Mapping[str, Any]) -> pa.Table:
+    if not any(pair.other or pair.references is not None for pair in pairs):
+        texts = [[pair.source or "" for pair in pairs], [pair.target or "" for pair in pairs]]
+        table = _of_texts(texts, constants) if {type(text) for side in texts for text in side} == {str} else None
+        if table is not None:
+            return table
+    return pa.Table.from_pylist([_record(corpus, pair, constants) for pair in pairs], schema=_WITHOUT_ID)
+
+
+def _of_texts(texts: Sequence[list[str]], constants: Mapping[str, Any]) -> pa.Table | None:
+    """Pairs that are two texts and nothing more, without looking at them one by one; None where something is wrong,
+    which `_record` tells with its line."""
+    rest = _constant_columns(constants, len(texts[0]))
     try:
-        texts = [pa.array(side, pa.string()) for side in sides]
-        values = PairRecord.model_validate({**constants, "source": "", "target": ""}).model_dump()
-    except (UnicodeEncodeError, pydantic.ValidationError):  # told with its line by `_record`
+        sides = [pa.array(side, pa.string()) for side in texts]
+    except UnicodeEncodeError:
         return None
-    rest = [
-        pa.repeat(pa.scalar(values[name], _WITHOUT_ID.field(name).type), len(pairs)) for name in _WITHOUT_ID.names[2:]
-    ]
-    return pa.Table.from_arrays([*texts, *rest], schema=_WITHOUT_ID)
+    return pa.Table.from_arrays([*sides, *rest], schema=_WITHOUT_ID) if rest else None
+
+
+def _constant_columns(constants: Mapping[str, Any], rows: int) -> list[pa.Array]:
+    """The columns after the texts where records have nothing of their own; empty where these are not allowed."""
+    try:
+        values = PairRecord.model_validate({**constants, "source": "", "target": ""}).model_dump()
+    except pydantic.ValidationError:
+        return []
+    return [pa.repeat(pa.scalar(values[name], _WITHOUT_ID.field(name).type), rows) for name in _WITHOUT_ID.names[2:]]
 
 
 def _record(corpus: Corpus, pair: Pair, constants: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from hf_nmt.errors import DataError
 # No sentence is this long. A file without line feeds must not be read into memory as a single line.
 MAX_LINE_BYTES = 16 * 2**20
 _BLOCK_BYTES = 2**17
+_LINES_AT_A_TIME = 1000
 
 _BYTE_ORDER_MARKS = {
     b"\xff\xfe\x00\x00": "UTF-32",
@@ -91,15 +92,19 @@ def read_lines(path: str | Path) -> Iterator[str]:
         DataError: with file and line: the file is missing, empty, not gzip, not UTF-8, binary, or holds a carriage
             return inside a line.
     """
+    return itertools.chain.from_iterable(_some_lines(path))
+
+
+def _some_lines(path: str | Path) -> Iterator[Sequence[str]]:
     path = existing_file(path)
     number = offset = 0
     with open_bytes(path) as file:
         try:
             for block in _blocks(file):
                 lines = _plain_lines(block) if offset else None  # the start of a file may be a byte order mark
-                for line in lines or _lines_one_by_one(path, block, number, offset):
-                    number += 1
-                    yield line
+                for some in [lines] if lines else ([line] for line in _lines_one_by_one(path, block, number, offset)):
+                    number += len(some)
+                    yield some
                 offset += len(block)
         except _NOT_UNPACKED as error:
             raise _damaged(str(path), number, error) from error
@@ -243,14 +248,24 @@ def aligned_lines(paths: Sequence[str | Path]) -> Iterator[tuple[str, ...]]:
         DataError: the files differ in their number of lines; the message holds every count and, where the lengths of
             the lines tell it, the place where they stop matching. Also whatever `read_lines` refuses.
     """
+    for texts in aligned_texts(paths, _LINES_AT_A_TIME):
+        yield from zip(*texts, strict=True)
+
+
+def aligned_texts(paths: Sequence[str | Path], rows: int) -> Iterator[list[list[str]]]:
+    """Likewise, so many lines of each file at a time.
+
+    Raises:
+        DataError: as `aligned_lines`.
+    """
     files = [read_lines(path) for path in paths]
-    for number, lines in enumerate(itertools.zip_longest(*files)):
-        if None in lines:
-            counts = [
-                number + (line is not None) + sum(1 for _ in file) for line, file in zip(lines, files, strict=True)
-            ]
+    number = 0
+    while any(texts := [list(itertools.islice(file, rows)) for file in files]):
+        if len({len(side) for side in texts}) > 1:
+            counts = [number + len(side) + sum(1 for _ in file) for side, file in zip(texts, files, strict=True)]
             raise _unequal(paths, counts)
-        yield lines
+        number += len(texts[0])
+        yield texts
 
 
 def _unequal(paths: Sequence[str | Path], counts: list[int]) -> DataError:

@@ -33,6 +33,8 @@ CHECK_RESULTS = ("check.json", "check.html")
 HASH_DIGITS = 6
 ROWS_OF_A_FILE = 500_000
 _ROWS_AT_A_TIME = 10_000
+# Columns with another value in every record: a dictionary of them would be made in vain.
+_OWN = ("id", "source", "target", "references", "position", "parent", "detail")
 
 
 def write_version(
@@ -250,7 +252,8 @@ def _write(path: Path, tables: Iterable[pa.Table]) -> None:
     try:
         for table in tables:
             if writer is None:
-                writer = pq.ParquetWriter(path, table.schema, compression="zstd")
+                often_the_same = [name for name in table.schema.names if name not in _OWN]
+                writer = pq.ParquetWriter(path, table.schema, compression="zstd", use_dictionary=often_the_same)
             writer.write_table(table)
     finally:
         if writer is not None:

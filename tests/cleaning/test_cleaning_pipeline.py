@@ -171,3 +171,19 @@ def test_text_is_cleaned_without_torch_and_datasets(recipe):
     told = f"import runpy, sys; runpy.run_path('recipes/{recipe}.py'); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", told], cwd=ROOT, check=True, capture_output=True, text=True)
     assert "pyarrow" in (loaded := done.stdout.split()) and not {"torch", "datasets"} & {*loaded}
+
+
+def test_arrays_are_made_without_pandas(tmp_path):
+    """Arrow imports it to look at the first array; a third of a second, where it is installed at all."""
+    script = (
+        "import sys; from hf_nmt.cleaning.engine import spare_pandas; spare_pandas(); import pyarrow as pa; "
+        "table = pa.table({'a': [1, None]}); print('pandas' in sys.modules, table['a'].to_pandas().isna().tolist())"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert done.stdout.split("\n")[0] == "False [False, True]"
+    (tmp_path / "a.tsv").write_text("de\ten\nHaus 1.\tHouse 1.\n", encoding="utf-8")
+    given = ["source_language=de", "target_language=en", f"inputs.a.path={tmp_path / 'a.tsv'}", "num_workers=1"]
+    folders = [f"output_dir={tmp_path / 'out'}", f"work_dir={tmp_path / 'work'}"]
+    command = [sys.executable, "-X", "importtime", "recipes/prepare_data.py", *given, *folders]
+    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    assert "pyarrow.lib" in done.stderr and "pandas.core" not in done.stderr

@@ -69,7 +69,7 @@ def test_lines_of_a_table_are_those_of_its_records(rows):
         ).encode()
         for row in rows
     ]
-    assert canonical_lines(table) == expected == list(map(canonical_line, rows))
+    assert canonical_lines(table).to_pylist() == expected == list(map(canonical_line, rows))
 
 
 def test_content_hash_tells_contents_apart():

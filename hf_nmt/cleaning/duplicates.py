@@ -96,7 +96,7 @@ def equal_keys(high: np.ndarray, low: np.ndarray | None = None) -> tuple[np.ndar
         The places of all keys that are not alone, group after group and rising in each; and for each of them where
         in these its group starts.
     """
-    order = np.argsort(high, kind="stable") if low is None else np.lexsort((low, high))
+    order = sorted_places(high, low)
     same = np.zeros(len(order) + 1, bool)
     same[1:-1] = high[order[1:]] == high[order[:-1]]
     if low is not None:
@@ -104,6 +104,23 @@ def equal_keys(high: np.ndarray, low: np.ndarray | None = None) -> tuple[np.ndar
     several = same[:-1] | same[1:]
     members, first = order[several], ~same[:-1][several]
     return members, np.maximum.accumulate(np.where(first, np.arange(len(members)), 0))
+
+
+def sorted_places(high: np.ndarray, low: np.ndarray | None = None) -> np.ndarray:
+    """The places of keys in their order, of equal ones in that of the places.
+
+    Args:
+        high: keys, or their high halves, of which few are equal.
+        low: their low halves.
+    """
+    order = np.argsort(high)
+    same = high[order[1:]] == high[order[:-1]]
+    if same.any():
+        tied = np.flatnonzero(np.concatenate([[False], same]) | np.concatenate([same, [False]]))
+        places = order[tied]
+        keys = (places, high[places]) if low is None else (places, low[places], high[places])
+        order[tied] = places[np.lexsort(keys)]
+    return order
 
 
 class InOrderOfIds:
@@ -120,7 +137,7 @@ class InOrderOfIds:
         self.measured = measured
         high, low = (column(measured, name) for name in ID_COLUMNS)
         self.ends = np.cumsum([read_table(path).num_rows for path in measured], dtype=np.int64)
-        self.rows = np.lexsort((low, high))
+        self.rows = sorted_places(high, low)
         self.ids = np.stack([high[self.rows], low[self.rows]], axis=1)
         self.repeats = np.zeros(len(self.rows), bool)
         self.repeats[1:] = (self.ids[1:] == self.ids[:-1]).all(axis=1)
@@ -168,17 +185,21 @@ class DuplicateStep(CorpusStep, abc.ABC):
         repeated = read_table(state / _REPEATED)
         several, where = found_among(ids, repeated["id"])
         if several.any():
-            first = np.zeros(len(ids), bool)
-            first[np.unique(ids, return_index=True)[1]] = True
+            places = np.flatnonzero(several)
+            first = np.ones(len(ids), bool)
+            first[places] = False
+            first[places[np.unique(ids[places], return_index=True)[1]]] = True
             number = table_number(pairs)
             if number is not None:
                 first[several] &= (repeated["table"].to_numpy()[where] == number)[several]
             goes = goes | (several & ~first)
-        details = np.full(len(ids), None, object)
-        for row in np.flatnonzero(goes):
-            name = bytes(of[row]).ljust(KEY_BYTES, b"\0").hex()
-            details[row] = f"{name} {similarity[row]:.3f}" if measured else name
-        return Outcome.dropping(pairs, {self.reason: pa.array(goes)}, pa.array(details, pa.string()))
+        digits = of[goes].tobytes().hex()
+        names = [digits[start : start + 2 * KEY_BYTES] for start in range(0, len(digits), 2 * KEY_BYTES)]
+        if measured:
+            names = [f"{name} {value:.3f}" for name, value in zip(names, similarity[goes], strict=True)]
+        mask = pa.array(goes)
+        details = pc.replace_with_mask(pa.nulls(len(ids), pa.string()), mask, pa.array(names, pa.string()))
+        return Outcome.dropping(pairs, {self.reason: mask}, details)
 
 
 def fixed_keys(keys: np.ndarray) -> pa.Array:

@@ -8,13 +8,14 @@ import unicodedata
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from corpora_of_rows import rows_of, run, tables
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_nmt.cleaning.duplicates import ExactDuplicates, folded
+from hf_nmt.cleaning.duplicates import ExactDuplicates, folded, sorted_places
 from hf_nmt.cleaning.engine import LocalEngine
 from hf_nmt.cleaning.pipeline import NamedStep, clean, explain
 
@@ -119,3 +120,10 @@ def test_the_story_of_a_duplicate_names_the_record_that_stayed(tmp_path):
     assert story[-1] == f"exact_duplicates: dropped, duplicate ({gone['detail']})"
     assert gone["detail"] in {row["id"] for row in rows_of(cleaned.kept)}
     assert list(explain(kept["id"], paths, steps, tmp_path / "work", identity=0))[-1] == "kept to the end"
+
+
+@given(keys=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), max_size=40))
+def test_places_are_sorted_by_key_and_place(keys):
+    high, low = (np.array([key[half] for key in keys], np.uint64) for half in range(2))
+    assert sorted_places(high, low).tolist() == sorted(range(len(keys)), key=lambda place: (keys[place], place))
+    assert sorted_places(high).tolist() == sorted(range(len(keys)), key=lambda place: (keys[place][0], place))

@@ -3,6 +3,7 @@
     python docs/benchmarks/data/run.py filters    --data FOLDER   six simple filters, 100,000 pairs, in turn
     python docs/benchmarks/data/run.py duplicates --data FOLDER   exact duplicates likewise
     python docs/benchmarks/data/run.py large      --data FOLDER   both once with a million pairs
+    python docs/benchmarks/data/run.py start      --data FOLDER   what each takes to start and do nothing
     python docs/benchmarks/data/run.py million    --data FOLDER   the default steps, two processes, time and memory
     python docs/benchmarks/data/run.py page                       results.json -> README.md
 
@@ -18,6 +19,7 @@ import functools
 import gzip
 import json
 import os
+import re
 import resource
 import shutil
 import statistics
@@ -107,10 +109,12 @@ def prepare(data: Path, work: Path, count: int) -> list[Path]:
     return paths
 
 
-def measured(command: list[str], cores: int = 1) -> dict[str, float]:
-    """CPU and wall seconds of a command and of all that it starts, and the largest sum of their memory."""
+def measured(command: list[str], cores: int = 1) -> dict[str, Any]:
+    """CPU and wall seconds of a command and of all that it starts, the largest sum of their memory, and the CPU
+    seconds of steps that it tells of itself."""
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # else our own modules alone would be compiled every time
     if shutil.which("taskset"):
         command = ["taskset", "-c", ",".join(map(str, sorted(os.sched_getaffinity(0))[:cores])), *command]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
@@ -123,7 +127,8 @@ def measured(command: list[str], cores: int = 1) -> dict[str, float]:
         raise SystemExit(f"{command}: {told}")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return {"cpu_seconds": cpu, "seconds": time.perf_counter() - start, "peak_bytes": peak[0]}
+    steps = {name: float(seconds) for name, seconds in re.findall(r"(\w+): \d+ kept; .*\(([\d.]+) CPU s\)", told)}
+    return {"cpu_seconds": cpu, "seconds": time.perf_counter() - start, "peak_bytes": peak[0], "steps": steps}
 
 
 def _watch_memory(process: subprocess.Popen[str], peak: list[int]) -> None:
@@ -210,6 +215,15 @@ def large(data: Path, work: Path, runs: dict[str, str]) -> None:
     keep_result(RESULTS, "large", {part: compare(part, MANY, 1, data, work) for part in OURS})
 
 
+def start(data: Path, work: Path, runs: dict[str, str]) -> None:
+    """What of the time is spent before the first pair is read."""
+    paths = prepare(data, work, FEW)
+    commands = {"hf_nmt": ours(paths, work, None), "OpusFilter": theirs(paths, work, THEIRS["duplicates"])}
+    helps = {name: [*command[: 2 - (name != "hf_nmt")], "--help"] for name, command in commands.items()}
+    found = {name: [measured(command) for _ in range(ROUNDS)] for name, command in helps.items()}
+    keep_result(RESULTS, "start", {"rounds": found})
+
+
 def million(data: Path, work: Path, runs: dict[str, str]) -> None:
     """The default steps, which end with near-duplicates."""
     paths = prepare(data, work, MANY)
@@ -217,10 +231,16 @@ def million(data: Path, work: Path, runs: dict[str, str]) -> None:
     (manifest,) = (work / "versions").glob("*/manifest.json")
     told = json.loads(manifest.read_text(encoding="utf-8"))
     steps = {step["name"]: {"kept": step["kept"], "dropped": step["dropped"]} for step in told["steps"]}
+    for name, seconds in figures.pop("steps").items():
+        steps[name]["cpu_seconds"] = seconds
     keep_result(RESULTS, "million", {"pairs": MANY, **figures, "steps": steps, "rows": told["rows"]})
 
 
-PARTS = {part: functools.partial(compared, part) for part in OURS} | {"large": large, "million": million}
+PARTS = {part: functools.partial(compared, part) for part in OURS} | {
+    "large": large,
+    "start": start,
+    "million": million,
+}
 TITLES = {"filters": "six filters", "duplicates": "exact duplicates"}
 
 
@@ -243,6 +263,41 @@ def row(title: str, result: Mapping[str, Any]) -> str:
         *(f"{result['kept'][name]:,}" for name in ("hf_nmt", "OpusFilter")),
     )
     return f"| {' | '.join(cells)} |"
+
+
+def alone(results: Mapping[str, Any]) -> list[str]:
+    """The steps without what is around them, of a million pairs."""
+    begins = {
+        name: statistics.median(one["cpu_seconds"] for one in runs)
+        for name, runs in results["start"]["rounds"].items()
+    }
+    lines = []
+    for part, result in results["large"].items():
+        (own,), (other,) = (result["rounds"][name] for name in ("hf_nmt", "OpusFilter"))
+        steps = sum(own["steps"].values())
+        rest = other["cpu_seconds"] - begins["OpusFilter"]
+        whole = own["cpu_seconds"] - begins["hf_nmt"]
+        cells = (
+            TITLES[part],
+            f"{steps:.1f}",
+            f"{whole:.1f}",
+            f"{rest:.1f}",
+            f"{rest / steps:.1f}",
+            f"{rest / whole:.1f}",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return [
+        "Where our time goes, with a million pairs, in CPU seconds: the steps by themselves as the log tells it, and "
+        f"the command without its start ({begins['hf_nmt']:.2f} s; OpusFilter's takes {begins['OpusFilter']:.2f} s). "
+        "What is between the two is reading, ids, the tables between the passes, the content hash and Parquet. "
+        "OpusFilter's reading and writing cannot be told from its steps.",
+        "",
+        "| | steps alone | without the start | OpusFilter's without its start | ratio, steps alone | ratio, both "
+        "without the start |",
+        "|---|---|---|---|---|---|",
+        *lines,
+        "",
+    ]
 
 
 def page() -> None:
@@ -274,6 +329,8 @@ def page() -> None:
             "corpus first.",
             "",
         ]
+    if "start" in results and "large" in results:
+        lines += alone(results)
     if "million" in results:
         one = results["million"]
         lines += [
@@ -284,11 +341,12 @@ def page() -> None:
             f"{one['peak_bytes'] / 2**30:.2f} GiB at most (summed "
             "over the processes, shared pages divided).",
             "",
-            "| step | kept | dropped |",
-            "|---|---|---|",
+            "| step | kept | dropped | CPU seconds |",
+            "|---|---|---|---|",
             *(
                 f"| `{name}` | {step['kept']:,} | "
-                f"{', '.join(f'{reason} {count:,}' for reason, count in step['dropped'].items()) or '-'} |"
+                f"{', '.join(f'{reason} {count:,}' for reason, count in step['dropped'].items()) or '-'} | "
+                f"{step['cpu_seconds']:.1f} |"
                 for name, step in one["steps"].items()
             ),
             "",

@@ -11,7 +11,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 from tokenizers import (
@@ -95,7 +95,7 @@ class TokenizerSettings(Settings):
         description="Open each source with a tag of the target language such as <2en> (Johnson et al. 2017). null "
         "does so where there are several target languages, which a new model needs.",
     )
-    source_tags: list[Annotated[str, Field(pattern=r"^<[^<>\s]+>$")]] | None = Field(
+    source_tags: list[str] | None = Field(
         None,
         description="Words in angle brackets, such as the tag of recipes/backtranslate.py, that are one token each in "
         "sources, never written by the model, and text in targets. null takes those that open sources of the training "
@@ -129,11 +129,13 @@ class TokenizerSettings(Settings):
             findings = self.settled("the tokenizer saved in path", "set path to null", beside=("path", "dropout"))
         elif self.algorithm == "unigram" and self.dropout > 0:
             findings = [dropout_needs_bpe(self.dropout)]
-        findings += [
-            f"source_tags: {tag} is a token with another meaning. Take another word, such as <BT>."
-            for tag in self.source_tags or ()
-            if is_reserved(tag)
-        ]
+        for tag in self.source_tags or ():
+            if not re.fullmatch(r"<[^<>\s]+>", tag):
+                findings.append(f"source_tags: {tag!r} is no word in angle brackets. Give one such as <BT>.")
+            elif is_reserved(tag):
+                findings.append(
+                    f"source_tags: {tag} is a token with another meaning. Take another word, such as <BT>."
+                )
         reserved = len(SPECIAL_TOKENS) + (len(BYTES) if self.byte_fallback else 0)
         if self.path is None and self.vocab_size <= reserved:
             bytes_told = f" and {len(BYTES)} bytes (byte_fallback)" if self.byte_fallback else ""

@@ -62,12 +62,9 @@ def read_inputs(
             with file_lock(folder, timeout_seconds=-1):
                 if folder.is_dir():
                     logger.info("%s: read before", name)
-                records = tables_of(corpus, given, rows=ROWS_OF_A_TABLE)
+                records = _some(corpus.name, tables_of(corpus, given, rows=ROWS_OF_A_TABLE))
                 found = store_tables(first_rows(records, settings.max_rows), folder)
-            count = sum(len(read_table(path)) for path in found)
-            if not count:
-                raise DataError(f"{corpus.name}: there is not a single pair in it. Give other text, or take it out.")
-            logger.info("%s: %s records", name, f"{count:,}")
+            logger.info("%s: %s records", name, f"{sum(len(read_table(path)) for path in found):,}")
         tables += found
         identities.append(identity)
     return tables, fingerprint(identities)
@@ -90,6 +87,15 @@ def open_text(
         raise ConfigError(f"path: {settings.path} {built_in}")
     wanted = Wanted((settings.source_column, settings.target_column), languages)
     return *opened(settings, format_of(settings), wanted), wanted
+
+
+def _some(name: str, tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """The same tables; a corpus without a record is refused."""
+    first = next(tables, None)
+    if first is None:
+        raise DataError(f"{name}: there is not a single pair in it. Give other text, or take it out.")
+    yield first
+    yield from tables
 
 
 def first_rows(tables: Iterator[pa.Table], rows: int | None) -> Iterator[pa.Table]:

@@ -137,7 +137,8 @@ def _record_pairs(records: Iterable[tuple[int, dict[str, Any]]], wanted: Wanted,
         references = record.get("references")
         if references is not None:
             target = references[0] if columns[1] == "references" and references else target
-            if not isinstance(references, list) or not references or references[0] != target:
+            texts = isinstance(references, list) and all(isinstance(text, str) for text in references)
+            if not texts or not references or references[0] != target:
                 raise DataError(
                     f"{where(number)}: 'references' must be a list of texts whose first equals the target, here "
                     f"{_cut(references)} and target {_cut(target)}."

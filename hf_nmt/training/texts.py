@@ -418,7 +418,9 @@ class TrainingData(Settings):
                     f"of the language that is meant there, such as {_EXAMPLES[name]}."
                 )
             for code in dict.fromkeys(pair[side] for pair in pairs):
-                if code and name in rows.column_names and (told := language.problem_of(code)):
+                if not isinstance(code, str | None):
+                    yield f"data.{split}: the column {name} must hold text, here it is {code!r}."
+                elif code and name in rows.column_names and (told := language.problem_of(code)):
                     yield f"data.{split}: the column {name}: {told}"
 
     def describe(self, texts: Texts) -> Manifest:

@@ -79,6 +79,37 @@ def identify(texts: Iterable[str], candidates: Sequence[str] | None = None) -> l
     return found
 
 
+def identify_others(texts: Iterable[str], expected: Sequence[str]) -> list[tuple[str | None, float]]:
+    """The language of texts that are in none of those expected, and how sure that is.
+
+    What counts is how much likelier it is than those expected: a sentence of German that may be Luxembourgish is
+    surely no English.
+
+    Args:
+        texts: sentences or longer.
+        expected: codes that the detector knows.
+
+    Returns:
+        (code of ISO 639, probability against those expected, of these and itself alone) of each; (None, 0.0) where one
+        of those expected is the likeliest, or no language is.
+
+    Raises:
+        NmtError: the extra `language` is not installed.
+        ConfigError: a code is not known.
+    """
+    check(expected)
+    names = {primary(code) for code in expected}
+    texts = list(texts)
+    found: list[tuple[str | None, float]] = []
+    for text, (code, probability) in zip(texts, identify(texts), strict=True):
+        if code is None or code in names:
+            found.append((None, 0.0))
+            continue
+        rivals = sum(own for name, own in _identifier().rank(text) if name in names)
+        found.append((code, probability / (probability + rivals)))
+    return found
+
+
 def known_languages() -> list[str]:
     """Codes that the detector knows, sorted."""
     return sorted(_known())

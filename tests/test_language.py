@@ -38,6 +38,19 @@ def test_codes_come_back_as_they_were_given():
 
 
 @needs_detector
+def test_others_than_expected_are_told_by_how_much_likelier_they_are():
+    texts = [*SENTENCES.values(), "12:30"]
+    found = language.identify_others(texts, ["en", "deu_Latn"])
+    assert [code for code, _ in found] == [None, None, "fr", "cs", "ko", "ja", None]
+    for text, (code, probability) in zip(texts, found, strict=True):
+        # Probabilities among few are those among all, of these few alone.
+        among_few = language.identify([text], [code, "en", "de"]) if code else [(None, 0.0)]
+        assert among_few[0][0] == code and among_few[0][1] == pytest.approx(probability, abs=1e-5)
+    with pytest.raises(ConfigError, match="does not know xx"):
+        language.identify_others(texts, ["xx"])
+
+
+@needs_detector
 def test_what_has_no_letters_is_no_language():
     assert language.identify(["", "12:30 - 5 %", "?"], ["de", "en"]) == [(None, 0.0)] * 3
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
 from hf_nmt.cleaning.step import SIDES, Outcome, Step
-from hf_nmt.language import identify, known_languages, primary
+from hf_nmt.language import identify, identify_others, known_languages, primary
 from hf_nmt.models.language_codes_nmt import two_letters
 
 # Scripts of ISO 15924 -> classes of RE2.
@@ -33,13 +34,19 @@ class LanguageCheck(Step):
     sides are in each other's language have a reason of their own. What the detector is not sure of stays, and so do
     texts too short to tell, languages that it does not know, and its near relatives."""
 
+    version: ClassVar[int] = 2
+
     min_probability: float = Field(
-        0.95, gt=0, le=1, description="how sure the detector must be of another language; on sentences it mostly is"
+        0.995,
+        gt=0,
+        le=1,
+        description="how sure the detector must be of another language, among that one, the one that it should be and "
+        "the near relatives of this; names of people and places seldom come to 0.99",
     )
     min_letters: int = Field(
-        25,
+        20,
         ge=1,
-        description="letters of a text that is long enough to tell, about five words; one of Hangul counts as two, "
+        description="letters of a text that is long enough to tell, about four words; one of Hangul counts as two, "
         "of Han as three. For swapped sides both together must have as many.",
     )
 
@@ -62,8 +69,8 @@ class LanguageCheck(Step):
         expected = [primary(code) if code and primary(code) in _known() else None for code in languages]
         sizes = [[_letters(text) for text in texts] for texts in (sources, targets)]
         found = [
-            self._others(code, texts, lengths) if code else [None] * len(texts)
-            for code, texts, lengths in zip(expected, (sources, targets), sizes, strict=True)
+            self._others(code, texts) if code else [None] * len(texts)
+            for code, texts in zip(expected, (sources, targets), strict=True)
         ]
         judged: list[tuple[str | None, str | None]] = []
         for row, (one, other) in enumerate(zip(*found, strict=True)):
@@ -78,13 +85,10 @@ class LanguageCheck(Step):
                 judged.append((None, None))
         return judged
 
-    def _others(self, expected: str, texts: list[str], lengths: list[int]) -> list[str | None]:
+    def _others(self, expected: str, texts: list[str]) -> list[str | None]:
         """What each text is in where that is surely not the language expected."""
-        found: list[str | None] = []
-        for code, probability in identify(texts):
-            sure = code is not None and round(probability, 4) >= self.min_probability
-            found.append(code if sure and code not in _near(expected) else None)
-        return found
+        found = identify_others(texts, sorted(_near(expected) & _known()))
+        return [code if round(probability, 4) >= self.min_probability else None for code, probability in found]
 
     def _swapped(
         self, expected: Sequence[str | None], one: str | None, other: str | None, source: str, target: str

@@ -23,6 +23,14 @@ def test_other_languages():
     assert fates(step_of("language"), pairs) == expected
 
 
+def test_what_it_surely_is_not_counts_and_not_what_it_may_be():
+    # Czech that the detector takes for one of six Slavic languages; names that it takes for many languages a little.
+    czech, names = "Muž jede na kole po ulici.", "Shinzo Abe, Yoshihide Suga, Fumio Kishida"
+    pairs = [(GOOD[0][0], czech), (czech, GOOD[0][1]), (names, names + ".")]
+    assert fates(step_of("language"), pairs) == ["target_language", "source_language", None]
+    assert fates(step_of("language", min_letters=21), pairs) == [None, None, None]
+
+
 def test_where_nothing_is_known_all_stays():
     for languages in [(None, None), ("xx", "tlh")]:
         assert set(fates(step_of("language"), [*GOOD, (FRENCH, FRENCH)], languages=languages)) == {None}

@@ -1,12 +1,15 @@
 """Draw drops of unchanged corpora, to be judged one by one.
 
-    python docs/benchmarks/planted_defects/judge.py draw --data FOLDER --work WORK
-    python docs/benchmarks/planted_defects/judge.py keep --work WORK
+    python docs/benchmarks/planted_defects/judge.py draw --sample pairings --data FOLDER --work WORK
+    python docs/benchmarks/planted_defects/judge.py keep --sample pairings --work WORK
 
-FOLDER holds `multi30k` (`train.<language>.gz`) and `ko-en` (`tatoeba.tsv`, `news.dev.*`, `jhe.dev.*`). `draw` runs
-`prepare_data` over each pair of languages, with its own steps and `alignment`, and writes 200 of all that they drop,
-or all of fewer, to WORK/drawn.tsv with their texts; of duplicates with the pair that stays. Put `right` or `wrong`
-into the first column of each line. `keep` takes these verdicts to verdicts.tsv, without the texts.
+FOLDER holds `multi30k` (`train`, `val` and `test_2016_flickr` in `de`, `en`, `fr` and `cs`) and `ko-en`
+(`tatoeba.tsv`, `news.dev.*`, `jhe.dev.*`). The sample `training` is of Multi30k's training text from de, fr and cs to
+en and all of ko-en; `pairings` is of what is not in that: de-fr, de-cs and fr-cs, and the validation and test sets to
+en. `draw` runs `prepare_data` over each pair of languages, with its own steps and `alignment`, and writes 200 of all
+that they drop, or all of fewer, to WORK/drawn.tsv with their texts; of duplicates with the pair that stays. Put
+`right` or `wrong` into the first column of each line. `keep` takes these verdicts to verdicts_<sample>.tsv, without
+the texts.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +27,29 @@ from hf_nmt.benchmarking import recipe
 from hf_nmt.cleaning.settings import DEFAULT_STEPS
 
 HERE = Path(__file__).resolve().parent
-VERDICTS = HERE / "verdicts.tsv"
+SAMPLES = ("training", "pairings")
 SEED, DRAWN = 20221122, 200
 STEPS = (*DEFAULT_STEPS[:-2], "alignment", *DEFAULT_STEPS[-2:])
 REPEATS = ("duplicate", "near_duplicate")
 HEADER = ("corpus", "id", "step: reason", "verdict")
 
 
-def corpora(data: Path) -> dict[str, dict[str, Any]]:
+def corpora(data: Path, sample: str) -> dict[str, dict[str, Any]]:
     """Inputs of the recipe by name, which is that of the languages."""
-    found: dict[str, dict[str, Any]] = {}
-    for language in ("de", "fr", "cs"):
-        sides = {side: str(data / "multi30k" / f"train.{code}.gz") for side, code in
-                 (("source", language), ("target", "en"))}  # fmt: skip
-        found[f"{language}-en"] = {"multi30k": sides}
+    files = {"train": "multi30k", "val": "validation", "test_2016_flickr": "test"}
+
+    def multi30k(source: str, target: str, names: Iterable[str]) -> dict[str, Any]:
+        folder = data / "multi30k"
+        sides = {"source": source, "target": target}
+        return {
+            files[name]: {side: str(folder / f"{name}.{code}.gz") for side, code in sides.items()} for name in names
+        }
+
+    if sample == "pairings":
+        others = (("de", "fr"), ("de", "cs"), ("fr", "cs"))
+        found = {f"{source}-{target}": multi30k(source, target, files) for source, target in others}
+        return found | {f"{code}-en": multi30k(code, "en", [*files][1:]) for code in ("de", "fr", "cs")}
+    found = {f"{code}-en": multi30k(code, "en", ["train"]) for code in ("de", "fr", "cs")}
     folder = data / "ko-en"
     found["ko-en"] = {
         "tatoeba": {"path": str(folder / "tatoeba.tsv"), "source_column": "2", "target_column": "1"},
@@ -48,9 +61,9 @@ def corpora(data: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-def draw(data: Path, work: Path) -> None:
+def draw(data: Path, work: Path, sample: str) -> None:
     drops = []
-    for languages, inputs in corpora(data).items():
+    for languages, inputs in corpora(data, sample).items():
         source, target = languages.split("-")
         settings = {
             "source_language": source,
@@ -78,7 +91,11 @@ def draw(data: Path, work: Path) -> None:
     (work / "drawn.tsv").write_text("".join("\t".join(row) + "\n" for row in [header, *rows]), encoding="utf-8")
 
 
-def keep(work: Path) -> None:
+def verdicts_of(sample: str) -> Path:
+    return HERE / f"verdicts_{sample}.tsv"
+
+
+def keep(work: Path, sample: str) -> None:
     rows = [line.split("\t") for line in (work / "drawn.tsv").read_text(encoding="utf-8").splitlines()[1:]]
     missing = [row[2] for row in rows if row[0] not in ("right", "wrong")]
     if missing:
@@ -86,22 +103,23 @@ def keep(work: Path) -> None:
             f"{len(missing)} lines have neither right nor wrong in their first column, such as {missing[0]}"
         )
     lines = [HEADER, *((*row[1:4], row[0]) for row in rows)]
-    VERDICTS.write_text("".join("\t".join(line) + "\n" for line in lines), encoding="utf-8")
+    verdicts_of(sample).write_text("".join("\t".join(line) + "\n" for line in lines), encoding="utf-8")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=["draw", "keep"])
+    parser.add_argument("--sample", choices=SAMPLES, required=True, help="which text the drops are of")
     parser.add_argument("--data", type=Path, help="folder with the corpora")
     parser.add_argument("--work", type=Path, required=True, help="where files are put")
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
     if given.part == "keep":
-        keep(given.work)
+        keep(given.work, given.sample)
     elif given.data is None or not given.data.is_dir():
         parser.error(f"--data: {given.data} is no folder; give the one with the corpora (see --help)")
     else:
-        draw(given.data, given.work)
+        draw(given.data, given.work, given.sample)
 
 
 if __name__ == "__main__":

@@ -147,7 +147,7 @@ def page() -> None:
 
 
 def verdicts_told() -> list[str]:
-    path = HERE / "verdicts.tsv"
+    path = HERE / "verdicts_training.tsv"
     if not path.exists():
         return []
     rows = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()[1:]]

@@ -115,7 +115,7 @@ def page() -> None:
         lines.append("")
     lines += [
         "The step `language` of [preparing](../../guide/preparing.md) must choose among",
-        "all languages: there py3langid is taken, and texts below 25 letters are left alone. Among two languages",
+        "all languages: there py3langid is taken, and texts below 20 letters are left alone. Among two languages",
         "(swapped sides) it is right on nearly all.",
         "",
         f"{processors}; {versions}.",

@@ -100,13 +100,16 @@ def _steps(report: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _charts(report: Mapping[str, Any]) -> dict[str, list[tuple[str, str]]]:
     """For each split its pictures with what they show."""
     charts = {}
+    # What is allowed lies around what is usual: one place for one pair of languages, none for several.
+    of_pairs = [*report["usual_lengths"].values()]
+    usual = math.log2(of_pairs[0]) if len(of_pairs) == 1 else None
     for name, split in report["splits"].items():
         drawn = [
             (kind.capitalize(), _lengths(found, kind)) for kind, found in split["histograms"].items() if split["rows"]
         ]
         if split["rows"]:
             bar = report["settings"]["alignment"]["max_characters"]
-            drawn.append(("Target over source", _ratios(split["ratio"], math.log2(bar))))
+            drawn.append(("Target over source", _ratios(split["ratio"], math.log2(bar), usual)))
         charts[name] = drawn
     return charts
 
@@ -130,7 +133,7 @@ def _lengths(found: Mapping[str, Any], kind: str) -> str:
     return _svg(parts, f"{kind}{note}", f"Histogram of lengths in {kind}")
 
 
-def _ratios(found: Mapping[str, Any], bar: float) -> str:
+def _ratios(found: Mapping[str, Any], bar: float, usual: float | None) -> str:
     octave = found["bins_of_an_octave"]
     edge = int(_OCTAVES * octave)
     counts = [0] * (2 * edge + 1)
@@ -141,7 +144,7 @@ def _ratios(found: Mapping[str, Any], bar: float) -> str:
     for place, count in enumerate(counts):
         if not count:
             continue
-        side = " beyond" if abs(place - edge) / octave > bar else ""
+        side = " beyond" if usual is not None and abs((place - edge) / octave - usual) > bar else ""
         left, right = _x(place / len(counts)), _x((place + 1) / len(counts))
         top = min(_y(count / most), _y(0) - 0.8)
         parts.append(
@@ -149,12 +152,14 @@ def _ratios(found: Mapping[str, Any], bar: float) -> str:
             f'height="{_y(0) - top:.1f}"/>'
         )
     for sign in (-1, 1):
-        x = _x((sign * bar * octave + edge + 0.5) / len(counts))
-        if abs(bar) < _OCTAVES:
+        limit = sign * bar + (usual or 0.0)
+        x = _x((limit * octave + edge + 0.5) / len(counts))
+        if usual is not None and abs(limit) < _OCTAVES:
             parts.append(f'<line class="limit" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{_y(0):.1f}"/>')
     names = {-2: "1/4", -1: "1/2", 0: "1", 1: "2", 2: "4"}
     parts += [_tick((at * octave + edge + 0.5) / len(counts), name) for at, name in names.items()]
-    return _svg(parts, "in characters; dashed: what alignment allows a pair", "Histogram of target over source")
+    label = "in characters" if usual is None else "in characters; dashed: what alignment allows a pair"
+    return _svg(parts, label, "Histogram of target over source")
 
 
 def _grid(most: int) -> str:

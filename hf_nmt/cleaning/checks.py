@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
+import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -117,15 +119,21 @@ def check_version(folder: Path, settings: CheckSettings, engine: Engine, work: P
         "notes": [],
         "settings": settings.model_dump(mode="json", include={*CheckSettings.model_fields}),
         "splits": {},
+        "usual_lengths": {},
         "inputs": manifest.inputs.get("files", {}),
         "steps": [step.model_dump(mode="json", exclude={"settings"}) for step in manifest.steps],
         "rejected": [],
     }
     if not problems:
         tables = {name: _store(folder, name, work) for name in manifest.splits}
+        usual = _usual_lengths(tables, settings, work)
+        report["usual_lengths"] = {
+            f"{source}-{target}": round(math.exp(hundredths / 100), 4)
+            for source, target, hundredths in json.loads((usual / "usual.json").read_text(encoding="utf-8"))
+        }
         for name, paths in tables.items():
             found = Measures(settings.samples)
-            for part in engine.map(functools.partial(measure, settings), paths):
+            for part in engine.map(functools.partial(measure, settings, usual), paths):
                 found.join(part)
             report["splits"][name] = _told(found, settings)
             gates += _gates(name, found, settings)
@@ -144,6 +152,18 @@ def check_version(folder: Path, settings: CheckSettings, engine: Engine, work: P
     ]
     report["passed"] = all(gate.passed for gate in gates)
     return report
+
+
+def _usual_lengths(tables: Mapping[str, Sequence[Path]], settings: CheckSettings, work: Path) -> Path:
+    """How long a target usually is for its source, over all splits: the folder with what the step `ratio` decided."""
+    state = work / "usual"
+    state.mkdir()
+    measured = []
+    for number, path in enumerate(path for paths in tables.values() for path in paths):
+        measured.append(work / f"usual-{number}.arrow")
+        write_table(measured[-1], settings.alignment.measure(read_table(path)))
+    settings.alignment.decide(measured, state)
+    return state
 
 
 def _strange_columns(folder: Path, manifest: Manifest) -> list[str]:

@@ -87,14 +87,21 @@ class Lengths(Step):
         return Outcome.dropping(pairs, masks)
 
 
-class Ratio(Step):
-    """Drops pairs one of whose sides is too long for the other."""
+class Ratio(CorpusStep):
+    """Drops pairs one of whose sides is too long for the other.
+
+    In characters the other is taken as long as it usually is: times the median of target over source over the corpus,
+    for each pair of languages; below 100 pairs 1. Czech says in 8 characters what German says in 10.
+    """
+
+    version: ClassVar[int] = 2
 
     max_characters: float = Field(
         2.0,
         gt=1,
         description="longest side, as a multiple of the other, in characters; one of Hangul counts as 2.1 Latin "
-        "letters, of kana as 1.5, of Han as 3. Of Multi30k's pairs 1 in 10,000 or fewer are beyond 2.",
+        "letters, of kana as 1.5, of Han as 3; beside what is usual for the languages. Of Multi30k's pairs 3 in "
+        "10,000 or fewer are beyond 2.",
     )
     max_words: float = Field(
         3.0,
@@ -107,9 +114,32 @@ class Ratio(Step):
     tokenizer: str | None = Field(None, description="folder of a tokenizer; null counts no tokens")
     max_tokens: float = Field(3.0, gt=1, description="as max_words, in tokens of `tokenizer`")
 
+    def measure(self, pairs: pa.Table) -> pa.Table:
+        """Counts of the logarithms of target over source, in hundredths, by pair of languages."""
+        sizes = [pc.cast(pc.add(size(pairs[side]), self.spare_characters), pa.float64()) for side in SIDES]
+        there = pc.and_(*(pc.greater(one, 0) for one in sizes))
+        source, target = (pc.if_else(there, one, 1.0) for one in sizes)
+        columns = {name: pairs[name] for name in _LANGUAGES}
+        columns["hundredths"] = pc.cast(pc.round(pc.multiply(pc.ln(pc.divide(target, source)), 100)), pa.int32())
+        return pa.table(columns).filter(there).group_by([*columns]).aggregate([([], "count_all")])
+
+    def decide(self, measured: Sequence[Path], state: Path) -> None:
+        counts: dict[tuple[str | None, str | None], Counter[int]] = {}
+        for path in measured:
+            for row in read_table(path).to_pylist():
+                found = counts.setdefault((row["source_language"], row["target_language"]), Counter())
+                found[row["hundredths"]] += row["count_all"]
+        usual = [[*languages, _median(found)] for languages, found in sorted(counts.items(), key=str)]
+        write_json(state / "usual.json", usual)
+
     def apply(self, pairs: pa.Table, state: Path | None) -> Outcome:
+        assert state is not None
         source, target = (pairs[side] for side in SIDES)
-        characters = ratio(size(source), size(target), self.spare_characters)
+        usual = pa.nulls(len(pairs), pa.float64())
+        for one, other, hundredths in json.loads((state / "usual.json").read_text(encoding="utf-8")):
+            usual = pc.if_else(_in_languages(pairs, one, other), math.exp(hundredths / 100), usual)
+        left, right = (pc.cast(pc.add(size(text), self.spare_characters), pa.float64()) for text in (source, target))
+        characters = ratio(pc.multiply(left, pc.fill_null(usual, 1.0)), right)
         words = ratio(num_words(source), num_words(target), 2)
         parted = pc.invert(pc.or_(*(matches(text, _NOT_SPACED, maybe_east_asian(text)) for text in (source, target))))
         masks = {
@@ -183,11 +213,8 @@ class Endings(CorpusStep):
         usual = []
         for languages, found in sorted(counts.items(), key=str):
             both = found.get((True, True), Counter())
-            middle = (both.total() + 1) // 2
-            seen = itertools.accumulate(both[value] for value in sorted(both))
-            median = next((value for value, upto in zip(sorted(both), seen, strict=True) if upto >= middle), 0)
             enough = both.total() >= _PAIRS_FOR_A_MEDIAN
-            median = median if enough else 0
+            median = _median(both)
             least = [self.min_ratio, self.min_ratio]
             if enough:
                 for side, ended in enumerate(((False, True), (True, False))):
@@ -221,9 +248,7 @@ class Endings(CorpusStep):
         usual = pa.nulls(len(pairs), pa.float64())
         least = [pa.nulls(len(pairs), pa.float64()) for _ in SIDES]
         for source, target, hundredths, *ratios in json.loads((state / "usual.json").read_text(encoding="utf-8")):
-            those = pc.and_(
-                *(_equal(pairs[name], code) for name, code in zip(_LANGUAGES, (source, target), strict=True))
-            )
+            those = _in_languages(pairs, source, target)
             usual = pc.if_else(those, math.exp(hundredths / 100), usual)
             least = [pc.if_else(those, value, values) for value, values in zip(ratios, least, strict=True)]
         share = pc.round(pc.divide(self._target_share(pairs), pc.fill_null(usual, 1.0)), 4)
@@ -250,8 +275,21 @@ _LANGUAGES = "source_language", "target_language"
 _PAIRS_FOR_A_MEDIAN = 100
 
 
-def _equal(codes: pa.ChunkedArray, code: str | None) -> pa.ChunkedArray:
-    return pc.is_null(codes) if code is None else pc.fill_null(pc.equal(codes, code), False)
+def _in_languages(pairs: pa.Table, source: str | None, target: str | None) -> pa.ChunkedArray:
+    those = [
+        pc.is_null(pairs[name]) if code is None else pc.fill_null(pc.equal(pairs[name], code), False)
+        for name, code in zip(_LANGUAGES, (source, target), strict=True)
+    ]
+    return pc.and_(*those)
+
+
+def _median(counts: Counter[int]) -> int:
+    """The lower median of counted values; 0 where they are too few."""
+    if counts.total() < _PAIRS_FOR_A_MEDIAN:
+        return 0
+    values = sorted(counts)
+    seen = itertools.accumulate(counts[value] for value in values)
+    return next(value for value, upto in zip(values, seen, strict=True) if 2 * upto >= counts.total())
 
 
 def _text_where(rows: pa.ChunkedArray, values: pa.ChunkedArray) -> pa.Array:

@@ -86,8 +86,14 @@ class Measures:
         return self.counts.get(name, Counter()).total()
 
 
-def measure(settings: CheckSettings, path: Path) -> Measures:
-    """Measure a table of records; what the checks need that were chosen."""
+def measure(settings: CheckSettings, usual: Path, path: Path) -> Measures:
+    """Measure a table of records; what the checks need that were chosen.
+
+    Args:
+        settings: of the checks.
+        usual: folder with what `settings.alignment` decided.
+        path: the table.
+    """
     pairs = read_table(path)
     found = Measures(settings.samples, len(pairs))
     if not len(pairs):
@@ -106,14 +112,14 @@ def measure(settings: CheckSettings, path: Path) -> Measures:
     if "language" in settings.only:
         _languages(found, pairs, settings)
     if "alignment" in settings.only:
-        _outliers(found, pairs, settings)
+        _outliers(found, pairs, settings, usual)
     if "tokens" in settings.only:
         _tokens(found, pairs, settings)
     return found
 
 
-def _outliers(found: Measures, pairs: pa.Table, settings: CheckSettings) -> None:
-    outcome = settings.alignment.apply(pairs, None)
+def _outliers(found: Measures, pairs: pa.Table, settings: CheckSettings, usual: Path) -> None:
+    outcome = settings.alignment.apply(pairs, usual)
     goes = pc.is_valid(outcome.reasons)
     reasons, details = (values.filter(goes).to_pylist() for values in (outcome.reasons, outcome.details))
     found.count("alignment", reasons)

@@ -39,6 +39,21 @@ def test_ratio():
     assert float(gone[0]["detail"]) == pytest.approx((len(long) + 15) / (len("eins.") + 15), abs=1e-4)
 
 
+def test_a_side_may_be_as_long_as_usual_for_its_languages():
+    # The target is mostly half of the source, as in a dense language; what is as long is too long.
+    usual = [("x" * size, "y" * (size // 2)) for size in range(100, 402, 2)]
+    strange = [("x" * 100, "y" * 120), ("x" * 100, "y" * 20), ("x" * 100, "y" * 80)]
+    step = step_of("ratio", spare_characters=0, max_words=99)
+    assert fates(step, usual + strange)[-3:] == ["character_ratio", "character_ratio", None]
+    assert fates(step, usual + strange)[: len(usual)] == [None] * len(usual)
+    # Of few pairs nothing is usual, and another pair of languages has lengths of its own.
+    assert fates(step, usual[:90] + strange)[-3:] == [None, "character_ratio", None]
+    of_czech = table_of(usual, ("de", "cs"))
+    of_english = table_of([*strange, ("x" * 100, "y" * 49)], ("de", "en"))
+    _, gone = run(step, [of_czech, of_english])
+    assert sorted(row["target"] for row in gone) == ["y" * 20, "y" * 49]
+
+
 def test_unspaced_scripts_have_no_ratio_of_words():
     pair = (
         "\u72ac\u304c\u5ead\u3067\u5927\u304d\u306a\u58f0\u3067\u5420\u3048\u3066\u3044\u308b",

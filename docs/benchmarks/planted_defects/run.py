@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -29,6 +30,24 @@ RESULTS = HERE / "results.json"
 WORK = Path("predictions/planted_defects")
 SEED, OF_A_KIND = 20221122, 100
 BAR, BAR_OVER_ALL, BAR_PRECISION = 0.8, 0.9, 0.95
+SAMPLES = {
+    "training": (
+        "All drops of Multi30k's training text from de, fr and cs to en, and of the Korean-English files. Of a",
+        "first 200, before `endings`, `numbers` and `links` were made milder for what was wrong there, 172 were",
+        "right (0.860). Most pairs are the same again: this is no fresh test of these steps.",
+    ),
+    "pairings": (
+        "Fresh: all drops of Multi30k from de to fr and cs and from fr to cs, and of its validation and test sets",
+        "to en, judged when the steps were as they had been for the sample before. `ratio` was wrong on Czech,",
+        "which says in 8 characters what German and French say in 10; all else was right but for two measures",
+        "that were converted. So `ratio` was changed to compare with what is usual for the languages: from de to",
+        "fr and cs and from fr to cs it now drops 14 in place of 105, 10 of them right. That makes 76 of 82",
+        "(0.927), still below the bar, and is no fresh test either. Translated messages of a program (Django; de,",
+        "fr, cs and ko to en) were drawn after that change: of 200 drops 118 repeat another message, 54 are",
+        "copies (names, placeholders), 14 hold markup, and `ratio` has none. They hold hardly a sentence, and",
+        "were not judged.",
+    ),
+}
 LISTS = {"default": DEFAULT_STEPS, "with alignment": (*DEFAULT_STEPS[:-2], "alignment", *DEFAULT_STEPS[-2:])}
 
 
@@ -121,7 +140,7 @@ def page() -> None:
     text = [
         "# Planted defects",
         "",
-        f"Made by `run.py` and `judge.py` from `results.json` and `verdicts.tsv`. Into the {pairs:,}",
+        f"Made by `run.py` and `judge.py` from `results.json` and `verdicts_*.tsv`. Into the {pairs:,}",
         "German-English training pairs of Multi30k that are no duplicates of each other",
         f"{OF_A_KIND * len(KINDS):,} defects are planted, {OF_A_KIND} of each kind, and `prepare_data` is run",
         "over them: with its default steps, and with the step `alignment`, which is opt-in, before the duplicates.",
@@ -147,31 +166,47 @@ def page() -> None:
 
 
 def verdicts_told() -> list[str]:
-    path = HERE / "verdicts_training.tsv"
-    if not path.exists():
-        return []
-    rows = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()[1:]]
-    right = Counter(row[2] for row in rows if row[3] == "right")
-    every = Counter(row[2] for row in rows)
-    share = right.total() / every.total()
     told = [
         "## Judged drops",
         "",
-        f"All {len(rows)} drops of Multi30k (de, fr, cs to en) and the Korean-English files as they are, with",
-        "the step `alignment`, read one by one by one reader. Right is what is no translation, lacks a clause",
-        "of the other side or is damaged, and what says the same as the pair that stays, but for a detail that one of",
-        "them leaves out; wrong is a good translation, and a near-duplicate that says another thing (he, she). Ids",
-        "and verdicts are in `verdicts.tsv`; `explain=ID` shows the texts to those who have them.",
+        "Drops of text as it is, with the step `alignment`, read one by one by one reader. Right is what is no",
+        "translation, lacks a clause of the other side or is damaged, and what says the same as the pair that",
+        "stays, but for a detail that one of them leaves out; wrong is a good translation, though it may lack",
+        "an adjective, and a near-duplicate that says another thing (he, she). Ids and verdicts are in",
+        f"`verdicts_*.tsv`; `explain=ID` shows the texts to those who have them. The bar is {BAR_PRECISION};",
+        "behind each share stands its interval of 95% (Wilson).",
         "",
-        f"Right: {right.total()} of {every.total()}, {share:.3f}; the bar is {BAR_PRECISION}"
-        + (". It is met." if share >= BAR_PRECISION else ", which is not met."),
-        "Of a first 200, before `endings`, `numbers` and `links` were made milder for what was wrong there, 172 were",
-        "right (0.860). Most pairs are the same again: this is no fresh test of these steps.",
-        "",
-        "| step: reason | judged | right |",
-        "|---|---|---|",
     ]
-    return [*told, *(f"| {reason} | {count} | {right[reason]} |" for reason, count in every.most_common()), ""]
+    for sample, about in SAMPLES.items():
+        rows = [
+            line.split("\t") for line in (HERE / f"verdicts_{sample}.tsv").read_text(encoding="utf-8").splitlines()[1:]
+        ]
+        right = Counter(row[2] for row in rows if row[3] == "right")
+        every = Counter(row[2] for row in rows)
+        share = right.total() / every.total()
+        low, high = interval(right.total(), every.total())
+        told += [
+            f"### {sample.capitalize()}",
+            "",
+            f"{right.total()} of {every.total()} are right, {share:.3f} ({low:.3f} to {high:.3f}): the bar is "
+            + ("met." if share >= BAR_PRECISION else "not met."),
+            *about,
+            "",
+            "| step: reason | judged | right |",
+            "|---|---|---|",
+            *(f"| {reason} | {count} | {right[reason]} |" for reason, count in every.most_common()),
+            "",
+        ]
+    return told
+
+
+def interval(right: int, every: int) -> tuple[float, float]:
+    """Wilson's interval of a share, of 95%."""
+    z, share = 1.96, right / every
+    middle = share + z * z / (2 * every)
+    half = z * math.sqrt(share * (1 - share) / every + z * z / (4 * every * every))
+    whole = 1 + z * z / every
+    return (middle - half) / whole, (middle + half) / whole
 
 
 def environment_told(results: dict[str, Any]) -> list[str]:

@@ -5,8 +5,8 @@
 
 Runs the steps of the list over all inputs and writes processed_data/v<date>-<hash>/: Parquet files, a manifest, and
 rejects.parquet with every pair that was dropped, by which step and for which reason. The same text and settings give
-the same hash, for any number of workers. A broken-off run goes on where it stopped. With explain=ID nothing is
-written: the story of one pair goes to stdout.
+the same hash, for any number of workers, and with --engine ray, which takes more than one machine. A broken-off run
+goes on where it stopped. With explain=ID nothing is written: the story of one pair goes to stdout.
 
 With `leakage.sets` training text that holds pairs of an evaluation set makes no version: exit status 1, and the pairs
 in leakage.tsv. leakage.on_leak=drop takes them out.
@@ -20,7 +20,6 @@ With `augment` train gets copies with noise or synonyms; at most augment.max_syn
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from pathlib import Path
 from typing import Self
@@ -28,17 +27,17 @@ from typing import Self
 import pydantic
 from pydantic import Field
 
-from hf_nmt.config import Settings, from_command_line, interrupts_told, launch
+from hf_nmt.config import from_command_line, interrupts_told, launch
 
 with interrupts_told():  # Arrow takes a second to import
     from hf_nmt.artifacts import problems_of_folder
     from hf_nmt.cleaning import split_manifest
     from hf_nmt.cleaning.augmentation import AugmentSettings, augment
     from hf_nmt.cleaning.corpus import read_inputs
-    from hf_nmt.cleaning.engine import LocalEngine, spare_pandas
+    from hf_nmt.cleaning.engine import Engine
     from hf_nmt.cleaning.leakage import LeakageSettings, pass_gate, read_sets
     from hf_nmt.cleaning.pipeline import KEPT, clean, explain, read_table
-    from hf_nmt.cleaning.settings import InputSettings, StepChoice, default_steps, named_steps
+    from hf_nmt.cleaning.settings import EngineSettings, InputSettings, StepChoice, default_steps, named_steps
     from hf_nmt.cleaning.splits import TRAIN, SplitSettings, check_names, split
     from hf_nmt.data.manifest import files_of
     from hf_nmt.data.raw import keep_raw, problems_of_names
@@ -48,7 +47,7 @@ with interrupts_told():  # Arrow takes a second to import
 logger = logging.getLogger("hf_nmt.recipes.prepare_data")
 
 
-class PrepareDataRecipe(Settings):
+class PrepareDataRecipe(EngineSettings):
     source_language: str = Field(description="code of the sources, such as ko")
     target_language: str = Field(description="code of the targets, such as en")
     inputs: dict[str, InputSettings] = Field(
@@ -73,9 +72,6 @@ class PrepareDataRecipe(Settings):
     work_dir: Path = Field(
         Path("processed_data/.work"),
         description="Where tables lie between the steps, so that a broken-off run goes on; may be removed.",
-    )
-    num_workers: int | None = Field(
-        None, ge=1, description="Processes; null takes one for each processor. It changes nothing in the result."
     )
     explain: str | None = Field(None, description="Id of a record whose story is told, in place of a run.")
 
@@ -103,8 +99,11 @@ SETTINGS = PrepareDataRecipe
 
 def main(argv: list[str]) -> int:
     settings = from_command_line(PrepareDataRecipe, argv, recipe="prepare_data", doc=__doc__)
-    spare_pandas()
-    engine = LocalEngine(settings.num_workers or len(os.sched_getaffinity(0)))
+    with settings.opened_engine() as engine:
+        return prepare(settings, engine)
+
+
+def prepare(settings: PrepareDataRecipe, engine: Engine) -> int:
     languages = (settings.source_language, settings.target_language)
     steps = named_steps(settings.steps)
     sets = read_sets(settings.leakage.sets, languages) if settings.leakage else {}

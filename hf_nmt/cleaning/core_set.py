@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import xxhash
 from pydantic import Field
 
-from hf_nmt.cleaning.duplicates import ID_COLUMNS, DuplicateStep, InOrderOfIds, ids_of
+from hf_nmt.cleaning.duplicates import ID_COLUMNS, DuplicateStep, InOrderOfIds, Measured, ids_of
 from hf_nmt.cleaning.step import SIDES, Outcome
 
 
@@ -52,7 +52,7 @@ class CoreSet(DuplicateStep):
         )
 
     def decide(self, measured: Sequence[Path], state: Path) -> None:
-        records = InOrderOfIds(measured)
+        records = InOrderOfIds(Measured.of(measured))
         places = np.flatnonzero(~records.repeats)
         strata = self._strata(records, places)
         # Within a stratum by the draw; the places rise with the ids, which settles ties.

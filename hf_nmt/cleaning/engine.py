@@ -1,4 +1,4 @@
-"""Where the work on tables is done: in this process, or in several of this machine."""
+"""Where the work on tables is done: in this process, in several of this machine, or on others (`ray_engine`)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
@@ -19,8 +20,43 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 
+# Column of rows that are shuffled, of unsigned 64-bit hashes.
+KEY = "key"
+
+
+class Shuffle(Protocol):
+    """Brings rows with the same key to one place, wherever they were made."""
+
+    def __call__(
+        self,
+        make: Callable[[Task], pa.Table],
+        tasks: Sequence[Task],
+        stages: Sequence[Callable[[pa.Table], pa.Table]],
+        *,
+        bytes_of_rows: int,
+        folder: Path,
+    ) -> list[Path]:
+        """Make rows and bring them together, once for each stage.
+
+        Args:
+            make: makes the rows of a task, with the column KEY.
+            tasks: any number.
+            stages: what is made of rows that came together: of all rows with a key, and of those with any number of
+                other keys, in any order. What comes out has the column KEY again, and is what the next stage sees.
+            bytes_of_rows: of what `make` gives for all tasks, which tells how much may come together.
+            folder: where to write what the last stage gives.
+
+        Returns:
+            Arrow IPC files. The keys of the rows that a stage saw for one are smaller than those for the next.
+        """
+
+
 class Engine(Protocol):
     """Runs a function over tasks. The results are those of the tasks in their order, whoever computed them."""
+
+    @property
+    def shuffle(self) -> Shuffle | None:
+        """How rows of all tasks are brought together where they need not fit on one machine; None: in memory."""
 
     def map(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]: ...
 
@@ -31,6 +67,8 @@ class LocalEngine:
     Args:
         num_workers: processes; with 1 the work is done in this one.
     """
+
+    shuffle: Shuffle | None = None
 
     def __init__(self, num_workers: int):
         self.num_workers = num_workers

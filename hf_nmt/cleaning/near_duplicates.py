@@ -11,7 +11,9 @@ pairs are dropped that are as alike as they are said to be; about one in a hundr
 In a band where more than `MOST_COMPARED` texts meet each is compared with as many, those of the smallest ids.
 
 `measure` keeps 8 bytes a band and the folded texts on disk, about 320 bytes a record of 12 words. `decide` holds about
-80 bytes a record in memory, whatever the number of bands, which are sorted one after the other.
+80 bytes a record in memory, whatever the number of bands, which are sorted one after the other. Beyond one machine
+(`decide_by`) the bands of all records are shuffled, MEETING_BYTES each; whoever compares reads the folded texts of the
+candidates alone.
 """
 
 from __future__ import annotations
@@ -22,8 +24,25 @@ from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from hf_nmt.cleaning.duplicates import ID_COLUMNS, DuplicateStep, InOrderOfIds, equal_keys, ids_of, pair_keys
+from hf_nmt.cleaning.duplicates import (
+    EQUAL,
+    ID_COLUMNS,
+    KEY_COLUMNS,
+    MEETING_BYTES,
+    DuplicateStep,
+    InOrderOfIds,
+    Measured,
+    equal_keys,
+    equal_met,
+    first_of_equal,
+    ids_of,
+    meetings,
+    pair_keys,
+    verdicts,
+)
+from hf_nmt.cleaning.engine import KEY
 from hf_nmt.cleaning.pipeline import read_table
 from hf_nmt.cleaning.shingles import (
     Shingles,
@@ -46,12 +65,13 @@ class NearDuplicates(Similarity, DuplicateStep):
     """Drops records that are almost another one with a smaller id; the detail names it and how alike they are."""
 
     reason: ClassVar[str] = "near_duplicate"
+    tells_similarity: ClassVar[bool] = True
 
     def measure(self, pairs: pa.Table) -> pa.Table:
         texts = foldings(pairs)
         keys = pair_keys(Outcome.changing(pairs, {side: texts[side] for side in SIDES}).pairs, SIDES, ())
         bands = band_keys(shingles_of(texts, self), self.threshold)
-        columns = dict(zip((*ID_COLUMNS, "key_high", "key_low"), (*ids_of(pairs).T, *keys.T), strict=True))
+        columns = dict(zip((*ID_COLUMNS, *KEY_COLUMNS), (*ids_of(pairs).T, *keys.T), strict=True))
         for number, band in enumerate(bands):
             columns[f"band_{number}"] = band
         for name in _TEXTS:
@@ -59,17 +79,44 @@ class NearDuplicates(Similarity, DuplicateStep):
         return pa.table(columns)
 
     def decide(self, measured: Sequence[Path], state: Path) -> None:
-        records = InOrderOfIds(measured)
-        of = np.full(len(records.rows), -1)
+        records = InOrderOfIds(Measured.of(measured))
+        of = first_of_equal(*(records.column(name) for name in KEY_COLUMNS))
         similarity = np.ones(len(of), np.float32)
-        members, starts = equal_keys(records.column("key_high"), records.column("key_low"))
-        of[members] = np.where(members == members[starts], -1, members[starts])
         for later, earlier, alike in near_pairs(records, np.flatnonzero(of < 0), of, self):
-            # Candidates of a record come by rising id: the first is the smallest.
-            found, first = np.unique(later, return_index=True)
-            of[found], similarity[found] = earlier[first], alike[first]
+            found, of[found], similarity[found] = _smallest_earlier(later, earlier, alike)
         goes = np.flatnonzero((of >= 0) & ~records.repeats)
         records.write(state, goes, of[goes], similarity[goes])
+
+    @property
+    def bytes_of_meetings(self) -> int:
+        return MEETING_BYTES * (1 + bands_of(self.threshold)[0])
+
+    def meetings_of(self, measured: Measured, task: tuple[int, Path]) -> pa.Table:
+        equal = meetings(measured, *task)
+        table, parts = read_table(task[1]), [equal]
+        for number in range(bands_of(self.threshold)[0]):
+            by = pa.array(np.full(len(equal), number, np.int16))
+            parts.append(equal.set_column(0, KEY, table[f"band_{number}"]).set_column(1, "by", by))
+        return pa.concat_tables(parts)
+
+    def met(self, measured: Measured, rows: pa.Table) -> pa.Table:
+        found = [equal_met(measured, rows.filter(pc.equal(rows["by"], EQUAL)))]
+        for number in range(bands_of(self.threshold)[0]):
+            of_band = rows.filter(pc.equal(rows["by"], number))
+            members, _ = equal_keys(of_band[KEY].to_numpy())
+            records = InOrderOfIds(measured, of_band.take(members))
+            of = first_of_equal(*(records.column(name) for name in KEY_COLUMNS))
+            places = np.flatnonzero(of < 0)
+            for later, earlier, alike in _near_in_band(records, records.column(KEY), places, of, self):
+                goes, repeated, similarity = _smallest_earlier(later, earlier, alike)
+                found.append(verdicts(records, goes, repeated, number, similarity))
+        return pa.concat_tables(found)
+
+
+def _smallest_earlier(later: np.ndarray, earlier: np.ndarray, alike: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Of the pairs of each later record that with the smallest earlier one; those of one come by rising id."""
+    found, first = np.unique(later, return_index=True)
+    return found, earlier[first], alike[first]
 
 
 def near_pairs(
@@ -86,11 +133,18 @@ def near_pairs(
         settings: what is compared.
     """
     for number in range(bands_of(settings.threshold)[0]):
-        members, starts = equal_keys(records.column(f"band_{number}")[places])
-        for later, earlier in _candidates(places[members], starts, of):
-            alike = _similarity(records, later, earlier, settings)
-            near = alike >= settings.threshold
-            yield later[near], earlier[near], alike[near]
+        yield from _near_in_band(records, records.column(f"band_{number}"), places, of, settings)
+
+
+def _near_in_band(
+    records: InOrderOfIds, keys: np.ndarray, places: np.ndarray, of: np.ndarray, settings: Similarity
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """`near_pairs` of those that meet in a band, by its keys of all records."""
+    members, starts = equal_keys(keys[places])
+    for later, earlier in _candidates(places[members], starts, of):
+        alike = _similarity(records, later, earlier, settings)
+        near = alike >= settings.threshold
+        yield later[near], earlier[near], alike[near]
 
 
 def _candidates(members: np.ndarray, starts: np.ndarray, of: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -122,9 +176,9 @@ def _similarity(records: InOrderOfIds, later: np.ndarray, earlier: np.ndarray, s
 def _shingles_at(records: InOrderOfIds, rows: np.ndarray, settings: Similarity) -> Shingles:
     """Shingles of records by their places among all, which rise."""
     parts = []
-    cuts = np.searchsorted(rows, records.ends)
-    for path, start, end, last in zip(records.measured, [0, *cuts[:-1]], cuts, records.ends, strict=True):
-        if start < end:
-            table = read_table(path)
-            parts.append(table.select(_TEXTS).take(rows[start:end] - (last - len(table))))
+    measured = records.measured
+    numbers, starts = np.unique(measured.tables_of(rows), return_index=True)
+    for number, own in zip(numbers, np.split(rows, starts[1:]), strict=True):
+        texts = read_table(measured.paths[number]).select(_TEXTS)
+        parts.append(texts.take(own - measured.ends[number] + len(texts)))
     return distinct(shingles_of(pa.concat_tables(parts), settings))

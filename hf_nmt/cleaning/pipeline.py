@@ -195,10 +195,14 @@ def clean(tables: Sequence[Path], steps: Sequence[NamedStep], work: Path, *, ide
             start = time.process_time()
             state = passes[number + 1].state
             assert state is not None
+            measured = [one.folder / _MEASURED.format(index) for index in numbers]
             with file_lock(state, timeout_seconds=-1):
                 if not state.is_dir():
                     with atomic_folder(state) as partial:
-                        one.measured_for.decide([one.folder / _MEASURED.format(index) for index in numbers], partial)
+                        if engine.shuffle is None:
+                            one.measured_for.decide(measured, partial)
+                        else:
+                            one.measured_for.decide_by(engine.shuffle, measured, partial)
             seconds_before = sum(report["measure"]["seconds"] for report in reports) + time.process_time() - start
     return cleaned
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections import Counter
-from collections.abc import Sequence
-from typing import Self
+from collections.abc import Iterator, Sequence
+from typing import Literal, Self
 
 import pydantic
 from pydantic import Field
@@ -13,6 +15,7 @@ from hf_nmt.cleaning.alignment import Alignment
 from hf_nmt.cleaning.contents import Brackets, Links, Markup, Numbers
 from hf_nmt.cleaning.core_set import CoreSet
 from hf_nmt.cleaning.duplicates import ExactDuplicates
+from hf_nmt.cleaning.engine import Engine, LocalEngine, spare_pandas
 from hf_nmt.cleaning.filters import EmptyAndCopies, Endings, Lengths, LongWords, Ratio
 from hf_nmt.cleaning.fluency import CrossEntropyDifference, Perplexity
 from hf_nmt.cleaning.languages import LanguageCheck, Script
@@ -20,10 +23,66 @@ from hf_nmt.cleaning.model_scores import DualCrossEntropy, EncoderSimilarity
 from hf_nmt.cleaning.near_duplicates import NearDuplicates
 from hf_nmt.cleaning.normalising import Mojibake, Normalise
 from hf_nmt.cleaning.pipeline import NamedStep
+from hf_nmt.cleaning.ray_engine import ray_engine
 from hf_nmt.cleaning.step import Step
 from hf_nmt.config import Settings
 from hf_nmt.config_keys import models_of
 from hf_nmt.data.sources import CorpusFiles
+from hf_nmt.errors import ConfigError
+
+
+class EngineSettings(Settings):
+    """Where the work on tables is done."""
+
+    engine: Literal["local", "ray"] = Field(
+        "local",
+        description="local: processes of this machine; ray: Ray Data (extra ray), here or on a cluster, the nodes of "
+        "which see the same files. The result is the same.",
+    )
+    ray_address: str | None = Field(
+        None,
+        description="host:port of a cluster of Ray, or auto for the one that this machine is part of; null takes that "
+        "of the variable RAY_ADDRESS, and without one starts Ray here for the run.",
+    )
+    num_workers: int | None = Field(
+        None, ge=1, description="Processes; null takes one for each processor. It changes nothing in the result."
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _engine_fits(self) -> Self:
+        if self.ray_address is not None and self.engine != "ray":
+            raise ConfigError("ray_address: it would change nothing, as the work is done here. Give engine=ray, too.")
+        if (self.ray_address or "").startswith("ray://"):
+            raise ConfigError(
+                f"ray_address: {self.ray_address} is reached through a proxy, which does not see the files of this "
+                "machine. Call the recipe on a node of the cluster, and give host:port or auto."
+            )
+        if self.engine == "ray" and self._address is not None and self.num_workers is not None:
+            raise ConfigError(
+                f"num_workers: the Ray at {self._address} has as many workers as its nodes have processors. "
+                "Take it out."
+            )
+        return self
+
+    @property
+    def _address(self) -> str | None:
+        return self.ray_address or os.environ.get("RAY_ADDRESS") or None
+
+    @contextlib.contextmanager
+    def opened_engine(self) -> Iterator[Engine]:
+        """The engine, ready to work.
+
+        Raises:
+            NmtError: Ray is not installed.
+            ConfigError: it cannot be reached.
+        """
+        num_workers = self.num_workers or len(os.sched_getaffinity(0))
+        if self.engine == "local":
+            spare_pandas()
+            yield LocalEngine(num_workers)
+            return
+        with ray_engine(num_workers, self._address) as engine:
+            yield engine
 
 
 class InputSettings(CorpusFiles):

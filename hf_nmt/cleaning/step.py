@@ -29,6 +29,7 @@ from typing import ClassVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from hf_nmt.cleaning.engine import Shuffle
 from hf_nmt.config import Settings
 from hf_nmt.data.text_bytes import whole
 
@@ -123,3 +124,7 @@ class CorpusStep(Step):
                 into memory).
             state: empty folder.
         """
+
+    def decide_by(self, shuffle: Shuffle, measured: Sequence[Path], state: Path) -> None:
+        """`decide` where records need not fit on one machine. Steps that keep little of each do as on one."""
+        self.decide(measured, state)

@@ -30,6 +30,7 @@ from hf_nmt.cleaning.duplicates import (
     KEY_BYTES,
     Fold,
     InOrderOfIds,
+    Measured,
     column,
     equal_keys,
     ids_of,
@@ -182,7 +183,7 @@ def _edges(measured: Sequence[Path], article: np.ndarray, ties: Ties) -> Iterato
 def _near_edges(
     measured: Sequence[Path], chosen: np.ndarray, near: Similarity
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    records = InOrderOfIds(measured)
+    records = InOrderOfIds(Measured.of(measured))
     places = np.flatnonzero(np.isin(records.rows, chosen))
     members, starts = equal_keys(records.column("key_high")[places], records.column("key_low")[places])
     yield records.rows[places[members]], records.rows[places[members[starts]]]

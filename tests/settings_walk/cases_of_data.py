@@ -138,6 +138,8 @@ PREPARE_DATA = {
     "work_dir": Case("elsewhere", "files/elsewhere/0"),
     "raw_dir": Case("kept", "files/kept/"),
     "num_workers": Case("2", "workers"),
+    "engine": Case("ray", "ray"),
+    "ray_address": Case("auto", "ray", ("engine=ray", "num_workers=null")),
     "explain": Case("0", "stdout"),
     "inputs.<name>.source_language": Case("nl", KEPT),
     "inputs.<name>.target_language": Case("nl", KEPT),

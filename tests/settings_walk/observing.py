@@ -29,6 +29,7 @@ from hub_server import TOKEN, HubServer
 from run_records import write_evaluation, write_run, write_scores
 
 from hf_nmt.artifacts import write_json
+from hf_nmt.cleaning import settings as cleaning_settings
 from hf_nmt.cleaning.engine import LocalEngine
 from hf_nmt.data import sources
 from hf_nmt.errors import NmtError
@@ -207,21 +208,34 @@ class Workplace:
             self._run(recipe_module("import_marian"), arguments, seen)
         return seen
 
-    def _run_in_one_process(self, module: Any, arguments: tuple[str, ...], seen: dict[str, Any], patch: Any) -> None:
-        """Run a recipe that shares its work out, and see among how many processes it would."""
+    def _run_in_one_process(
+        self, module: Any, arguments: tuple[str, ...], seen: dict[str, Any], patch: Any, made_in: Any
+    ) -> None:
+        """Run a recipe that shares its work out, and see among how many processes it would.
+
+        Args:
+            made_in: module that makes the engine.
+        """
 
         def engine(num_workers: int) -> LocalEngine:
             seen["workers"] = num_workers
             return LocalEngine(1)
 
-        patch.setattr(module, "LocalEngine", engine)
+        patch.setattr(made_in, "LocalEngine", engine)
         self._run(module, arguments, seen)
 
     def prepare_data(self, arguments: tuple[str, ...], stage: str) -> dict[str, Any]:
         """It has one stage."""
         module = recipe_module("prepare_data")
         with self._watching(arguments) as (seen, patch):
-            self._run_in_one_process(module, arguments, seen, patch)
+
+            @contextlib.contextmanager
+            def ray_engine(num_workers: int, address: str | None) -> Iterator[LocalEngine]:
+                seen["ray"] = address or "here"
+                yield LocalEngine(1)
+
+            patch.setattr(cleaning_settings, "ray_engine", ray_engine)
+            self._run_in_one_process(module, arguments, seen, patch, made_in=cleaning_settings)
             seen["stdout"] = VERSION.sub("VERSION", seen["stdout"])
             for path in Path().glob("*/v*/**/*.parquet"):
                 if path.parts[0] == "inputs":
@@ -234,7 +248,7 @@ class Workplace:
         """It has one stage."""
         module = recipe_module("check_data")
         with self._watching(arguments) as (seen, patch):
-            self._run_in_one_process(module, arguments, seen, patch)
+            self._run_in_one_process(module, arguments, seen, patch, made_in=module)
         return seen
 
     def push(self, arguments: tuple[str, ...], stage: str) -> dict[str, Any]:

@@ -39,6 +39,7 @@ _AGAIN = {"max_retries": 2}
 _PLACE = "place_of_key"
 # The longest path of a socket is 107 bytes, most of which Ray's own folders take.
 _LONGEST_FOLDER = 40
+_SECONDS_TO_ANSWER = 10
 
 
 @contextlib.contextmanager
@@ -63,8 +64,9 @@ def ray_engine(num_workers: int, address: str | None) -> Iterator[RayEngine]:
     handler = signal.getsignal(signal.SIGTERM)
     try:
         try:
+            _knock(address)
             ray.init(**_options(num_workers, address, folder))
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             raise ConfigError(
                 f"ray_address: {address or 'a Ray on this machine'} cannot be reached "
                 f"({str(error).splitlines()[0]}). Start one with `ray start --head`, or leave it out to have one "
@@ -82,6 +84,16 @@ def ray_engine(num_workers: int, address: str | None) -> Iterator[RayEngine]:
         ray.shutdown()
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _knock(address: str | None) -> None:
+    """
+    Raises:
+        OSError: nobody listens at `host:port`, which Ray would wait for minutes for.
+    """
+    host, _, port = (address or "").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=_SECONDS_TO_ANSWER).close()
 
 
 def _options(num_workers: int, address: str | None, folder: Path | None) -> dict[str, Any]:

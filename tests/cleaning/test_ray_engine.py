@@ -159,6 +159,13 @@ def test_what_does_not_go_together_is_refused(given, variable, told, monkeypatch
         load(EngineSettings, None, given)
 
 
+def test_a_cluster_that_is_not_there_is_told_at_once():
+    pytest.importorskip("ray")
+    told = r"ray_address: 127.0.0.1:1 cannot be reached .*Connection refused"
+    with pytest.raises(ConfigError, match=told), ray_engine(2, "127.0.0.1:1"):
+        pass
+
+
 def test_without_ray_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(NmtError, match=r'pip install "hf_nmt\[ray\]"'), EngineSettings(engine="ray").opened_engine():

@@ -11,6 +11,7 @@ import functools
 import logging
 import os
 import pickle
+import re
 import secrets
 import shutil
 import signal
@@ -204,6 +205,10 @@ class RayEngine:
                     "Ray could not go on: the worker of a task died, again and again, as where memory is short. Free "
                     "some, or take fewer workers. What is done is kept: run again to go on."
                 ) from error
+            # Of what is raised in a shuffle Ray keeps the text alone.
+            ours = re.search(r"^hf_nmt\.errors\.\w+: (.+)", str(error), re.MULTILINE)
+            if ours:
+                raise NmtError(ours[1]) from error
             raise NmtError(f"Ray could not go on: {str(error).strip().splitlines()[-1]}") from error
 
 

@@ -123,7 +123,7 @@ def test_ray_comes_to_the_same(tmp_path, temporary):
     with ray_engine(2, None) as engine:
         data.DataContext.get_current().shuffle_strategy = data.context.ShuffleStrategy.SHUFFLE_V2
         after = everything(engine, paths, tmp_path / "ray")
-        with pytest.raises(DataError, match="a worker of Ray"):
+        with pytest.raises(NmtError, match="nowhere, which lay there between two steps, is gone"):
             engine.shuffle(read_table, [Path("nowhere")], [abs], bytes_of_rows=1, folder=tmp_path)
         with pytest.raises(NmtError, match="the worker of a task died"):
             list(engine.map(os._exit, [3]))

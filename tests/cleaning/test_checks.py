@@ -84,6 +84,8 @@ def write(folder: Path, splits: dict[str, Pairs]) -> Path:
 class Backwards:
     """Takes the last task first, each with a function that came as it would to another process."""
 
+    shuffle = None
+
     def map(self, function, tasks):
         results = [pickle.loads(pickle.dumps(function))(task) for task in reversed(tasks)]
         return iter(pickle.loads(pickle.dumps(results))[::-1])

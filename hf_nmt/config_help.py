@@ -164,10 +164,11 @@ class _Keys:
 
 
 def _is_in(path: str, section: str) -> bool:
-    """Whether a key is this one or in this section, which may name an item: `pairs.de-en` is one of `pairs.<name>`."""
+    """Whether a key is this one or in this section, which may name an item or leave out that it is a list."""
     keys, parts = path.split("."), section.split(".")
     return len(parts) <= len(keys) and all(
-        pattern_of(key.lower()).fullmatch(part) for key, part in zip(keys, parts, strict=False)
+        pattern_of(key.lower().removesuffix("[]")).fullmatch(part.removesuffix("[]"))
+        for key, part in zip(keys, parts, strict=False)
     )
 
 

@@ -80,6 +80,8 @@ def shown(value: Any) -> str:
     """A value as one would write it in YAML; long ones are cut."""
     if isinstance(value, pydantic.BaseModel):
         value = value.model_dump(mode="json")
+    elif isinstance(value, list):
+        value = [one.model_dump(mode="json") if isinstance(one, pydantic.BaseModel) else one for one in value]
     elif isinstance(value, str) and not isinstance(value, Enum):
         value = str(value)
     if value is None or isinstance(value, bool):

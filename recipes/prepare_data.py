@@ -19,7 +19,6 @@ With `augment` train gets copies with noise or synonyms; at most augment.max_syn
 
 from __future__ import annotations
 
-import logging
 import sys
 from pathlib import Path
 from typing import Self
@@ -43,8 +42,6 @@ with interrupts_told():  # Arrow takes a second to import
     from hf_nmt.data.raw import keep_raw, problems_of_names
     from hf_nmt.data.versions import write_version
     from hf_nmt.errors import ConfigError
-
-logger = logging.getLogger("hf_nmt.recipes.prepare_data")
 
 
 class PrepareDataRecipe(EngineSettings):
@@ -81,7 +78,7 @@ class PrepareDataRecipe(EngineSettings):
             check_names(self.splits, self.leakage.sets if self.leakage else {})
         elif self.leakage is not None and not self.leakage.sets:
             raise ConfigError("leakage.sets: no set to compare with. Give one, or make some with splits.sets.")
-        elif self.leakage is not None and "splits" in self.leakage.model_fields_set:
+        elif self.leakage is not None and self.leakage.splits != LeakageSettings().splits:
             raise ConfigError("leakage.splits: it would change nothing, as no splits are made. Take it out.")
         return self
 
@@ -113,8 +110,10 @@ def prepare(settings: PrepareDataRecipe, engine: Engine) -> int:
     if settings.explain is not None:
         for line in explain(settings.explain, tables, steps, settings.work_dir, identity=identity):
             last = [made.place_of(settings.explain)] if made and line == KEPT else []
+            last += ["leakage: not in this story; see leakage.tsv"] if settings.leakage and line == KEPT else []
             sys.stdout.write("\n".join([line, *last]) + "\n")
         return 0
+    cleaned.tell()
     reports: dict[str, str] = {}
     own = {name: paths for name, paths in made.tables.items() if name != TRAIN} if made else {}
     cleaned = made.train(cleaned) if made else cleaned
@@ -138,9 +137,7 @@ def prepare(settings: PrepareDataRecipe, engine: Engine) -> int:
         reports=reports,
         raw=keep_raw(settings.raw_dir, files, licences) if settings.raw_dir else None,
     )
-    for step in cleaned.steps:
-        dropped = ", ".join(f"{reason} {count:,}" for reason, count in step.dropped.items()) or "nothing"
-        logger.info("%s: %s kept; dropped: %s (%.1f CPU s)", step.name, step.kept, dropped, cleaned.seconds[step.name])
+    cleaned.tell(first=len(steps))
     sys.stdout.write(f"{folder}\n")
     return 0
 

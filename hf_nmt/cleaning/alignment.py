@@ -186,12 +186,10 @@ def _threshold(scores: np.ndarray, chance: np.ndarray, settings: Alignment, told
             100 * misaligned,
         )
         return None
-    logger.info(
-        "alignment: %s: at most %.2f%% of the pairs seem misaligned; %.2f%% score below %s, %.0f%% of random ones",
-        told,
-        100 * misaligned,
-        100 * float(np.mean(scores < threshold)) if threshold is not None else 0.0,
-        threshold,
-        100 * float(np.mean(chance < threshold)) if threshold is not None else 0.0,
-    )
+    seeming = f"alignment: {told}: at most {misaligned:.2%} of the pairs seem misaligned"
+    if threshold is None:
+        logger.info("%s; none goes", seeming)
+    else:
+        going, of_random = (100 * float(np.mean(of < threshold)) for of in (scores, chance))
+        logger.info("%s; %.2f%% score below %s, %.0f%% of random ones", seeming, going, threshold, of_random)
     return threshold

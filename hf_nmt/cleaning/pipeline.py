@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -36,6 +37,8 @@ from hf_nmt.cleaning.step import SIDES, CorpusStep, Step
 from hf_nmt.config import fingerprint
 from hf_nmt.data.manifest import Step as RecordedStep
 from hf_nmt.errors import DataError
+
+logger = logging.getLogger(__name__)
 
 ROWS_OF_A_TABLE = 10_000
 _DONE, _MEASURED = "{:06d}.json", "{:06d}.measured.arrow"
@@ -102,6 +105,14 @@ class Cleaned:
     rejected: list[Path]
     steps: list[RecordedStep]
     seconds: dict[str, float]
+
+    def tell(self, first: int = 0) -> None:
+        """Log what each step came to, from this one on."""
+        for step in self.steps[first:]:
+            dropped = ", ".join(f"{reason} {count:,}" for reason, count in step.dropped.items()) or "nothing"
+            changed = f"; changed: {sum(step.changed.values()):,}" if step.changed else ""
+            seconds = self.seconds[step.name]
+            logger.info("%s: %s kept; dropped: %s%s (%.1f CPU s)", step.name, step.kept, dropped, changed, seconds)
 
 
 def write_table(path: Path, table: pa.Table) -> None:
@@ -306,16 +317,21 @@ def _add(cleaned: Cleaned, one: Pass, reports: Sequence[dict[str, Any]]) -> None
 def explain(
     record_id: str, tables: Sequence[Path], steps: Sequence[NamedStep], work: Path, *, identity: Any
 ) -> Iterator[str]:
-    """The story of one record: what every step made of it, a line each. The run is done, its work is still there."""
-    for path in tables:
-        table = read_table(path)
-        found = table.filter(pc.equal(table["id"], record_id)).slice(0, 1)
-        if len(found):
-            break
-    else:
-        yield f"{record_id}: no record has this id."
-        return
+    """The story of one record: what every step made of it, a line each. The run is done, its work is still there.
+
+    Raises:
+        DataError: no record has this id.
+    """
+    equal = [table.filter(pc.equal(table["id"], record_id)) for table in map(read_table, tables)]
+    if not (count := sum(map(len, equal))):
+        raise DataError(
+            f"explain: no record that was read has the id {record_id}. Ids have 32 digits; they stand in the "
+            "column id of rejects.parquet and of the data, and in leakage.tsv. Copies that augment made are not read."
+        )
+    found = next(one for one in equal if len(one)).slice(0, 1)
     row = found.to_pylist()[0]
+    if count > 1:
+        yield f"read {count} times, as equal records have one id; this is the story of the one that stays"
     yield f"read from {row['origin']}: {row['source']} ||| {row['target']}"
     for one in _passes(steps, work, identity):
         for index, named in enumerate(one.steps):

@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import pydantic
 from pydantic import Field
@@ -134,6 +134,11 @@ class StepChoice(Settings):
             told = f"holds {' and '.join(given)}" if given else "holds nothing"
             raise ValueError(f"each item of the list is one step, this one {told}. Write `- KIND: {{...}}`: {kinds}.")
         return self
+
+    @pydantic.model_serializer(mode="wrap")
+    def _alone(self, handler: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """The kind that is given, without the null of all others, so that what is printed can be read again."""
+        return {kind: settings for kind, settings in handler(self).items() if kind in self.model_fields_set}
 
     @property
     def kind(self) -> str:

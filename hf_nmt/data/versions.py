@@ -78,7 +78,19 @@ def write_version(
     for found in sorted(output_dir.glob(f"v*-{digest[:HASH_DIGITS]}")):
         if is_complete(found) and Manifest.read(found / MANIFEST).content_hash == digest:
             logger.info("%s holds these records already", found)
-            if raw and not any("raw" in file for file in Manifest.read(found / MANIFEST).inputs["files"].values()):
+            earlier = Manifest.read(found / MANIFEST)
+            of_others = {file["sha256"] for file in earlier.inputs["files"].values()} != {
+                file.sha256 for file in files
+            }
+            if of_others or earlier.recipe_hash != hash_of_steps(list(steps)):
+                logger.warning(
+                    "%s stays as it is: its manifest, its reports and %s tell of the run that wrote it, which read "
+                    "other files or had other steps. What this run dropped is not in there; remove the folder, or "
+                    "give another output_dir, and run again to have it.",
+                    found,
+                    REJECTS,
+                )
+            if raw and not any("raw" in file for file in earlier.inputs["files"].values()):
                 logger.warning(
                     "The manifest of %s, which was written before, does not name the raw files. Remove it and run "
                     "again to have them named.",

@@ -11,13 +11,16 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from settings_walk.keys import recipe_module
 
 from hf_nmt.cleaning.engine import LocalEngine
 from hf_nmt.cleaning.filters import EmptyAndCopies, Lengths
 from hf_nmt.cleaning.pipeline import NamedStep, clean, explain, read_table, write_table
+from hf_nmt.cleaning.settings import StepChoice, default_steps
 from hf_nmt.cleaning.step import CorpusStep, Outcome, Step
 from hf_nmt.data.readers import Corpus, Pair
 from hf_nmt.data.records import SCHEMA, tables_of
+from hf_nmt.errors import DataError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -156,7 +159,15 @@ def test_stories_agree_with_what_happened(tmp_path, cleaned):
         assert told[-1] == f"{row['step']}: dropped, {row['reason']}"
     for row in rows_of(cleaned.kept):
         assert list(explain(row["id"], paths, STEPS, tmp_path / "work", identity=1))[-1] == "kept to the end"
-    assert list(explain("0", paths, STEPS, tmp_path / "work", identity=1)) == ["0: no record has this id."]
+    with pytest.raises(DataError, match="no record that was read has the id 0"):
+        list(explain("0", paths, STEPS, tmp_path / "work", identity=1))
+
+
+def test_the_story_of_equal_records_says_how_many_there_are(tmp_path):
+    paths = [*tables(tmp_path / "in"), *tables(tmp_path / "again")]
+    cleaned = clean(paths, STEPS, tmp_path / "work", identity=3, engine=LocalEngine(1))
+    row = rows_of(cleaned.kept)[0]
+    assert next(explain(row["id"], paths, STEPS, tmp_path / "work", identity=3)).startswith("read 2 times, ")
 
 
 def test_nothing_is_a_corpus_too(tmp_path):
@@ -187,3 +198,22 @@ def test_arrays_are_made_without_pandas(tmp_path):
     command = [sys.executable, "-X", "importtime", "recipes/prepare_data.py", *given, *folders]
     done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
     assert "pyarrow.lib" in done.stderr and "pandas.core" not in done.stderr
+
+
+def test_the_list_of_steps_is_printed_as_it_is_written():
+    for choice in default_steps():
+        printed = choice.model_dump(mode="json")
+        assert list(printed) == [choice.kind] and StepChoice.model_validate(printed) == choice
+
+
+def test_the_help_on_the_steps_tells_of_every_kind(capsys):
+    with pytest.raises(SystemExit):
+        recipe_module("prepare_data").main(["--help", "steps"])
+    told = capsys.readouterr().out
+    assert "steps[].near_duplicates.threshold" in told and "[{'mojibake': {}}" in told
+
+
+def test_what_steps_changed_is_logged(cleaned, caplog):
+    caplog.set_level("INFO")
+    cleaned.tell()
+    assert "shorten: " in caplog.text and "; changed: " in caplog.text

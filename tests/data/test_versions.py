@@ -59,6 +59,19 @@ def test_what_was_written_is_well(version):
     assert verify(version) == []
 
 
+def test_a_version_that_other_steps_made_says_so_and_stays(tmp_path, caplog):
+    def write(*steps: Step) -> Path:
+        return write_version(
+            tmp_path, {"train": [records(6)]}, [], steps=steps, files=[], inputs={}, languages=["de", "en"]
+        )
+
+    first = write(Step(name="empty", kept=6))
+    before = (first / "manifest.json").read_bytes()
+    assert write(Step(name="empty", kept=6)) == first and "stays as it is" not in caplog.text
+    assert write(Step(name="lengths", kept=6)) == first and "read other files or had other steps" in caplog.text
+    assert (first / "manifest.json").read_bytes() == before
+
+
 def test_a_changed_byte_anywhere_is_named(version):
     assert names(version) == [
         "COMPLETE", "data/test-00000-of-00001.parquet", "data/train-00000-of-00001.parquet", "leakage.json",

@@ -185,7 +185,7 @@ def test_the_recipe_makes_the_same_version(tmp_path):
     for side in ("source", "target"):
         (tmp_path / side).write_text("".join(row[side] + "\n" for row in rows), encoding="utf-8")
     call = [sys.executable, ROOT / "recipes/prepare_data.py", "source_language=de", "target_language=en"]
-    call += ["inputs.mine.source=source", "inputs.mine.target=target", "inputs.mine.empty=drop", "num_workers=2"]
+    call += ["inputs.mine.source=source", "inputs.mine.target=target", "num_workers=2"]
     (tmp_path / "t").mkdir()
     environment = os.environ | {"TMPDIR": str(tmp_path / "t"), "HOME": str(tmp_path / "t")}
     seen = {}

@@ -167,7 +167,7 @@ def _is_in(path: str, section: str) -> bool:
     """Whether a key is this one or in this section, which may name an item or leave out that it is a list."""
     keys, parts = path.split("."), section.split(".")
     return len(parts) <= len(keys) and all(
-        pattern_of(key.lower().removesuffix("[]")).fullmatch(part.removesuffix("[]"))
+        pattern_of(key.lower()).fullmatch(part) or key.lower() == f"{part}[]"
         for key, part in zip(keys, parts, strict=False)
     )
 

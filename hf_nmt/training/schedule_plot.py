@@ -31,7 +31,7 @@ def take_option(argv: Sequence[str]) -> tuple[list[str], Path | None]:
     waiting = list(argv)
     while waiting:
         name, equals, value = (argument := waiting.pop(0)).partition("=")
-        if name.replace("_", "-") != OPTION:
+        if not name.startswith("--") or name.replace("-", "").replace("_", "") != OPTION.replace("-", ""):
             rest.append(argument)
             continue
         if not equals:

@@ -323,7 +323,7 @@ class TrainingSettings(_Base):
         values = {name: getattr(self, name) for name in _trainer_fields()}
         if self.max_steps > 0 and self.num_train_epochs != TRAINER_DEFAULTS["num_train_epochs"][0]:
             logger.warning(
-                "training.max_steps=%d tells how long the training is, so training.num_train_epochs=%g does nothing. "
+                "training.max_steps=%d tells how long the training is; training.num_train_epochs=%g is passed over. "
                 "For whole epochs set training.max_steps=-1.", self.max_steps, self.num_train_epochs,
             )  # fmt: skip
         if self.optim in OWN_OPTIMIZERS:

@@ -40,6 +40,7 @@ def test_the_picture_shows_each_corner_of_the_rates(tmp_path, monkeypatch, drawn
         (["seed=1"], ["seed=1"], None),
         (["--plot-schedule", "a.png", "seed=1"], ["seed=1"], "a.png"),
         (["seed=1", "--plot_schedule=b/a.PNG", "--dry-run"], ["seed=1", "--dry-run"], "b/a.PNG"),
+        (["--plotschedule", "a.png", "plotschedule=1"], ["plotschedule=1"], "a.png"),
     ],
 )
 def test_the_option_is_taken_out(argv, rest, picture):

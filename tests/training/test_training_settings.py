@@ -224,7 +224,7 @@ def test_a_launcher_of_another_kind_is_refused(monkeypatch):
 
 def test_epochs_that_do_nothing_are_told(caplog):
     arguments(max_steps=40, num_train_epochs=2)
-    told = "training.max_steps=40 tells how long the training is, so training.num_train_epochs=2 does nothing. For"
+    told = "training.max_steps=40 tells how long the training is; training.num_train_epochs=2 is passed over. For"
     assert [message for message in caplog.messages if message.startswith(told)] == caplog.messages != []
     caplog.clear()
     arguments(max_steps=40)

@@ -23,7 +23,6 @@ from hf_nmt.errors import DataError
 # No sentence is this long. A file without line feeds must not be read into memory as a single line.
 MAX_LINE_BYTES = 16 * 2**20
 _BLOCK_BYTES = 2**17
-_LINES_AT_A_TIME = 1000
 
 _BYTE_ORDER_MARKS = {
     b"\xff\xfe\x00\x00": "UTF-32",
@@ -248,12 +247,18 @@ def aligned_lines(paths: Sequence[str | Path]) -> Iterator[tuple[str, ...]]:
         DataError: the files differ in their number of lines; the message holds every count and, where the lengths of
             the lines tell it, the place where they stop matching. Also whatever `read_lines` refuses.
     """
-    for texts in aligned_texts(paths, _LINES_AT_A_TIME):
-        yield from zip(*texts, strict=True)
+    files = [read_lines(path) for path in paths]
+    for number, lines in enumerate(itertools.zip_longest(*files)):
+        if None in lines:
+            counts = [
+                number + (line is not None) + sum(1 for _ in file) for line, file in zip(lines, files, strict=True)
+            ]
+            raise _unequal(paths, counts)
+        yield lines
 
 
 def aligned_texts(paths: Sequence[str | Path], rows: int) -> Iterator[list[list[str]]]:
-    """Likewise, so many lines of each file at a time.
+    """Likewise, so many lines of each file at a time, which are read before the first of them is there.
 
     Raises:
         DataError: as `aligned_lines`.

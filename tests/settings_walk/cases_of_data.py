@@ -140,7 +140,7 @@ PREPARE_DATA = {
     "num_workers": Case("2", "workers"),
     "engine": Case("ray", "ray"),
     "ray_address": Case("auto", "ray", ("engine=ray", "num_workers=null")),
-    "explain": Case("0", "stdout"),
+    "explain": Case("24d9a1f0d6b66f67bdae29893ac4d08d", "stdout"),
     "inputs.<name>.source_language": Case("nl", KEPT),
     "inputs.<name>.target_language": Case("nl", KEPT),
     "inputs.<name>.domain": Case("news", KEPT),

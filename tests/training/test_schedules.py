@@ -12,6 +12,7 @@ from hf_nmt import runs
 from hf_nmt.config import load
 from hf_nmt.errors import ConfigError
 from hf_nmt.training.preparation import scale_learning_rate
+from hf_nmt.training.recipe import TrainingRecipe
 from hf_nmt.training.schedule_settings import USED, ScheduleSettings
 from hf_nmt.training.schedules import Course
 
@@ -310,10 +311,10 @@ def test_a_scaling_rule_needs_its_reference(given, missing):
 
 def test_the_scaled_peak_is_told_and_recorded(tmp_path, caplog):
     caplog.set_level("INFO")
-    settings = SimpleNamespace(
-        schedule=ScheduleSettings(scale="sqrt", reference_tokens_per_update=1024),
-        training=SimpleNamespace(learning_rate=1e-3),
-        batching=SimpleNamespace(batch_tokens=512),
+    settings = TrainingRecipe(
+        schedule={"scale": "sqrt", "reference_tokens_per_update": 1024},
+        training={"learning_rate": 1e-3, "gradient_accumulation_steps": 2},
+        batching={"batch_tokens": 512},
     )
     run = make_run(tmp_path)
     arguments = SimpleNamespace(gradient_accumulation_steps=2, world_size=4)

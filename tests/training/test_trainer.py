@@ -302,7 +302,8 @@ def test_trackers_write_on_this_machine(tmp_path, monkeypatch, capsys, tracker):
     [
         (
             {"warmup_steps": 4},
-            "warms up for 4 updates (schedule.warmup_steps), and the training has 4: it ends at 0.000375 of",
+            "warms up for 4 updates (schedule.warmup_steps), and the training has 4: it ends at 0.000375, and its "
+            "peak is 0.0005.",
         ),
         (
             {"warmup_steps": 16},

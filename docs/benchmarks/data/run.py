@@ -327,8 +327,8 @@ def page() -> None:
             *rows,
             "",
             "Six filters: lengths, ratio of lengths, long words, HTML, ends of sentences, numerals. Both have them "
-            "with thresholds of their own, so that they do not keep the same pairs; `endings` looks at the whole "
-            "corpus first.",
+            "with thresholds of their own, so that they do not keep the same pairs; `ratio` and `endings` look at the "
+            "whole corpus first.",
             "",
         ]
     if "start" in results and "large" in results:

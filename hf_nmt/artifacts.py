@@ -113,7 +113,7 @@ def problems_of_folder(key: str, folder: Path | str | None) -> list[str]:
     """
     if folder is None:
         return []
-    existing = next(path for path in (Path(folder).absolute(), *Path(folder).absolute().parents) if path.exists())
+    existing = Path(folder).absolute() if Path(folder).exists() else _existing_parent(Path(folder))
     if not existing.is_dir():
         return [f"{key}: {folder} cannot be made, as {existing} is a file. Choose another."]
     if not os.access(existing, os.W_OK | os.X_OK):

@@ -13,9 +13,9 @@ import pyarrow.compute as pc
 import xxhash
 
 from hf_nmt.cleaning.ibm_model_1 import Lexicon, Sentences, train
-from hf_nmt.cleaning.normalising import whole
 from hf_nmt.cleaning.pipeline import read_table, write_table
 from hf_nmt.cleaning.step import SIDES
+from hf_nmt.data.text_bytes import whole
 
 _FOLDS = 3
 _SEED = 20221201

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -128,8 +126,8 @@ def check_version(folder: Path, settings: CheckSettings, engine: Engine, work: P
         tables = {name: _store(folder, name, work) for name in manifest.splits}
         usual = _usual_lengths(tables, settings, work)
         report["usual_lengths"] = {
-            f"{source}-{target}": round(math.exp(hundredths / 100), 4)
-            for source, target, hundredths in json.loads((usual / "usual.json").read_text(encoding="utf-8"))
+            f"{source}-{target}": round(length, 4)
+            for source, target, length in settings.alignment.usual_lengths(usual)
         }
         for name, paths in tables.items():
             found = Measures(settings.samples)

@@ -28,6 +28,7 @@ from pydantic import Field
 from hf_nmt.cleaning.engine import KEY, Shuffle
 from hf_nmt.cleaning.pipeline import read_table, table_number, write_table
 from hf_nmt.cleaning.step import SIDES, CorpusStep, Outcome
+from hf_nmt.data.text_bytes import whole
 
 Fold = Literal["case", "white_space", "punctuation", "digits"]
 # Two unsigned numbers make a key of 128 bits; ids are such keys, in the order of their hexadecimal digits.
@@ -51,10 +52,10 @@ def folded(texts: pa.Array | pa.ChunkedArray, fold: Sequence[Fold]) -> pa.Array:
         fold: `case` lowers letters; `white_space` makes one blank of any run and none at the ends; `punctuation`
             counts as white space, or goes where that is not folded; `digits` makes one 0 of any number.
     """
-    whole = texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts
+    plain = whole(texts)
     if not fold:
-        return whole
-    result = pc.utf8_normalize(whole, "NFKC")
+        return plain
+    result = pc.utf8_normalize(plain, "NFKC")
     if "case" in fold:
         result = pc.utf8_lower(result)
     if "digits" in fold:
@@ -64,7 +65,7 @@ def folded(texts: pa.Array | pa.ChunkedArray, fold: Sequence[Fold]) -> pa.Array:
         result = pc.replace_substring_regex(result, f"[{marks}{blanks}]+", " " if blanks else "")
     if blanks:
         result = pc.utf8_trim_whitespace(result)
-    return pc.if_else(pc.equal(result, ""), whole, result)
+    return pc.if_else(pc.equal(result, ""), plain, result)
 
 
 def keys_of(texts: pa.Array) -> np.ndarray:
@@ -381,10 +382,10 @@ def fixed_keys(keys: np.ndarray) -> pa.Array:
 
 def key_bytes(values: pa.Array | pa.ChunkedArray) -> np.ndarray:
     """Byte strings of one length as an array that numpy orders, not copied where it lies in one piece."""
-    whole = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
-    if not len(whole):
+    keys = whole(values)
+    if not len(keys):
         return np.empty(0, f"S{KEY_BYTES}")
-    return np.frombuffer(whole.buffers()[1], f"S{KEY_BYTES}", len(whole), whole.offset * KEY_BYTES)
+    return np.frombuffer(keys.buffers()[1], f"S{KEY_BYTES}", len(keys), keys.offset * KEY_BYTES)
 
 
 def found_among(ids: np.ndarray, among: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:

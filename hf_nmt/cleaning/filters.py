@@ -116,12 +116,10 @@ class Ratio(CorpusStep):
 
     def measure(self, pairs: pa.Table) -> pa.Table:
         """Counts of the logarithms of target over source, in hundredths, by pair of languages."""
-        sizes = [pc.cast(pc.add(size(pairs[side]), self.spare_characters), pa.float64()) for side in SIDES]
+        sizes = self._sizes(pairs)
         there = pc.and_(*(pc.greater(one, 0) for one in sizes))
         source, target = (pc.if_else(there, one, 1.0) for one in sizes)
-        columns = {name: pairs[name] for name in _LANGUAGES}
-        columns["hundredths"] = pc.cast(pc.round(pc.multiply(pc.ln(pc.divide(target, source)), 100)), pa.int32())
-        return pa.table(columns).filter(there).group_by([*columns]).aggregate([([], "count_all")])
+        return _counted(pairs, {}, pc.divide(target, source), there)
 
     def decide(self, measured: Sequence[Path], state: Path) -> None:
         counts: dict[tuple[str | None, str | None], Counter[int]] = {}
@@ -132,13 +130,22 @@ class Ratio(CorpusStep):
         usual = [[*languages, _median(found)] for languages, found in sorted(counts.items(), key=str)]
         write_json(state / "usual.json", usual)
 
+    @staticmethod
+    def usual_lengths(state: Path) -> list[tuple[str | None, str | None, float]]:
+        """What `decide` found: source and target language, and how long a target usually is, as a multiple."""
+        found = json.loads((state / "usual.json").read_text(encoding="utf-8"))
+        return [(source, target, math.exp(hundredths / 100)) for source, target, hundredths in found]
+
+    def _sizes(self, pairs: pa.Table) -> list[pa.Array]:
+        return [pc.cast(pc.add(size(pairs[side]), self.spare_characters), pa.float64()) for side in SIDES]
+
     def apply(self, pairs: pa.Table, state: Path | None) -> Outcome:
         assert state is not None
         source, target = (pairs[side] for side in SIDES)
         usual = pa.nulls(len(pairs), pa.float64())
-        for one, other, hundredths in json.loads((state / "usual.json").read_text(encoding="utf-8")):
-            usual = pc.if_else(_in_languages(pairs, one, other), math.exp(hundredths / 100), usual)
-        left, right = (pc.cast(pc.add(size(text), self.spare_characters), pa.float64()) for text in (source, target))
+        for one, other, length in self.usual_lengths(state):
+            usual = pc.if_else(_in_languages(pairs, one, other), length, usual)
+        left, right = self._sizes(pairs)
         characters = ratio(pc.multiply(left, pc.fill_null(usual, 1.0)), right)
         words = ratio(num_words(source), num_words(target), 2)
         parted = pc.invert(pc.or_(*(matches(text, _NOT_SPACED, maybe_east_asian(text)) for text in (source, target))))
@@ -197,11 +204,9 @@ class Endings(CorpusStep):
 
     def measure(self, pairs: pa.Table) -> pa.Table:
         """Counts of the logarithms of target over source, in hundredths, by pair of languages and ending sides."""
-        ended = [matches(pairs[side], _ENDED, ending_in(pairs[side], _MARKS + _CLOSING)) for side in SIDES]
-        hundredths = pc.cast(pc.round(pc.multiply(pc.ln(self._target_share(pairs)), 100)), pa.int32())
-        columns = {name: pairs[name] for name in _LANGUAGES} | dict(zip(SIDES, ended, strict=True))
-        columns["hundredths"] = hundredths
-        return pa.table(columns).filter(pc.or_(*ended)).group_by([*columns]).aggregate([([], "count_all")])
+        ended = _ended(pairs)
+        sides = dict(zip(SIDES, ended, strict=True))
+        return _counted(pairs, sides, self._target_share(pairs), pc.or_(*ended))
 
     def decide(self, measured: Sequence[Path], state: Path) -> None:
         counts: dict[tuple[str | None, str | None], dict[tuple[bool, bool], Counter[int]]] = {}
@@ -242,7 +247,7 @@ class Endings(CorpusStep):
 
     def apply(self, pairs: pa.Table, state: Path | None) -> Outcome:
         assert state is not None
-        ended = [matches(pairs[side], _ENDED, ending_in(pairs[side], _MARKS + _CLOSING)) for side in SIDES]
+        ended = _ended(pairs)
         if not pc.any(pc.xor(*ended)).as_py():
             return Outcome.dropping(pairs, {})
         usual = pa.nulls(len(pairs), pa.float64())
@@ -273,6 +278,18 @@ class Endings(CorpusStep):
 
 _LANGUAGES = "source_language", "target_language"
 _PAIRS_FOR_A_MEDIAN = 100
+
+
+def _ended(pairs: pa.Table) -> list[pa.Array]:
+    """For each side whether it ends in a mark."""
+    return [matches(pairs[side], _ENDED, ending_in(pairs[side], _MARKS + _CLOSING)) for side in SIDES]
+
+
+def _counted(pairs: pa.Table, by: dict[str, pa.Array], share: pa.Array, rows: pa.Array) -> pa.Table:
+    """Counts of the logarithms of target over source, in hundredths, by pair of languages and what else is given."""
+    columns = {name: pairs[name] for name in _LANGUAGES} | by
+    columns["hundredths"] = pc.cast(pc.round(pc.multiply(pc.ln(share), 100)), pa.int32())
+    return pa.table(columns).filter(rows).group_by([*columns]).aggregate([([], "count_all")])
 
 
 def _in_languages(pairs: pa.Table, source: str | None, target: str | None) -> pa.ChunkedArray:

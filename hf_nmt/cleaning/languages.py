@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from hf_nmt.cleaning.step import SIDES, Outcome, Step
+from hf_nmt.data.text_bytes import whole
 from hf_nmt.language import identify, identify_others, known_languages, primary
 from hf_nmt.models.language_codes_nmt import two_letters
 
@@ -157,7 +158,7 @@ class Script(Step):
         if not classes:
             return pa.array([False] * len(texts))
         own = "".join(rf"\p{{{name}}}" for name in classes)
-        texts = texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts
+        texts = whole(texts)
         rows = pc.match_substring_regex(texts, rf"[^\P{{L}}{own}]")
         wrong = pa.array([False] * len(texts))
         if not pc.any(rows).as_py():

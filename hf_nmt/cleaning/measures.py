@@ -21,6 +21,7 @@ from hf_nmt.cleaning.languages import Script
 from hf_nmt.cleaning.pipeline import read_table
 from hf_nmt.cleaning.step import SIDES
 from hf_nmt.data.sketches import DistinctSketch, buffer_size, hashes_of, mixed, ngrams
+from hf_nmt.data.text_bytes import whole
 from hf_nmt.language import problem_of
 
 NGRAMS = (1, 2, 3)
@@ -137,8 +138,7 @@ def _records(found: Measures, pairs: pa.Table) -> None:
         [one is not None and not (one and all(one)) for one in pairs["references"].to_pylist()], pa.bool_()
     )
     for name, mask in masks.items():
-        mask = mask.combine_chunks() if isinstance(mask, pa.ChunkedArray) else mask
-        reasons = pc.if_else(pc.and_(pc.fill_null(mask, False), pc.is_null(reasons)), name, reasons)
+        reasons = pc.if_else(pc.and_(pc.fill_null(whole(mask), False), pc.is_null(reasons)), name, reasons)
     goes = pc.is_valid(reasons)
     told = reasons.filter(goes).to_pylist()
     found.count("invalid", told)

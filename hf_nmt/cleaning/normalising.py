@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from hf_nmt.cleaning.step import SIDES, Outcome, Step
+from hf_nmt.data.text_bytes import whole
 
 # Never part of a text: control characters, soft hyphens, spaces of no width, marks of byte order. Joiners and marks of
 # direction stay, as Persian, Hebrew and Indian languages need them.
@@ -144,10 +145,6 @@ def _meant(sequence: str) -> str:
         return character
     phonetic = 0x250 <= code < 0x370
     return character if unicodedata.name(character, "").startswith(_SCRIPTS) and not phonetic else ""
-
-
-def whole(texts: pa.ChunkedArray | pa.Array) -> pa.Array:
-    return texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts
 
 
 def replaced(texts: pa.Array, pattern: str, by: str) -> pa.Array:

@@ -172,6 +172,10 @@ DEFAULT_STEPS = (
 )
 
 
+# The same with the opt-in step that finds what no other does, before the duplicates.
+STEPS_WITH_ALIGNMENT = (*DEFAULT_STEPS[:-2], "alignment", *DEFAULT_STEPS[-2:])
+
+
 def default_steps() -> list[StepChoice]:
     return [StepChoice.model_validate({kind: {}}) for kind in DEFAULT_STEPS]
 

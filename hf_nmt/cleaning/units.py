@@ -43,6 +43,7 @@ from hf_nmt.cleaning.pipeline import read_table, write_table
 from hf_nmt.cleaning.shingles import Similarity
 from hf_nmt.cleaning.step import SIDES
 from hf_nmt.data.sketches import mixed
+from hf_nmt.data.text_bytes import whole
 
 _SEQUENCE = ("article", "origin", "source_language", "target_language")
 
@@ -159,8 +160,7 @@ def _measure(ties: Ties, coherence: CoherenceSettings, work: Path, task: tuple[i
 
 def article_keys(articles: pa.ChunkedArray | pa.Array) -> np.ndarray:
     """128-bit keys (N, 2) of names of articles; zeros for null."""
-    whole = articles.combine_chunks() if isinstance(articles, pa.ChunkedArray) else articles
-    names = whole.dictionary_encode()
+    names = whole(articles).dictionary_encode()
     keys = np.concatenate([np.zeros((1, 2), np.uint64), keys_of(names.dictionary.cast(pa.string()))])
     return keys[pc.fill_null(names.indices.cast(pa.int64()), -1).to_numpy() + 1]
 

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from hf_nmt.artifacts import atomic_folder, file_lock, is_complete, mark_complete
 from hf_nmt.config import fingerprint
 from hf_nmt.data.sources import cache_folder
+from hf_nmt.data.text_bytes import whole
 from hf_nmt.errors import DataError
 from hf_nmt.protocols import CONTEXT_SEPARATOR
 
@@ -131,8 +132,8 @@ def _sources(rows: datasets.Dataset, part: np.ndarray, previous: np.ndarray, sen
     places = [*reversed(places_before(part, previous, sentences)), part]
     needed, at = np.unique(np.concatenate(places), return_inverse=True)
     has_none = len(needed) > 0 and needed[0] < 0
-    texts: Any = rows.select_columns("source").with_format("arrow")[needed[int(has_none) :].tolist()]["source"]
-    texts = texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts
+    found: Any = rows.select_columns("source").with_format("arrow")[needed[int(has_none) :].tolist()]
+    texts = whole(found["source"])
     numbers = at.reshape(len(places), len(part)) - int(has_none)
     columns = [texts.take(pa.array(row, pa.int64(), mask=row < 0)) for row in numbers]
     return pc.binary_join_element_wise(*columns, f" {CONTEXT_SEPARATOR} ", null_handling="skip")

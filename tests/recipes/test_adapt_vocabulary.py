@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import families
 import pytest
+from settings_walk.keys import recipe_module
 from transformers import pipeline
 
 import hf_nmt
@@ -23,11 +22,7 @@ CONFIGS = ROOT / "recipes" / "configs" / "adapt_vocabulary"
 
 @pytest.fixture(scope="module")
 def recipe():
-    spec = importlib.util.spec_from_file_location("adapt_vocabulary_recipe", ROOT / "recipes" / "adapt_vocabulary.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return recipe_module("adapt_vocabulary")
 
 
 @pytest.fixture

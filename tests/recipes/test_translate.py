@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import functools
 import gzip
-import importlib.util
 import io
 import json
 import logging
@@ -20,6 +19,7 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
+from settings_walk.keys import recipe_module
 from small_models import sentences
 
 from hf_nmt import artifacts
@@ -32,11 +32,7 @@ LINES = sentences(60, seed=31)
 
 @pytest.fixture(scope="module")
 def recipe():
-    spec = importlib.util.spec_from_file_location("translate_recipe", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return recipe_module("translate")
 
 
 @pytest.fixture

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import families
 import pytest
 import torch
+from settings_walk.keys import recipe_module
 
 from hf_nmt.errors import ConfigError
 from hf_nmt.generation import files
@@ -19,11 +18,7 @@ SCRIPT = Path(__file__).parents[2] / "recipes" / "translate.py"
 
 @pytest.fixture(scope="module")
 def recipe():
-    spec = importlib.util.spec_from_file_location("translate_rows_recipe", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return recipe_module("translate")
 
 
 @pytest.fixture(scope="module")

@@ -34,7 +34,7 @@ from hf_nmt.benchmarking import (
     train,
     where_measured,
 )
-from hf_nmt.cleaning.settings import DEFAULT_STEPS
+from hf_nmt.cleaning.settings import DEFAULT_STEPS, STEPS_WITH_ALIGNMENT
 from hf_nmt.planting import Pair, plant
 
 HERE = Path(__file__).resolve().parent
@@ -45,7 +45,7 @@ SEED, UPDATES = 20221123, 400
 PLANTED = {"number": 140, "shifted": 860} | dict.fromkeys(
     ("copy", "swapped", "language", "half", "mojibake", "markup"), 800
 )
-STEPS = {"cleaned": DEFAULT_STEPS, "aligned": (*DEFAULT_STEPS[:-2], "alignment", *DEFAULT_STEPS[-2:])}
+STEPS = {"cleaned": DEFAULT_STEPS, "aligned": STEPS_WITH_ALIGNMENT}
 TITLES = {
     "noisy": "the noise left in",
     "cleaned": "cleaned by the default steps",

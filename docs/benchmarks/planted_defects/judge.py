@@ -24,12 +24,11 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from hf_nmt.benchmarking import recipe
-from hf_nmt.cleaning.settings import DEFAULT_STEPS
+from hf_nmt.cleaning.settings import STEPS_WITH_ALIGNMENT
 
 HERE = Path(__file__).resolve().parent
 SAMPLES = ("training", "pairings")
 SEED, DRAWN = 20221122, 200
-STEPS = (*DEFAULT_STEPS[:-2], "alignment", *DEFAULT_STEPS[-2:])
 REPEATS = ("duplicate", "near_duplicate")
 HEADER = ("corpus", "id", "step: reason", "verdict")
 
@@ -69,7 +68,7 @@ def draw(data: Path, work: Path, sample: str) -> None:
             "source_language": source,
             "target_language": target,
             "inputs": inputs,
-            "steps": [{kind: {}} for kind in STEPS],
+            "steps": [{kind: {}} for kind in STEPS_WITH_ALIGNMENT],
             "output_dir": str(work / languages),
             "work_dir": str(work / "between"),
             "num_workers": 1,

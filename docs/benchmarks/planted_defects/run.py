@@ -22,7 +22,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from hf_nmt.benchmarking import command_line, keep_result, recipe, where_measured
-from hf_nmt.cleaning.settings import DEFAULT_STEPS
+from hf_nmt.cleaning.settings import DEFAULT_STEPS, STEPS_WITH_ALIGNMENT
 from hf_nmt.planting import KINDS, Pair, plant
 
 HERE = Path(__file__).resolve().parent
@@ -48,7 +48,7 @@ SAMPLES = {
         "were not judged.",
     ),
 }
-LISTS = {"default": DEFAULT_STEPS, "with alignment": (*DEFAULT_STEPS[:-2], "alignment", *DEFAULT_STEPS[-2:])}
+LISTS = {"default": DEFAULT_STEPS, "with alignment": STEPS_WITH_ALIGNMENT}
 
 
 def lines(data: Path, name: str, language: str) -> list[str]:
